@@ -1,0 +1,48 @@
+//! Why a value from outside is not one of ours.
+
+use thiserror::Error;
+
+/// A value that breaks the rule of its type. The message names the rule, never the value, so that it can be
+/// shown to whoever sent it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum InvalidValue {
+    /// Not 64 lower-case or upper-case hexadecimal digits.
+    #[error("a content hash is 64 hexadecimal digits")]
+    ContentHash,
+    /// Not `[a-z0-9][a-z0-9._-]{0,62}`.
+    #[error("a namespace is 1 to 63 of a-z, 0-9, '.', '_', '-', and starts with a letter or digit")]
+    Namespace,
+    /// Not `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`.
+    #[error("a tenant id is 1 to 128 of A-Z, a-z, 0-9, '.', '_', '-', and starts with a letter or digit")]
+    TenantId,
+    /// Not a hyphenated UUID.
+    #[error("an object id is a UUID of 36 characters")]
+    ObjectId,
+    /// Empty, too long, not UTF-8, or with a segment that no key may have.
+    #[error("a key is 1 to 1024 bytes of UTF-8 without control characters, empty segments, '.' or '..'")]
+    Key,
+    /// A metadata name that is not a lower-case token.
+    #[error("a metadata name is a lower-case token")]
+    MetadataName,
+    /// A metadata value with something else than visible ASCII and spaces.
+    #[error("a metadata value is visible ASCII and spaces")]
+    MetadataValue,
+    /// The same metadata name twice.
+    #[error("a metadata name stands once")]
+    MetadataRepeated,
+    /// Names and values together are over [`Metadata::BYTES_MAX`](super::value_objects::Metadata::BYTES_MAX).
+    #[error("metadata is 16 KiB in all at most")]
+    MetadataTooLarge,
+    /// Neither `hot` nor `cold`.
+    #[error("a storage class is hot or cold")]
+    StorageClass,
+    /// None of the four states.
+    #[error("a status is WRITING, COMMITTED, DELETING or DELETED")]
+    ObjectStatus,
+    /// Not `type/subtype` with optional parameters.
+    #[error("a content type is type/subtype with optional parameters, 255 bytes at most")]
+    ContentType,
+    /// A place that this program did not write.
+    #[error("a place is an instance and a number")]
+    Place,
+}

@@ -1,0 +1,27 @@
+//! Values that are checked once, when they are made, and trusted from then on.
+
+mod byte_range;
+mod content_hash;
+mod content_type;
+mod key;
+mod metadata;
+mod names;
+mod object_id;
+mod object_status;
+mod place;
+mod precondition;
+mod storage_class;
+mod timestamp;
+
+pub use byte_range::{ByteRange, RangeRequest};
+pub use content_hash::ContentHash;
+pub use content_type::ContentType;
+pub use key::Key;
+pub use metadata::Metadata;
+pub use names::{Namespace, TenantId};
+pub use object_id::ObjectId;
+pub use object_status::ObjectStatus;
+pub use place::{InstanceId, Place};
+pub use precondition::{CurrentVersion, EntityTags, Precondition};
+pub use storage_class::StorageClass;
+pub use timestamp::Timestamp;
