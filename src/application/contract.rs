@@ -1,0 +1,262 @@
+//! One contract for each port, run on the fake and on every real implementation.
+
+use std::future::Future;
+
+use super::fakes::{FakeSource, a_scope, an_object, block_on};
+use super::ports::{
+    BlobStore, BlobUpload, BodyState, ByteSource, CommitOutcome, DeleteOutcome, Freshness, ListQuery,
+    ObjectCommit, ObjectName, ObjectRepository,
+};
+use crate::application::errors::{SourceError, StoreError};
+use crate::domain::entities::{BlobLocation, KeyPath, Object, StoredObject};
+use crate::domain::value_objects::{
+    ContentHash, EntityTags, InstanceId, Key, ObjectId, ObjectStatus, Place, Precondition, StorageClass,
+    Timestamp,
+};
+use sha2::{Digest as _, Sha256};
+
+/// Runs every case on a repository of its own, made by `make`.
+pub(crate) fn repository_contract<R: ObjectRepository>(make: impl Fn() -> R) {
+    block_on(async {
+        committed_objects_are_found_by_id_and_key(&make()).await;
+        a_reservation_is_seen_and_can_be_taken_back(&make()).await;
+        the_newest_version_of_a_key_serves(&make()).await;
+        conditional_commits_compare_and_swap(&make()).await;
+        deletes_forget_and_reveal(&make()).await;
+        the_same_content_shares_its_place(&make()).await;
+        listings_page_newest_first(&make()).await;
+        everything_of_an_object_comes_back(&make()).await;
+    });
+}
+
+pub(crate) fn key_path(key: &str) -> KeyPath {
+    KeyPath { scope: a_scope("models", "acme"), key: Key::parse(key).unwrap() }
+}
+
+fn by_key(key: &str) -> ObjectName {
+    ObjectName::Key(key_path(key))
+}
+
+/// A commit of the content `content` at the place `number`.
+pub(crate) fn a_commit(key: Option<&str>, content: u8, number: u64) -> ObjectCommit {
+    let content_hash = ContentHash::from_bytes([content; 32]);
+    let mut object = an_object("models", "acme", key);
+    object.content_hash = Some(content_hash);
+    object.size_bytes = Some(u64::from(content));
+    let place = Place { instance: InstanceId::from_i64(7), number };
+    let stored = StoredObject { object, content_hash, size_bytes: u64::from(content), place };
+    ObjectCommit { stored, precondition: Precondition::default() }
+}
+
+async fn commit(repository: &impl ObjectRepository, commit: ObjectCommit) -> ObjectId {
+    let id = commit.stored.object.id;
+    assert!(matches!(repository.commit(commit).await.unwrap(), CommitOutcome::Committed { .. }));
+    id
+}
+
+async fn found(repository: &impl ObjectRepository, name: &ObjectName) -> Option<ObjectId> {
+    repository.find(name, Freshness::Current).await.unwrap().map(|stored| stored.object.id)
+}
+
+async fn committed_objects_are_found_by_id_and_key(repository: &impl ObjectRepository) {
+    let id = commit(repository, a_commit(Some("k"), 1, 1)).await;
+    assert_eq!(found(repository, &ObjectName::Id(id)).await, Some(id));
+    assert_eq!(found(repository, &by_key("k")).await, Some(id));
+    assert_eq!(found(repository, &by_key("other")).await, None);
+    let elsewhere = KeyPath { scope: a_scope("models", "other"), key: Key::parse("k").unwrap() };
+    assert_eq!(found(repository, &ObjectName::Key(elsewhere)).await, None);
+    assert_eq!(found(repository, &ObjectName::Id(ObjectId::generate())).await, None);
+}
+
+async fn a_reservation_is_seen_and_can_be_taken_back(repository: &impl ObjectRepository) {
+    let mut object = an_object("models", "acme", Some("k"));
+    object.status = ObjectStatus::Writing;
+    let name = ObjectName::Id(object.id);
+    repository.reserve(&object).await.unwrap();
+    assert_eq!(repository.inspect(&name).await.unwrap(), Some(object.clone()));
+    assert_eq!(found(repository, &name).await, None);
+    assert_eq!(found(repository, &by_key("k")).await, None);
+    let delete = repository.delete(object.id, Precondition::default()).await.unwrap();
+    assert_eq!(delete, DeleteOutcome::NotFound);
+    repository.abandon(object.id).await.unwrap();
+    assert_eq!(repository.inspect(&name).await.unwrap(), None);
+
+    // Reserved again, it can be committed; and a committed object cannot be abandoned.
+    repository.reserve(&object).await.unwrap();
+    let mut done = a_commit(Some("k"), 2, 1);
+    done.stored.object.id = object.id;
+    commit(repository, done).await;
+    repository.abandon(object.id).await.unwrap();
+    assert_eq!(found(repository, &by_key("k")).await, Some(object.id));
+    let writing = ListQuery { status: ObjectStatus::Writing, ..a_query() };
+    assert!(repository.list(writing).await.unwrap().objects.is_empty());
+}
+
+async fn the_newest_version_of_a_key_serves(repository: &impl ObjectRepository) {
+    let first = commit(repository, a_commit(Some("k"), 1, 1)).await;
+    let second = a_commit(Some("k"), 2, 2);
+    let second_id = second.stored.object.id;
+    let outcome = repository.commit(second.clone()).await.unwrap();
+    assert_eq!(outcome, CommitOutcome::Committed { replaced: true, place: second.stored.place });
+    assert_eq!(found(repository, &by_key("k")).await, Some(second_id));
+    assert_eq!(found(repository, &ObjectName::Id(first)).await, Some(first));
+}
+
+async fn conditional_commits_compare_and_swap(repository: &impl ObjectRepository) {
+    let conditional = |content, if_match, if_none_match| {
+        let precondition = Precondition { if_match, if_none_match, if_unmodified_since: None };
+        ObjectCommit { precondition, ..a_commit(Some("k"), content, content.into()) }
+    };
+    let tags = |content: u8| Some(EntityTags::Hashes(vec![ContentHash::from_bytes([content; 32])]));
+    let outcome = repository.commit(conditional(1, Some(EntityTags::Any), None)).await.unwrap();
+    assert_eq!(outcome, CommitOutcome::PreconditionFailed, "there is nothing to match");
+    commit(repository, conditional(1, None, Some(EntityTags::Any))).await;
+    let outcome = repository.commit(conditional(2, None, Some(EntityTags::Any))).await.unwrap();
+    assert_eq!(outcome, CommitOutcome::PreconditionFailed, "it is there already");
+    let second = commit(repository, conditional(2, tags(1), None)).await;
+    let outcome = repository.commit(conditional(3, tags(1), None)).await.unwrap();
+    assert_eq!(outcome, CommitOutcome::PreconditionFailed, "another was faster");
+    assert_eq!(found(repository, &by_key("k")).await, Some(second));
+    let delete = Precondition { if_match: tags(1), ..Precondition::default() };
+    assert_eq!(repository.delete(second, delete.clone()).await.unwrap(), DeleteOutcome::PreconditionFailed);
+    assert_eq!(
+        repository.delete_key(&key_path("k"), delete).await.unwrap(),
+        DeleteOutcome::PreconditionFailed
+    );
+}
+
+async fn deletes_forget_and_reveal(repository: &impl ObjectRepository) {
+    let first = commit(repository, a_commit(Some("k"), 1, 1)).await;
+    let second = commit(repository, a_commit(Some("k"), 2, 2)).await;
+    let third = commit(repository, a_commit(Some("k"), 3, 3)).await;
+    let forget = async |id| repository.delete(id, Precondition::default()).await.unwrap();
+    assert!(matches!(forget(third).await, DeleteOutcome::Deleted { .. }));
+    assert_eq!(found(repository, &by_key("k")).await, Some(second), "the version before is the newest again");
+    assert_eq!(forget(third).await, DeleteOutcome::NotFound);
+    assert!(matches!(forget(first).await, DeleteOutcome::Deleted { .. }));
+    assert_eq!(found(repository, &by_key("k")).await, Some(second), "an old version goes without a trace");
+
+    let fourth = commit(repository, a_commit(Some("k"), 4, 4)).await;
+    let outcome = repository.delete_key(&key_path("k"), Precondition::default()).await.unwrap();
+    let DeleteOutcome::Deleted { mut ids, key_path: path } = outcome else { panic!("the key was there") };
+    ids.sort();
+    assert_eq!((ids, path), (vec![second, fourth], Some(key_path("k"))));
+    for name in [by_key("k"), ObjectName::Id(second), ObjectName::Id(fourth)] {
+        assert_eq!(found(repository, &name).await, None);
+        assert_eq!(repository.inspect(&name).await.unwrap(), None);
+    }
+    let again = repository.delete_key(&key_path("k"), Precondition::default()).await.unwrap();
+    assert_eq!(again, DeleteOutcome::NotFound);
+    let deleted = ListQuery { status: ObjectStatus::Deleted, ..a_query() };
+    assert_eq!(repository.list(deleted).await.unwrap().objects.len(), 4);
+}
+
+async fn the_same_content_shares_its_place(repository: &impl ObjectRepository) {
+    let first = a_commit(None, 1, 1);
+    let place = first.stored.place;
+    commit(repository, first).await;
+    let outcome = repository.commit(a_commit(None, 1, 2)).await.unwrap();
+    assert_eq!(outcome, CommitOutcome::Committed { replaced: false, place });
+    let mut cold = a_commit(None, 1, 3);
+    cold.stored.object.storage_class = StorageClass::Cold;
+    let own = cold.stored.place;
+    let outcome = repository.commit(cold).await.unwrap();
+    assert_eq!(outcome, CommitOutcome::Committed { replaced: false, place: own });
+}
+
+fn a_query() -> ListQuery {
+    ListQuery {
+        scope: a_scope("models", "acme"),
+        status: ObjectStatus::Committed,
+        storage_class: None,
+        limit: 1000,
+        before: None,
+    }
+}
+
+async fn listings_page_newest_first(repository: &impl ObjectRepository) {
+    let mut ids = Vec::new();
+    for number in 0..7 {
+        let mut one = a_commit(Some("k"), number, number.into());
+        if number % 2 == 1 {
+            one.stored.object.storage_class = StorageClass::Cold;
+        }
+        ids.push(commit(repository, one).await);
+    }
+    ids.reverse();
+    let mut other = a_commit(None, 9, 9);
+    other.stored.object.scope = a_scope("models", "other");
+    commit(repository, other).await;
+
+    let mut seen = Vec::new();
+    let mut before = None;
+    loop {
+        let page = repository.list(ListQuery { limit: 3, before, ..a_query() }).await.unwrap();
+        assert!(page.objects.len() <= 3);
+        seen.extend(page.objects.into_iter().map(|object| object.id));
+        before = page.next;
+        if before.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, ids);
+    let exact = repository.list(ListQuery { limit: 7, ..a_query() }).await.unwrap();
+    assert_eq!((exact.objects.len(), exact.next), (7, None), "a full last page has no next");
+    let cold =
+        repository.list(ListQuery { storage_class: Some(StorageClass::Cold), ..a_query() }).await.unwrap();
+    assert_eq!(cold.objects.len(), 3);
+}
+
+async fn everything_of_an_object_comes_back(repository: &impl ObjectRepository) {
+    let mut one = a_commit(Some("ä/ö '\"\\ %_"), 1, u64::MAX >> 1);
+    one.stored.object.metadata.insert("framework", "torch \"2\"").unwrap();
+    one.stored.object.updated_at = Timestamp::from_millis(-5);
+    one.stored.size_bytes = 1 << 40;
+    one.stored.object.size_bytes = Some(1 << 40);
+    let expected = one.stored.clone();
+    let id = commit(repository, one).await;
+    let got = repository.find(&ObjectName::Id(id), Freshness::Current).await.unwrap().unwrap();
+    assert_eq!(*got, expected);
+    let inspected: Object = repository.inspect(&ObjectName::Id(id)).await.unwrap().unwrap();
+    assert_eq!(inspected, expected.object);
+    assert_eq!(repository.list(a_query()).await.unwrap().objects, [inspected]);
+}
+
+/// Runs every case on one store. `read` gets all bytes of a reader; `adapt` makes the store's kind of source.
+pub(crate) async fn store_contract<S, F, B>(
+    store: S,
+    read: impl Fn(S::Reader) -> F,
+    adapt: impl Fn(FakeSource) -> B,
+) where
+    S: BlobStore,
+    F: Future<Output = Vec<u8>>,
+    B: ByteSource<S::Buffer>,
+{
+    let tenant_id = a_scope("models", "acme").tenant_id;
+    for length in [0usize, 1, 4095, 4096, 4097, 16_384, 16_385, 100_000, 1 << 20, (1 << 20) + 1, 5_000_000] {
+        let body: Vec<u8> = (0..length).map(|index| (index * 31 % 251) as u8).collect();
+        for length_bytes in [None, Some(length as u64)] {
+            let mut source = adapt(FakeSource::of(&body));
+            let mut upload = store.begin(StorageClass::Hot, length_bytes, &tenant_id).unwrap();
+            if upload.receive_first(&mut source).await.unwrap() == BodyState::Open {
+                upload.receive_rest(&mut source).await.unwrap();
+            }
+            let (content_hash, size_bytes) = upload.content();
+            assert_eq!(content_hash.as_bytes()[..], Sha256::digest(&body)[..]);
+            assert_eq!(size_bytes, length as u64);
+            let place = upload.publish().await.unwrap();
+            let location = BlobLocation { storage_class: StorageClass::Hot, content_hash, place };
+            assert!(read(store.open(&location, size_bytes).await.unwrap()).await == body, "length {length}");
+            assert!(matches!(store.open(&location, size_bytes + 1).await, Err(StoreError::Damaged)));
+            let cold = BlobLocation { storage_class: StorageClass::Cold, ..location };
+            assert!(matches!(store.open(&cold, size_bytes).await, Err(StoreError::Missing)));
+            store.discard(&location).await;
+            assert!(matches!(store.open(&location, size_bytes).await, Err(StoreError::Missing)));
+            store.discard(&location).await;
+        }
+    }
+    let mut source = adapt(FakeSource::of(&[1; 200_000]).ending_with(SourceError::Disconnected));
+    let mut upload = store.begin(StorageClass::Cold, Some(1 << 30), &tenant_id).unwrap();
+    assert_eq!(upload.receive_first(&mut source).await.unwrap(), BodyState::Open);
+    assert!(upload.receive_rest(&mut source).await.is_err());
+}

@@ -1,0 +1,92 @@
+//! The shapes in which objects leave the store.
+
+use std::fmt;
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use crate::domain::entities::Object;
+use crate::domain::value_objects::Metadata;
+
+/// An object as callers see it. A field that is not known yet is `null`, never left out.
+#[derive(Debug, Serialize)]
+pub struct ObjectDto<'a> {
+    #[serde(serialize_with = "as_text")]
+    id: &'a crate::domain::value_objects::ObjectId,
+    namespace: &'a str,
+    tenant_id: &'a str,
+    key: Option<&'a str>,
+    status: &'static str,
+    storage_class: &'static str,
+    content_hash: Option<String>,
+    size_bytes: Option<u64>,
+    content_type: &'a str,
+    #[serde(serialize_with = "as_map")]
+    metadata: &'a Metadata,
+    #[serde(serialize_with = "as_text")]
+    created_at: crate::domain::value_objects::Timestamp,
+    #[serde(serialize_with = "as_text")]
+    updated_at: crate::domain::value_objects::Timestamp,
+}
+
+impl<'a> From<&'a Object> for ObjectDto<'a> {
+    fn from(object: &'a Object) -> Self {
+        Self {
+            id: &object.id,
+            namespace: object.scope.namespace.as_str(),
+            tenant_id: object.scope.tenant_id.as_str(),
+            key: object.key.as_ref().map(|key| key.as_str()),
+            status: object.status.as_str(),
+            storage_class: object.storage_class.as_str(),
+            content_hash: object.content_hash.map(|hash| hash.to_string()),
+            size_bytes: object.size_bytes,
+            content_type: object.content_type.as_str(),
+            metadata: &object.metadata,
+            created_at: object.created_at,
+            updated_at: object.updated_at,
+        }
+    }
+}
+
+/// A page of a listing as callers see it.
+#[derive(Debug, Serialize)]
+pub struct ListDto<'a> {
+    /// The objects, newest first.
+    pub objects: Vec<ObjectDto<'a>>,
+    /// What the keys have in common up to a delimiter; empty where none was asked for.
+    pub common_prefixes: [&'a str; 0],
+    /// How to ask for the next page, or `null` after the last.
+    pub next_cursor: Option<&'a str>,
+}
+
+fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+fn as_map<S: Serializer>(metadata: &Metadata, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(None)?;
+    for (name, value) in metadata.iter() {
+        map.serialize_entry(name, value)?;
+    }
+    map.end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::application::fakes::an_object;
+    use crate::domain::value_objects::ObjectStatus;
+
+    #[test]
+    fn what_is_not_known_is_null_and_never_left_out() {
+        let mut object = an_object("models", "acme", None);
+        object.status = ObjectStatus::Writing;
+        let json: serde_json::Value = serde_json::to_value(ObjectDto::from(&object)).unwrap();
+        for field in ["key", "content_hash", "size_bytes"] {
+            assert!(json.get(field).is_some_and(serde_json::Value::is_null), "{field}");
+        }
+        assert_eq!(json["status"], "WRITING");
+        assert_eq!(json["metadata"], serde_json::json!({}));
+        assert_eq!(json.as_object().unwrap().len(), 12);
+    }
+}

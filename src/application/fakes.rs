@@ -1,0 +1,433 @@
+//! In-memory ports for the tests of the use cases: plain maps that do at once what the real ones do durably.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::future::pending;
+use std::sync::Arc;
+
+use super::errors::{ReceiveError, RepositoryError, SourceError, StoreError};
+use super::ports::{
+    BlobStore, BlobUpload, BodyState, ByteSource, Clock, CommitOutcome, DeleteOutcome, Freshness, ListPage,
+    ListQuery, ObjectCommit, ObjectName, ObjectRepository, ReadPace, ReadProgress,
+};
+use super::use_cases::UploadOrder;
+use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
+use crate::domain::value_objects::{
+    ContentHash, ContentType, InstanceId, Key, Metadata, Namespace, ObjectId, ObjectStatus, Place,
+    Precondition, StorageClass, TenantId, Timestamp,
+};
+use sha2::{Digest as _, Sha256};
+
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+pub(crate) fn a_scope(namespace: &str, tenant_id: &str) -> Scope {
+    Scope { namespace: Namespace::parse(namespace).unwrap(), tenant_id: TenantId::parse(tenant_id).unwrap() }
+}
+
+pub(crate) fn an_object(namespace: &str, tenant_id: &str, key: Option<&str>) -> Object {
+    Object {
+        id: ObjectId::generate(),
+        scope: a_scope(namespace, tenant_id),
+        key: key.map(|key| Key::parse(key).unwrap()),
+        status: ObjectStatus::Committed,
+        storage_class: StorageClass::Hot,
+        content_hash: None,
+        size_bytes: None,
+        content_type: ContentType::octet_stream(),
+        metadata: Metadata::default(),
+        created_at: Timestamp::from_millis(1_000),
+        updated_at: Timestamp::from_millis(1_000),
+    }
+}
+
+pub(crate) fn an_order(key: Option<&str>) -> UploadOrder {
+    UploadOrder {
+        scope: a_scope("models", "acme"),
+        key: key.map(|key| Key::parse(key).unwrap()),
+        storage_class: StorageClass::Hot,
+        content_type: ContentType::octet_stream(),
+        metadata: Metadata::default(),
+        length_bytes: None,
+        precondition: Precondition::default(),
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct FakeClock(Cell<i64>);
+
+impl Clock for FakeClock {
+    fn now(&self) -> Timestamp {
+        self.0.set(self.0.get() + 1);
+        Timestamp::from_millis(self.0.get())
+    }
+}
+
+/// A body that comes in pieces of at most 16 KiB.
+pub(crate) struct FakeSource {
+    body: Vec<u8>,
+    position: usize,
+    end: Option<SourceError>,
+    hangs: bool,
+    declared: Option<ContentHash>,
+    piece_bytes_max: usize,
+}
+
+impl FakeSource {
+    pub(crate) fn of(body: &[u8]) -> Self {
+        Self {
+            body: body.to_vec(),
+            position: 0,
+            end: None,
+            hangs: false,
+            declared: None,
+            piece_bytes_max: 16 * 1024,
+        }
+    }
+
+    pub(crate) fn ending_with(mut self, error: SourceError) -> Self {
+        self.end = Some(error);
+        self
+    }
+
+    pub(crate) fn hanging(mut self) -> Self {
+        self.hangs = true;
+        self
+    }
+
+    pub(crate) fn declaring(mut self, hash: ContentHash) -> Self {
+        self.declared = Some(hash);
+        self
+    }
+
+    pub(crate) fn set_piece_bytes_max(&mut self, piece_bytes_max: usize) {
+        self.piece_bytes_max = piece_bytes_max;
+    }
+
+    pub(crate) fn bytes_read(&self) -> usize {
+        self.position
+    }
+}
+
+impl ByteSource<Vec<u8>> for FakeSource {
+    async fn read(
+        &mut self,
+        mut buffer: Vec<u8>,
+        _pace: ReadPace,
+    ) -> (Result<ReadProgress, SourceError>, Vec<u8>) {
+        let piece = &self.body[self.position..];
+        let piece = &piece[..piece.len().min(self.piece_bytes_max)];
+        if piece.is_empty() {
+            if self.hangs {
+                pending::<()>().await;
+            }
+            return match self.end.take() {
+                Some(error) => (Err(error), buffer),
+                None => (Ok(ReadProgress::End), buffer),
+            };
+        }
+        buffer.extend_from_slice(piece);
+        self.position += piece.len();
+        (Ok(ReadProgress::Bytes(piece.len())), buffer)
+    }
+
+    fn declared_hash(&self) -> Result<Option<ContentHash>, SourceError> {
+        Ok(self.declared)
+    }
+}
+
+#[derive(Default)]
+struct FakeStoreState {
+    blobs: HashMap<BlobLocation, Vec<u8>>,
+    written: u64,
+    publish_error: Option<StoreError>,
+}
+
+#[derive(Default)]
+pub(crate) struct FakeStore(std::rc::Rc<RefCell<FakeStoreState>>);
+
+impl FakeStore {
+    pub(crate) fn blob_count(&self) -> usize {
+        self.0.borrow().blobs.len()
+    }
+
+    pub(crate) fn fail_next_publish(&self, error: StoreError) {
+        self.0.borrow_mut().publish_error = Some(error);
+    }
+}
+
+pub(crate) struct FakeUpload {
+    store: std::rc::Rc<RefCell<FakeStoreState>>,
+    storage_class: StorageClass,
+    bytes: Vec<u8>,
+}
+
+const FIRST_BYTES: usize = 16 * 1024;
+
+impl BlobUpload for FakeUpload {
+    type Buffer = Vec<u8>;
+
+    async fn receive_first(
+        &mut self,
+        source: &mut impl ByteSource<Vec<u8>>,
+    ) -> Result<BodyState, ReceiveError> {
+        while self.bytes.len() < FIRST_BYTES {
+            let (progress, bytes) = source.read(std::mem::take(&mut self.bytes), ReadPace::Patient).await;
+            self.bytes = bytes;
+            if progress? == ReadProgress::End {
+                return Ok(BodyState::Ended);
+            }
+        }
+        Ok(BodyState::Open)
+    }
+
+    async fn receive_rest(&mut self, source: &mut impl ByteSource<Vec<u8>>) -> Result<(), ReceiveError> {
+        loop {
+            let (progress, bytes) = source.read(std::mem::take(&mut self.bytes), ReadPace::Brisk).await;
+            self.bytes = bytes;
+            if progress? == ReadProgress::End {
+                return Ok(());
+            }
+        }
+    }
+
+    fn content(&self) -> (ContentHash, u64) {
+        (ContentHash::from_bytes(Sha256::digest(&self.bytes).into()), self.bytes.len() as u64)
+    }
+
+    async fn publish(self) -> Result<Place, StoreError> {
+        let content_hash = self.content().0;
+        let mut state = self.store.borrow_mut();
+        if let Some(error) = state.publish_error.take() {
+            return Err(error);
+        }
+        state.written += 1;
+        let place = Place { instance: InstanceId::from_i64(1), number: state.written };
+        let location = BlobLocation { storage_class: self.storage_class, content_hash, place };
+        state.blobs.insert(location, self.bytes);
+        Ok(place)
+    }
+}
+
+impl BlobStore for FakeStore {
+    type Buffer = Vec<u8>;
+    type Upload = FakeUpload;
+    type Reader = Vec<u8>;
+
+    fn begin(
+        &self,
+        storage_class: StorageClass,
+        _: Option<u64>,
+        _: &TenantId,
+    ) -> Result<FakeUpload, StoreError> {
+        Ok(FakeUpload { store: self.0.clone(), storage_class, bytes: Vec::new() })
+    }
+
+    async fn open(&self, location: &BlobLocation, size_bytes: u64) -> Result<Vec<u8>, StoreError> {
+        let bytes = self.0.borrow().blobs.get(location).cloned().ok_or(StoreError::Missing)?;
+        if bytes.len() as u64 == size_bytes { Ok(bytes) } else { Err(StoreError::Damaged) }
+    }
+
+    async fn discard(&self, location: &BlobLocation) {
+        self.0.borrow_mut().blobs.remove(location);
+    }
+}
+
+#[derive(Default)]
+struct FakeRepositoryState {
+    /// By sequence, so that the order of commits is the order of the map.
+    objects: BTreeMap<u64, (Object, Option<Place>)>,
+    blobs: HashMap<(ContentHash, StorageClass), (Place, u64)>,
+    sequence: u64,
+    reservations: usize,
+    finds: usize,
+    commit_error: Option<RepositoryError>,
+}
+
+#[derive(Default)]
+pub(crate) struct FakeRepository(RefCell<FakeRepositoryState>);
+
+impl FakeRepository {
+    pub(crate) fn object_count(&self) -> usize {
+        self.0.borrow().objects.values().filter(|(object, _)| object.status != ObjectStatus::Deleted).count()
+    }
+
+    pub(crate) fn writing_count(&self) -> usize {
+        self.0.borrow().objects.values().filter(|(object, _)| object.status == ObjectStatus::Writing).count()
+    }
+
+    pub(crate) fn reservation_count(&self) -> usize {
+        self.0.borrow().reservations
+    }
+
+    pub(crate) fn find_count(&self) -> usize {
+        self.0.borrow().finds
+    }
+
+    pub(crate) fn fail_next_commit(&self, error: RepositoryError) {
+        self.0.borrow_mut().commit_error = Some(error);
+    }
+}
+
+impl FakeRepositoryState {
+    fn newest(&self, name: &ObjectName) -> Option<(u64, StoredObject)> {
+        let is_meant = |object: &Object| match name {
+            ObjectName::Id(id) => object.id == *id,
+            ObjectName::Key(path) => object.key_path().as_ref() == Some(path),
+        };
+        self.objects
+            .iter()
+            .rev()
+            .filter(|(_, (object, _))| object.status == ObjectStatus::Committed && is_meant(object))
+            .map(|(sequence, (object, _))| (*sequence, self.stored(object)))
+            .next()
+    }
+
+    fn stored(&self, object: &Object) -> StoredObject {
+        let content_hash = object.content_hash.unwrap();
+        let place = self.blobs[&(content_hash, object.storage_class)].0;
+        StoredObject { object: object.clone(), content_hash, size_bytes: object.size_bytes.unwrap(), place }
+    }
+
+    fn forget(&mut self, sequence: u64) -> ObjectId {
+        let (object, _) = self.objects.get_mut(&sequence).unwrap();
+        object.status = ObjectStatus::Deleted;
+        let blob = (object.content_hash.unwrap(), object.storage_class);
+        self.blobs.get_mut(&blob).unwrap().1 -= 1;
+        object.id
+    }
+}
+
+impl ObjectRepository for FakeRepository {
+    async fn reserve(&self, object: &Object) -> Result<(), RepositoryError> {
+        let mut state = self.0.borrow_mut();
+        state.sequence += 1;
+        state.reservations += 1;
+        let sequence = state.sequence;
+        state.objects.insert(sequence, (object.clone(), None));
+        Ok(())
+    }
+
+    async fn abandon(&self, id: ObjectId) -> Result<(), RepositoryError> {
+        let writing = |object: &Object| object.id == id && object.status == ObjectStatus::Writing;
+        self.0.borrow_mut().objects.retain(|_, (object, _)| !writing(object));
+        Ok(())
+    }
+
+    async fn commit(&self, commit: ObjectCommit) -> Result<CommitOutcome, RepositoryError> {
+        let mut state = self.0.borrow_mut();
+        if let Some(error) = state.commit_error.take() {
+            return Err(error);
+        }
+        let stored = commit.stored;
+        let current = stored.object.key_path().and_then(|path| state.newest(&ObjectName::Key(path)));
+        if !commit.precondition.holds(current.as_ref().map(|(_, current)| current.current_version()).as_ref())
+        {
+            return Ok(CommitOutcome::PreconditionFailed);
+        }
+        let id = stored.object.id;
+        state.objects.retain(|_, (object, _)| object.id != id);
+        let blob = (stored.content_hash, stored.object.storage_class);
+        let (place, count) = state.blobs.entry(blob).or_insert((stored.place, 0));
+        *count += 1;
+        let place = *place;
+        state.sequence += 1;
+        let sequence = state.sequence;
+        state.objects.insert(sequence, (stored.object, Some(place)));
+        Ok(CommitOutcome::Committed { replaced: current.is_some(), place })
+    }
+
+    async fn delete(
+        &self,
+        id: ObjectId,
+        precondition: Precondition,
+    ) -> Result<DeleteOutcome, RepositoryError> {
+        let mut state = self.0.borrow_mut();
+        let Some((sequence, stored)) = state.newest(&ObjectName::Id(id)) else {
+            return Ok(DeleteOutcome::NotFound);
+        };
+        if !precondition.holds(Some(&stored.current_version())) {
+            return Ok(DeleteOutcome::PreconditionFailed);
+        }
+        let ids = vec![state.forget(sequence)];
+        Ok(DeleteOutcome::Deleted { ids, key_path: stored.object.key_path() })
+    }
+
+    async fn delete_key(
+        &self,
+        path: &KeyPath,
+        precondition: Precondition,
+    ) -> Result<DeleteOutcome, RepositoryError> {
+        let mut state = self.0.borrow_mut();
+        let name = ObjectName::Key(path.clone());
+        let newest = state.newest(&name);
+        if !precondition.holds(newest.as_ref().map(|(_, stored)| stored.current_version()).as_ref()) {
+            return Ok(DeleteOutcome::PreconditionFailed);
+        }
+        let mut ids = Vec::new();
+        while let Some((sequence, _)) = state.newest(&name) {
+            ids.push(state.forget(sequence));
+        }
+        match ids.is_empty() {
+            true => Ok(DeleteOutcome::NotFound),
+            false => Ok(DeleteOutcome::Deleted { ids, key_path: Some(path.clone()) }),
+        }
+    }
+
+    async fn find(
+        &self,
+        name: &ObjectName,
+        _: Freshness,
+    ) -> Result<Option<Arc<StoredObject>>, RepositoryError> {
+        let mut state = self.0.borrow_mut();
+        state.finds += 1;
+        Ok(state.newest(name).map(|(_, stored)| Arc::new(stored)))
+    }
+
+    async fn inspect(&self, name: &ObjectName) -> Result<Option<Object>, RepositoryError> {
+        let state = self.0.borrow();
+        if let (ObjectName::Id(id), None) = (name, state.newest(name)) {
+            let writing = |object: &&(Object, Option<Place>)| {
+                object.0.id == *id && object.0.status == ObjectStatus::Writing
+            };
+            return Ok(state.objects.values().find(writing).map(|(object, _)| object.clone()));
+        }
+        Ok(state.newest(name).map(|(_, stored)| stored.object))
+    }
+
+    async fn list(&self, query: ListQuery) -> Result<ListPage, RepositoryError> {
+        let state = self.0.borrow();
+        let is_meant = |object: &Object| {
+            object.scope == query.scope
+                && object.status == query.status
+                && query.storage_class.is_none_or(|class| object.storage_class == class)
+        };
+        let mut found: Vec<_> = state
+            .objects
+            .range(..query.before.unwrap_or(u64::MAX))
+            .rev()
+            .filter(|(_, (object, _))| is_meant(object))
+            .take(query.limit as usize + 1)
+            .map(|(sequence, (object, _))| (*sequence, object.clone()))
+            .collect();
+        let more = found.len() > query.limit as usize;
+        found.truncate(query.limit as usize);
+        let next = found.last().filter(|_| more).map(|(sequence, _)| *sequence);
+        Ok(ListPage { objects: found.into_iter().map(|(_, object)| object).collect(), next })
+    }
+}
+
+#[test]
+fn the_fake_repository_keeps_the_contract() {
+    super::contract::repository_contract(FakeRepository::default);
+}
+
+#[test]
+fn the_fake_store_keeps_the_contract() {
+    block_on(super::contract::store_contract(
+        FakeStore::default(),
+        |reader| async move { reader },
+        |bytes| bytes,
+    ));
+}

@@ -1,0 +1,11 @@
+//! What the store does, told through ports. Knows the domain and nothing below or above it.
+
+pub mod dto;
+pub mod errors;
+pub mod ports;
+pub mod use_cases;
+
+#[cfg(test)]
+pub(crate) mod contract;
+#[cfg(test)]
+pub(crate) mod fakes;

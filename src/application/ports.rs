@@ -1,0 +1,268 @@
+//! What the use cases need from the world. Each port has two implementations at least: the real one and the
+//! in-memory fake that the use cases are tested on.
+//!
+//! They are native `async fn` without `Send`: a data-plane core never moves a future to another thread, and
+//! nothing on the way of a byte is boxed.
+#![allow(async_fn_in_trait, reason = "used through generics inside this crate; Send is not wanted on a core")]
+
+use std::sync::Arc;
+
+use super::errors::{ReceiveError, RepositoryError, SourceError, StoreError};
+use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
+use crate::domain::value_objects::{
+    ContentHash, ObjectId, ObjectStatus, Place, Precondition, StorageClass, TenantId, Timestamp,
+};
+
+/// The wall clock, for the dates that objects carry.
+pub trait Clock {
+    /// The present moment.
+    fn now(&self) -> Timestamp;
+}
+
+/// Where the bytes of an upload come from. `B` is the buffer of whoever stores them, so that bytes go from the
+/// socket into the buffer that is written, without a copy between.
+pub trait ByteSource<B> {
+    /// Reads some bytes behind those that `buffer` holds already; 0 is the end of the body. The buffer has room.
+    async fn read(&mut self, buffer: B, pace: ReadPace) -> (Result<ReadProgress, SourceError>, B);
+
+    /// The hash that the sender declared. In full known only once [`read`](Self::read) has returned the end:
+    /// a trailer can carry it.
+    ///
+    /// # Errors
+    /// [`SourceError::DigestInvalid`] if what was declared cannot be read.
+    fn declared_hash(&self) -> Result<Option<ContentHash>, SourceError>;
+}
+
+/// How long a read may hold on to its buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadPace {
+    /// Until bytes come: the buffer is small.
+    Patient,
+    /// Come back soon, with or without bytes: the buffer is a large one that others could use.
+    Brisk,
+}
+
+/// What a read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadProgress {
+    /// So many bytes, at least one.
+    Bytes(usize),
+    /// Nothing came for a while (only where the pace was [`ReadPace::Brisk`]).
+    Stalled,
+    /// The body has ended.
+    End,
+}
+
+/// The blobs of both roots, as one core uses them.
+pub trait BlobStore {
+    /// What bytes are read into and written from.
+    type Buffer;
+    /// A blob that is being written.
+    type Upload: BlobUpload<Buffer = Self::Buffer>;
+    /// A blob that is being read.
+    type Reader;
+
+    /// Makes ready for a blob; `length_bytes` is a promise of the sender, if there was one.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadOnly`] or [`StoreError::Overloaded`]; nothing was done then.
+    fn begin(
+        &self,
+        storage_class: StorageClass,
+        length_bytes: Option<u64>,
+        tenant_id: &TenantId,
+    ) -> Result<Self::Upload, StoreError>;
+
+    /// Opens a blob that should have `size_bytes`.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] if it is not there, [`StoreError::Damaged`] if its size is another.
+    async fn open(&self, location: &BlobLocation, size_bytes: u64) -> Result<Self::Reader, StoreError>;
+
+    /// Removes a copy that no metadata names, or ever will. A failure is logged; the sweep finds it again.
+    async fn discard(&self, location: &BlobLocation);
+}
+
+/// One blob on its way in.
+pub trait BlobUpload {
+    /// What bytes are read into and written from.
+    type Buffer;
+
+    /// Takes bytes until the body ends or no longer fits a small buffer.
+    ///
+    /// # Errors
+    /// The sender's or the store's; the upload is then dropped, and nothing is left of it.
+    async fn receive_first(
+        &mut self,
+        source: &mut impl ByteSource<Self::Buffer>,
+    ) -> Result<BodyState, ReceiveError>;
+
+    /// Takes the bytes that [`receive_first`](Self::receive_first) left, to the end of the body.
+    ///
+    /// # Errors
+    /// As [`receive_first`](Self::receive_first).
+    async fn receive_rest(&mut self, source: &mut impl ByteSource<Self::Buffer>) -> Result<(), ReceiveError>;
+
+    /// The hash and the number of all bytes that were taken.
+    fn content(&self) -> (ContentHash, u64);
+
+    /// Makes the blob durable in a place of its own: synced, linked, directory synced.
+    ///
+    /// # Errors
+    /// The blob is not durable, and nothing names it.
+    async fn publish(self) -> Result<Place, StoreError>;
+}
+
+/// Whether a body has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyState {
+    /// All of it is here.
+    Ended,
+    /// There may be more.
+    Open,
+}
+
+/// How an object is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ObjectName {
+    /// One version, by its id.
+    Id(ObjectId),
+    /// The newest committed version of a key.
+    Key(KeyPath),
+}
+
+/// Whether a remembered answer will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// The object cache may answer.
+    Cached,
+    /// The database must, because the cache has just been found wrong.
+    Current,
+}
+
+/// One page's worth of a listing, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListQuery {
+    /// Whose objects.
+    pub scope: Scope,
+    /// In which state.
+    pub status: ObjectStatus,
+    /// In which class, or in both.
+    pub storage_class: Option<StorageClass>,
+    /// How many at most: 1 to 1000.
+    pub limit: u32,
+    /// Only those whose sequence is below this one: where the page before ended.
+    pub before: Option<u64>,
+}
+
+/// What a [`ListQuery`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListPage {
+    /// The objects, newest first.
+    pub objects: Vec<Object>,
+    /// The `before` of the next page, if there is one.
+    pub next: Option<u64>,
+}
+
+/// An object whose bytes are durable, on its way to be named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectCommit {
+    /// The object, with hash and size.
+    pub stored: StoredObject,
+    /// What must hold for the key, looked at in the transaction.
+    pub precondition: Precondition,
+}
+
+/// What came of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommitOutcome {
+    /// The object is committed.
+    Committed {
+        /// Whether the key had a version before.
+        replaced: bool,
+        /// Which copy of the content serves it. Another than the one that was committed means that the content
+        /// was there already, and the new copy can go.
+        place: Place,
+    },
+    /// What is there now is not what was asked for; the object does not exist, and the bytes can go.
+    PreconditionFailed,
+}
+
+/// What came of a deletion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeleteOutcome {
+    /// These objects are forgotten.
+    Deleted {
+        /// Their ids.
+        ids: Vec<ObjectId>,
+        /// The key that may now mean another version, or none.
+        key_path: Option<KeyPath>,
+    },
+    /// There is no such committed object.
+    NotFound,
+    /// It is not what was asked for; nothing has changed.
+    PreconditionFailed,
+}
+
+/// The metadata of objects and the counts of their blobs.
+pub trait ObjectRepository {
+    /// Notes that an object is being written. Comes before its commit, if at all.
+    ///
+    /// # Errors
+    /// [`RepositoryError`].
+    async fn reserve(&self, object: &Object) -> Result<(), RepositoryError>;
+
+    /// Takes back a reservation.
+    ///
+    /// # Errors
+    /// [`RepositoryError`]; the next start clears what is left.
+    async fn abandon(&self, id: ObjectId) -> Result<(), RepositoryError>;
+
+    /// In one transaction: finds or makes the blob row, raises its count, commits the object and its key.
+    ///
+    /// # Errors
+    /// [`RepositoryError`]; after `Unavailable` the object may or may not exist.
+    async fn commit(&self, commit: ObjectCommit) -> Result<CommitOutcome, RepositoryError>;
+
+    /// Forgets one committed object and lowers its blob's count, in one transaction.
+    ///
+    /// # Errors
+    /// [`RepositoryError`].
+    async fn delete(
+        &self,
+        id: ObjectId,
+        precondition: Precondition,
+    ) -> Result<DeleteOutcome, RepositoryError>;
+
+    /// Forgets every version of a key, in one transaction. The precondition is about the newest.
+    ///
+    /// # Errors
+    /// [`RepositoryError`].
+    async fn delete_key(
+        &self,
+        key_path: &KeyPath,
+        precondition: Precondition,
+    ) -> Result<DeleteOutcome, RepositoryError>;
+
+    /// A committed object and where its bytes are.
+    ///
+    /// # Errors
+    /// [`RepositoryError`].
+    async fn find(
+        &self,
+        name: &ObjectName,
+        freshness: Freshness,
+    ) -> Result<Option<Arc<StoredObject>>, RepositoryError>;
+
+    /// An object in any state but `DELETED`.
+    ///
+    /// # Errors
+    /// [`RepositoryError`].
+    async fn inspect(&self, name: &ObjectName) -> Result<Option<Object>, RepositoryError>;
+
+    /// One page of a listing.
+    ///
+    /// # Errors
+    /// [`RepositoryError`].
+    async fn list(&self, query: ListQuery) -> Result<ListPage, RepositoryError>;
+}

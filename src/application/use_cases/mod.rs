@@ -1,0 +1,11 @@
+//! One file for each thing that a caller can have done.
+
+mod delete_object;
+mod download_object;
+mod list_objects;
+mod upload_object;
+
+pub use delete_object::delete_object;
+pub use download_object::{Download, download_object};
+pub use list_objects::{Cursor, InvalidCursor};
+pub use upload_object::{UploadOrder, Uploaded, upload_object};

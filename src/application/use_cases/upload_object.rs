@@ -1,0 +1,288 @@
+//! Taking an object in: bytes first, and only when they are durable the metadata that names them.
+
+use futures_util::future::try_join;
+
+use crate::application::errors::{RepositoryError, UploadError};
+use crate::application::ports::{
+    BlobStore, BlobUpload, BodyState, ByteSource, Clock, CommitOutcome, Freshness, ObjectCommit, ObjectName,
+    ObjectRepository,
+};
+use crate::domain::entities::{Object, Scope, StoredObject};
+use crate::domain::value_objects::{
+    ContentHash, ContentType, Key, Metadata, ObjectId, ObjectStatus, Place, Precondition, StorageClass,
+};
+
+/// Everything that a caller says about an object before its first byte.
+#[derive(Debug, Clone)]
+pub struct UploadOrder {
+    /// Where to file it.
+    pub scope: Scope,
+    /// The caller's name for it.
+    pub key: Option<Key>,
+    /// Which root its bytes go to.
+    pub storage_class: StorageClass,
+    /// Its media type.
+    pub content_type: ContentType,
+    /// The caller's words about it.
+    pub metadata: Metadata,
+    /// How many bytes will come, if the caller says.
+    pub length_bytes: Option<u64>,
+    /// What must hold for the key. Asks for nothing where there is no key.
+    pub precondition: Precondition,
+}
+
+/// A committed upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uploaded {
+    /// The object as it is now.
+    pub object: Object,
+    /// Its content.
+    pub content_hash: ContentHash,
+    /// Whether the key had a version before.
+    pub replaced: bool,
+}
+
+/// Streams `source` into a new object. When this returns `Ok`, bytes and metadata are durable.
+///
+/// # Errors
+/// [`UploadError`]. No object exists then, unless the error is
+/// [`RepositoryError::Unavailable`] from the commit: then it may.
+pub async fn upload_object<S: BlobStore, R: ObjectRepository>(
+    (store, repository, clock): (&S, &R, &impl Clock),
+    order: UploadOrder,
+    source: &mut impl ByteSource<S::Buffer>,
+) -> Result<Uploaded, UploadError> {
+    let precondition = order.precondition.clone();
+    let length_bytes = order.length_bytes;
+    let object = new_object(order, clock);
+    refuse_early(repository, &object, &precondition).await?;
+
+    let mut upload = store.begin(object.storage_class, length_bytes, &object.scope.tenant_id)?;
+    let reserved = match upload.receive_first(source).await? {
+        BodyState::Ended => false,
+        BodyState::Open => {
+            let reservation = async { repository.reserve(&object).await.map_err(UploadError::from) };
+            let rest = async { upload.receive_rest(source).await.map_err(UploadError::from) };
+            if let Err(error) = try_join(rest, reservation).await {
+                abandon(repository, object.id).await;
+                return Err(error);
+            }
+            true
+        }
+    };
+    let result = finish((store, repository, clock), object.clone(), upload, source, precondition).await;
+    // An outcome that is not known is left to stand: if the object was committed after all, it is not ours to undo.
+    if reserved && !matches!(result, Ok(_) | Err(UploadError::Repository(RepositoryError::Unavailable))) {
+        abandon(repository, object.id).await;
+    }
+    result
+}
+
+/// The second half: all bytes are here; make them durable, then name them.
+async fn finish<S: BlobStore, R: ObjectRepository>(
+    (store, repository, clock): (&S, &R, &impl Clock),
+    mut object: Object,
+    upload: S::Upload,
+    source: &impl ByteSource<S::Buffer>,
+    precondition: Precondition,
+) -> Result<Uploaded, UploadError> {
+    let (content_hash, size_bytes) = upload.content();
+    if let Some(declared) = source.declared_hash()?.filter(|declared| *declared != content_hash) {
+        return Err(UploadError::DigestMismatch { declared, actual: content_hash });
+    }
+    let place = upload.publish().await?;
+
+    object.status = ObjectStatus::Committed;
+    object.content_hash = Some(content_hash);
+    object.size_bytes = Some(size_bytes);
+    object.updated_at = clock.now().max(object.created_at);
+    let stored = StoredObject { object, content_hash, size_bytes, place };
+    let commit = ObjectCommit { stored: stored.clone(), precondition };
+    let outcome = repository.commit(commit).await;
+    if copy_can_go(&outcome, place) {
+        store.discard(&stored.location()).await;
+    }
+    match outcome? {
+        CommitOutcome::Committed { replaced, .. } => {
+            Ok(Uploaded { object: stored.object, content_hash, replaced })
+        }
+        CommitOutcome::PreconditionFailed => Err(UploadError::PreconditionFailed),
+    }
+}
+
+/// Whether no metadata names the copy that was just published, or ever will.
+fn copy_can_go(outcome: &Result<CommitOutcome, RepositoryError>, written: Place) -> bool {
+    match outcome {
+        Ok(CommitOutcome::Committed { place, .. }) => *place != written,
+        Ok(CommitOutcome::PreconditionFailed) => true,
+        Err(RepositoryError::Overloaded | RepositoryError::NoSpace) => true,
+        Err(RepositoryError::Unavailable) => false,
+    }
+}
+
+/// Looks at the condition before any byte is asked for. What counts is the look in the transaction; this one
+/// spares the sender a body that would be thrown away.
+async fn refuse_early(
+    repository: &impl ObjectRepository,
+    object: &Object,
+    precondition: &Precondition,
+) -> Result<(), UploadError> {
+    let Some(key_path) = object.key_path().filter(|_| !precondition.is_empty()) else { return Ok(()) };
+    let current = repository.find(&ObjectName::Key(key_path), Freshness::Cached).await?;
+    match precondition.holds(current.map(|stored| stored.current_version()).as_ref()) {
+        true => Ok(()),
+        false => Err(UploadError::PreconditionFailed),
+    }
+}
+
+/// Takes the reservation back as well as it can: what it misses, the next start clears.
+async fn abandon(repository: &impl ObjectRepository, id: ObjectId) {
+    let _ = repository.abandon(id).await;
+}
+
+fn new_object(order: UploadOrder, clock: &impl Clock) -> Object {
+    let now = clock.now();
+    Object {
+        id: ObjectId::generate(),
+        scope: order.scope,
+        key: order.key,
+        status: ObjectStatus::Writing,
+        storage_class: order.storage_class,
+        content_hash: None,
+        size_bytes: None,
+        content_type: order.content_type,
+        metadata: order.metadata,
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::application::errors::{SourceError, StoreError};
+    use crate::application::fakes::{FakeClock, FakeRepository, FakeSource, FakeStore, an_order, block_on};
+    use crate::domain::value_objects::EntityTags;
+
+    struct World {
+        store: FakeStore,
+        repository: FakeRepository,
+        clock: FakeClock,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self {
+                store: FakeStore::default(),
+                repository: FakeRepository::default(),
+                clock: FakeClock::default(),
+            }
+        }
+
+        fn upload(&self, order: UploadOrder, source: &mut FakeSource) -> Result<Uploaded, UploadError> {
+            block_on(upload_object((&self.store, &self.repository, &self.clock), order, source))
+        }
+
+        fn is_empty(&self) -> bool {
+            self.store.blob_count() == 0 && self.repository.object_count() == 0
+        }
+    }
+
+    #[test]
+    fn a_small_body_becomes_an_object_without_a_reservation() {
+        let world = World::new();
+        let uploaded = world.upload(an_order(Some("k")), &mut FakeSource::of(b"hello")).unwrap();
+        assert_eq!(uploaded.object.size_bytes, Some(5));
+        assert!(!uploaded.replaced);
+        assert_eq!(world.repository.reservation_count(), 0);
+        assert!(world.upload(an_order(Some("k")), &mut FakeSource::of(b"other")).unwrap().replaced);
+    }
+
+    #[test]
+    fn a_large_body_is_reserved_while_it_comes_in() {
+        let world = World::new();
+        world.upload(an_order(None), &mut FakeSource::of(&[7; 100_000])).unwrap();
+        assert_eq!(world.repository.reservation_count(), 1);
+        assert_eq!(world.repository.writing_count(), 0);
+    }
+
+    #[test]
+    fn the_same_content_twice_is_kept_once_per_class() {
+        let world = World::new();
+        world.upload(an_order(Some("a")), &mut FakeSource::of(b"same")).unwrap();
+        world.upload(an_order(Some("b")), &mut FakeSource::of(b"same")).unwrap();
+        assert_eq!(world.store.blob_count(), 1);
+        let cold = UploadOrder { storage_class: StorageClass::Cold, ..an_order(Some("c")) };
+        world.upload(cold, &mut FakeSource::of(b"same")).unwrap();
+        assert_eq!(world.store.blob_count(), 2);
+    }
+
+    #[test]
+    fn a_wrong_digest_leaves_nothing() {
+        for body in [&b"hello"[..], &[1; 100_000]] {
+            let world = World::new();
+            let mut source = FakeSource::of(body).declaring(ContentHash::from_bytes([9; 32]));
+            let error = world.upload(an_order(None), &mut source).unwrap_err();
+            assert!(matches!(error, UploadError::DigestMismatch { .. }));
+            assert!(world.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_body_that_breaks_off_leaves_nothing() {
+        for length in [0, 10, 99_999] {
+            let world = World::new();
+            let mut source = FakeSource::of(&vec![1; length]).ending_with(SourceError::Disconnected);
+            let error = world.upload(an_order(None), &mut source).unwrap_err();
+            assert!(matches!(error, UploadError::Source(SourceError::Disconnected)));
+            assert!(world.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_failed_precondition_is_told_before_a_byte_is_read() {
+        let world = World::new();
+        world.upload(an_order(Some("k")), &mut FakeSource::of(b"first")).unwrap();
+        let order = UploadOrder {
+            precondition: Precondition { if_none_match: Some(EntityTags::Any), ..Precondition::default() },
+            ..an_order(Some("k"))
+        };
+        let mut source = FakeSource::of(b"second");
+        assert!(matches!(world.upload(order, &mut source), Err(UploadError::PreconditionFailed)));
+        assert_eq!(source.bytes_read(), 0);
+        assert_eq!(world.store.blob_count(), 1);
+    }
+
+    #[test]
+    fn a_store_that_cannot_publish_leaves_no_object() {
+        let world = World::new();
+        world.store.fail_next_publish(StoreError::NoSpace);
+        let error = world.upload(an_order(None), &mut FakeSource::of(&[3; 100_000])).unwrap_err();
+        assert!(matches!(error, UploadError::Store(StoreError::NoSpace)));
+        assert!(world.is_empty());
+    }
+
+    #[test]
+    fn bytes_of_an_unknown_outcome_are_left_where_they_are() {
+        let world = World::new();
+        world.repository.fail_next_commit(RepositoryError::Unavailable);
+        assert!(world.upload(an_order(None), &mut FakeSource::of(b"hello")).is_err());
+        assert_eq!(world.store.blob_count(), 1);
+
+        let world = World::new();
+        world.repository.fail_next_commit(RepositoryError::Overloaded);
+        assert!(world.upload(an_order(None), &mut FakeSource::of(b"hello")).is_err());
+        assert_eq!(world.store.blob_count(), 0);
+    }
+
+    #[test]
+    fn an_upload_that_is_dropped_half_way_leaves_no_blob() {
+        let world = World::new();
+        let mut source = FakeSource::of(&[5; 100_000]).hanging();
+        let ports = (&world.store, &world.repository, &world.clock);
+        assert!(Box::pin(upload_object(ports, an_order(None), &mut source)).now_or_never().is_none());
+        assert_eq!(world.store.blob_count(), 0);
+    }
+}
