@@ -1,0 +1,364 @@
+//! The only file that names monoio's types: a core's event loop, its sockets, its files, its clock. Behind it the
+//! runtime could be exchanged.
+//!
+//! What monoio 0.2.4 asks of its users, and is kept here: buffers move into each call and come back with its
+//! result, since dropping a future does not stop the kernel; a read that must be given up is cancelled and then
+//! awaited, never dropped; nothing yields without I/O in between.
+
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use io_uring::{IoUring, Probe, opcode};
+use monoio::buf::{IoBuf, IoBufMut};
+use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller};
+use monoio::net::{TcpListener, TcpStream};
+use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+use thiserror::Error;
+
+use super::buffers::{Block, Content, Room, Tail, read_with};
+use super::helpers::{HelperError, HelperPool};
+
+/// How a core talks to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IoDriver {
+    /// Through io_uring.
+    IoUring,
+    /// Through epoll for sockets and helper threads for files, where io_uring is refused.
+    Epoll,
+}
+
+/// Why io_uring cannot be used here, and how to mend it.
+#[derive(Debug, Error)]
+pub enum IoUringRefused {
+    /// `io_uring_setup` was denied.
+    #[error(
+        "io_uring is refused here ({0}): container runtimes block it by default, and the sysctl \
+         kernel.io_uring_disabled turns it off; allow io_uring_setup, io_uring_enter and io_uring_register in the \
+         seccomp profile"
+    )]
+    SetUp(#[source] io::Error),
+    /// The kernel is too old.
+    #[error("this kernel's io_uring lacks operations that the server needs; Linux 6.1 or later has them all")]
+    Operations,
+}
+
+const RING_ENTRIES: u32 = 1024;
+
+/// Whether io_uring and the operations that this server uses are there.
+///
+/// # Errors
+/// [`IoUringRefused`], which says how to mend it.
+pub fn probe_io_uring() -> Result<(), IoUringRefused> {
+    let ring = IoUring::new(8).map_err(IoUringRefused::SetUp)?;
+    let mut probe = Probe::new();
+    ring.submitter().register_probe(&mut probe).map_err(IoUringRefused::SetUp)?;
+    let needed = [
+        opcode::Accept::CODE,
+        opcode::AsyncCancel::CODE,
+        opcode::Close::CODE,
+        opcode::Read::CODE,
+        opcode::Recv::CODE,
+        opcode::Send::CODE,
+        opcode::Timeout::CODE,
+        opcode::Write::CODE,
+    ];
+    needed.iter().all(|code| probe.is_supported(*code)).then_some(()).ok_or(IoUringRefused::Operations)
+}
+
+/// Runs `main` on this thread until it is done.
+///
+/// # Errors
+/// The ring or epoll instance cannot be made.
+pub fn run<F: Future>(driver: IoDriver, main: F) -> io::Result<F::Output> {
+    match driver {
+        IoDriver::IoUring => {
+            let tuned = build_ring(&tuned_ring());
+            // Kernels before 6.0 do not know the flags; the plain ring does the same work a little slower.
+            let mut runtime = tuned.or_else(|_| build_ring(&IoUring::builder()))?;
+            Ok(runtime.block_on(main))
+        }
+        IoDriver::Epoll => {
+            let mut runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?;
+            Ok(runtime.block_on(main))
+        }
+    }
+}
+
+/// Completions are reaped when the core enters the kernel anyway, and only this thread submits.
+fn tuned_ring() -> io_uring::Builder {
+    let mut builder = IoUring::builder();
+    builder.setup_coop_taskrun().setup_single_issuer();
+    builder
+}
+
+fn build_ring(
+    ring: &io_uring::Builder,
+) -> io::Result<monoio::Runtime<monoio::time::TimeDriver<IoUringDriver>>> {
+    RuntimeBuilder::<IoUringDriver>::new()
+        .with_entries(RING_ENTRIES)
+        .uring_builder(ring.clone())
+        .enable_timer()
+        .build()
+}
+
+/// Starts a task on this core.
+pub fn spawn<T: 'static>(task: impl Future<Output = T> + 'static) -> Task<T> {
+    Task(monoio::spawn(task))
+}
+
+/// A task of this core. Dropping it lets the task run on.
+pub struct Task<T>(monoio::task::JoinHandle<T>);
+
+impl<T> Task<T> {
+    /// Waits for the task's end.
+    pub async fn join(self) -> T {
+        self.0.await
+    }
+}
+
+/// Waits.
+pub async fn sleep(duration: Duration) {
+    monoio::time::sleep(duration).await;
+}
+
+/// `future`'s output, or `None` if it takes longer than `limit`. The future must not hold an operation of the
+/// ring whose loss would matter: it is dropped.
+pub async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    match select(pin!(future), pin!(monoio::time::sleep(limit))).await {
+        Either::Left((output, _)) => Some(output),
+        Either::Right(_) => None,
+    }
+}
+
+/// Where a core's connections come from.
+pub struct Listener(TcpListener);
+
+impl Listener {
+    /// Takes over a bound, listening socket.
+    ///
+    /// # Errors
+    /// It cannot be registered with the core.
+    pub fn from_std(listener: StdListener, driver: IoDriver) -> io::Result<Self> {
+        // The ring waits by itself; epoll needs a socket that does not.
+        listener.set_nonblocking(driver == IoDriver::Epoll)?;
+        TcpListener::from_std(listener).map(Self)
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// As accept(2): out of descriptors, mostly.
+    pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+        let (stream, peer) = self.0.accept().await?;
+        Ok((Stream(stream), peer))
+    }
+}
+
+/// One connection.
+pub struct Stream(TcpStream);
+
+impl Stream {
+    /// Sends small answers at once instead of waiting for more.
+    ///
+    /// # Errors
+    /// As setsockopt(2).
+    pub fn set_nodelay(&self) -> io::Result<()> {
+        self.0.set_nodelay(true)
+    }
+
+    /// The descriptor, for [`ConnectionTable`](crate::api::connection) to shut down what takes too long.
+    pub fn raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// Appends what comes to `bytes`, into its spare capacity, up to `bytes_max`. 0 is the end.
+    ///
+    /// # Errors
+    /// As recv(2).
+    pub async fn read(&mut self, bytes: Vec<u8>, bytes_max: usize) -> (io::Result<usize>, Vec<u8>) {
+        let (result, tail) = self.0.read(Tail { bytes, bytes_max }).await;
+        (result, tail.bytes)
+    }
+
+    /// Appends what comes to a block's content, up to `bytes_max`. 0 is the end.
+    ///
+    /// # Errors
+    /// As recv(2).
+    pub async fn read_block(&mut self, block: Block, bytes_max: usize) -> (io::Result<usize>, Block) {
+        let (result, room) = self.0.read(Room { block, bytes_max }).await;
+        (result, room.block)
+    }
+
+    /// As [`read_block`](Self::read_block), but gives the block back after `patience` with `None` if nothing came.
+    ///
+    /// # Errors
+    /// As recv(2).
+    pub async fn read_block_within(
+        &mut self,
+        block: Block,
+        bytes_max: usize,
+        patience: Duration,
+    ) -> (io::Result<Option<usize>>, Block) {
+        let canceller = Canceller::new();
+        let mut read = pin!(self.0.cancelable_read(Room { block, bytes_max }, canceller.handle()));
+        let (result, room) = match select(read.as_mut(), pin!(monoio::time::sleep(patience))).await {
+            Either::Left((done, _)) => done,
+            Either::Right(_) => {
+                canceller.cancel();
+                // Bytes may have come at the last moment: then they count.
+                read.await
+            }
+        };
+        let result = match result {
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) => {
+                Ok(None)
+            }
+            other => other.map(Some),
+        };
+        (result, room.block)
+    }
+
+    /// Sends some of `bytes` from `start` on, and says how many that were.
+    ///
+    /// # Errors
+    /// As send(2).
+    pub async fn write(&mut self, bytes: Vec<u8>, start: usize) -> (io::Result<usize>, Vec<u8>) {
+        let (result, slice) = self.0.write(bytes.slice(start..)).await;
+        (result, slice.into_inner())
+    }
+
+    /// Sends some of a part of a block's content, and says how much that was.
+    ///
+    /// # Errors
+    /// As send(2).
+    pub async fn write_block(&mut self, block: Block, range: Range<usize>) -> (io::Result<usize>, Block) {
+        let (result, content) = self.0.write(Content { block, range }).await;
+        (result, content.block)
+    }
+}
+
+/// Ends the sending half of a socket, or both, without a wait. The answer to failure is the same as to success:
+/// the connection is being given up.
+pub fn shut_down(fd: BorrowedFd<'_>, how: rustix::net::Shutdown) {
+    let _ = rustix::net::shutdown(fd, how);
+}
+
+/// A file that a core reads and writes.
+pub struct DataFile(FileAccess);
+
+enum FileAccess {
+    Ring(monoio::fs::File),
+    /// monoio's epoll driver would read and write files on the core itself.
+    Helpers(Arc<File>, Rc<HelperPool>),
+}
+
+impl DataFile {
+    /// Takes over an open file.
+    ///
+    /// # Errors
+    /// It cannot be registered with the core.
+    pub fn from_std(file: File, driver: IoDriver, helpers: &Rc<HelperPool>) -> io::Result<Self> {
+        Ok(Self(match driver {
+            IoDriver::IoUring => FileAccess::Ring(monoio::fs::File::from_std(file)?),
+            IoDriver::Epoll => FileAccess::Helpers(Arc::new(file), helpers.clone()),
+        }))
+    }
+
+    /// Appends up to `bytes_max` bytes of the file from `offset` on to `bytes`, into its spare capacity.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub async fn read_at(
+        &self,
+        bytes: Vec<u8>,
+        bytes_max: usize,
+        offset: u64,
+    ) -> (io::Result<usize>, Vec<u8>) {
+        match self.read_into(Tail { bytes, bytes_max }, offset).await {
+            Ok((result, tail)) => (result, tail.bytes),
+            Err(error) => (Err(error), Vec::new()),
+        }
+    }
+
+    /// Appends up to `bytes_max` bytes of the file from `offset` on to a block's content. A block that a broken
+    /// helper has lost does not come back.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub async fn read_block_at(
+        &self,
+        block: Block,
+        bytes_max: usize,
+        offset: u64,
+    ) -> io::Result<(usize, Block)> {
+        let (result, room) = self.read_into(Room { block, bytes_max }, offset).await?;
+        result.map(|count| (count, room.block))
+    }
+
+    async fn read_into<B: IoBufMut + Send>(
+        &self,
+        mut buffer: B,
+        offset: u64,
+    ) -> io::Result<(io::Result<usize>, B)> {
+        match &self.0 {
+            FileAccess::Ring(file) => Ok(file.read_at(buffer, offset).await),
+            FileAccess::Helpers(file, helpers) => {
+                let file = file.clone();
+                let job = move || {
+                    let result = read_with(&mut buffer, |room| {
+                        let (filled, _) = rustix::io::pread(&*file, room, offset)?;
+                        Ok(filled.len())
+                    });
+                    (result, buffer)
+                };
+                helpers.run(job).await.map_err(helper_failed)
+            }
+        }
+    }
+
+    /// Writes a block's whole content at `offset`, and gives the block back.
+    ///
+    /// # Errors
+    /// As write(2).
+    pub async fn write_block_at(&self, block: Block, offset: u64) -> io::Result<Block> {
+        match &self.0 {
+            FileAccess::Ring(file) => write_whole(file, block, offset).await,
+            FileAccess::Helpers(file, helpers) => {
+                let file = file.clone();
+                let job = move || {
+                    std::os::unix::fs::FileExt::write_all_at(&*file, block.bytes(), offset).map(|()| block)
+                };
+                helpers.run(job).await.map_err(helper_failed)?
+            }
+        }
+    }
+}
+
+async fn write_whole(file: &monoio::fs::File, block: Block, offset: u64) -> io::Result<Block> {
+    let length = block.len();
+    let mut content = Content { block, range: 0..length };
+    while !content.range.is_empty() {
+        let position = content.range.start as u64;
+        let (result, back) = file.write_at(content, offset + position).await;
+        content = back;
+        match result {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => content.range.start += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(content.block)
+}
+
+fn helper_failed(error: HelperError) -> io::Error {
+    io::Error::other(error)
+}

@@ -1,0 +1,83 @@
+//! Group commit: whatever queued while one transaction ran is the next transaction. An idle server commits a single
+//! write at once; a busy one shares each sync among hundreds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::mpsc;
+
+use super::database::Database;
+use super::errors::{Consequence, DatabaseError};
+use crate::application::errors::RepositoryError;
+use crate::application::ports::Clock;
+use crate::domain::value_objects::InstanceId;
+use crate::infrastructure::plane_channel::{Reply, WriteOutcome, WriteRequest};
+
+/// The most writes of one transaction.
+pub(super) const BATCH_WRITES_MAX: usize = 1024;
+
+/// Set by an I/O error of the database, never cleared: what the database says after one cannot be relied on until a
+/// restart has recovered it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Latch(Arc<AtomicBool>);
+
+impl Latch {
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Logs an error, latches if it has to, and says what callers are told.
+    pub(super) fn judge(&self, error: &DatabaseError) -> RepositoryError {
+        let consequence = error.consequence();
+        tracing::error!(error = %error.source, "the database could not {}", error.operation.trim_start_matches("cannot "));
+        if consequence == Consequence::Latch && !self.0.swap(true, Ordering::Relaxed) {
+            tracing::error!("the metadata plane takes no more writes until a restart");
+        }
+        consequence.into()
+    }
+}
+
+/// Applies the write queue until all senders are gone.
+pub(super) struct GroupCommit<C> {
+    pub(super) database: Arc<Database>,
+    pub(super) latch: Latch,
+    pub(super) clock: C,
+    pub(super) instance: InstanceId,
+    pub(super) next_sequence: u64,
+}
+
+impl<C: Clock> GroupCommit<C> {
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<WriteRequest>) {
+        let mut requests = Vec::with_capacity(BATCH_WRITES_MAX);
+        while queue.recv_many(&mut requests, BATCH_WRITES_MAX).await > 0 {
+            let (writes, replies): (Vec<_>, Vec<_>) =
+                requests.drain(..).map(|request| (request.write, request.reply)).unzip();
+            if self.latch.is_set() {
+                answer_all(replies, RepositoryError::Unavailable);
+                continue;
+            }
+            let applied =
+                self.database.apply(&writes, &mut self.next_sequence, self.instance, self.clock.now()).await;
+            match applied {
+                Ok(outcomes) => answer_each(replies, outcomes),
+                Err(error) => answer_all(replies, self.latch.judge(&error)),
+            }
+        }
+    }
+}
+
+fn answer_each(replies: Vec<Reply<WriteOutcome>>, outcomes: Vec<WriteOutcome>) {
+    if replies.len() != outcomes.len() {
+        crate::invariant::broken("a batch has an outcome for each of its writes");
+    }
+    for (reply, outcome) in replies.into_iter().zip(outcomes) {
+        // A caller that has gone no longer wants to know.
+        let _ = reply.send(Ok(outcome));
+    }
+}
+
+fn answer_all(replies: Vec<Reply<WriteOutcome>>, error: RepositoryError) {
+    for reply in replies {
+        let _ = reply.send(Err(error));
+    }
+}

@@ -1,0 +1,190 @@
+//! The thread that the metadata lives on: started once, asked through the plane channel, ended when the last core
+//! has gone.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+use std::thread::{self, JoinHandle};
+
+use thiserror::Error;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::LocalSet;
+
+use super::database::{Database, DatabaseSettings, DatabaseUrl};
+use super::errors::DatabaseError;
+use super::group_commit::{GroupCommit, Latch};
+use super::recovery::{claim_root, sweep};
+use crate::application::errors::RepositoryError;
+use crate::application::ports::Clock;
+use crate::domain::value_objects::{InstanceId, StorageClass};
+use crate::infrastructure::plane_channel::{MetadataEnd, Query, Reply};
+use crate::infrastructure::storage::{RootError, Roots};
+
+/// Why the metadata plane does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The thread or its runtime cannot be made.
+    #[error("cannot start the metadata thread")]
+    Thread(#[source] io::Error),
+    /// The database refuses.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// A root cannot be read or written.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// A root that the database knows is not there.
+    #[error(
+        "the {class} storage root {path} is empty, but the database knows one with objects in it: is its disk \
+         mounted?"
+    )]
+    RootMissing {
+        /// Which root.
+        class: StorageClass,
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A root belongs to another database.
+    #[error("the {class} storage root {path} belongs to another database")]
+    ForeignRoot {
+        /// Which root.
+        class: StorageClass,
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// The thread ended before it could say why.
+    #[error("the metadata thread ended while it started")]
+    Lost,
+}
+
+/// What the plane needs to start.
+pub struct MetadataPlane<C> {
+    /// Which database.
+    pub url: DatabaseUrl,
+    /// How its connections are kept.
+    pub settings: DatabaseSettings,
+    /// The roots that belong to it.
+    pub roots: Roots,
+    /// This run of the process.
+    pub instance: InstanceId,
+    /// For the dates of changes.
+    pub clock: C,
+}
+
+impl<C: Clock + Send + 'static> MetadataPlane<C> {
+    /// Starts the thread and waits until it is ready to serve. It ends by itself, with everything flushed, when
+    /// the last sender of the channel is gone.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(self, channel: MetadataEnd) -> Result<JoinHandle<()>, StartError> {
+        let (report, started) = std_mpsc::channel();
+        let thread = thread::Builder::new().name("metadata".into());
+        let handle = thread.spawn(move || self.run(channel, &report)).map_err(StartError::Thread)?;
+        started.recv().unwrap_or(Err(StartError::Lost))?;
+        Ok(handle)
+    }
+
+    fn run(self, channel: MetadataEnd, report: &std_mpsc::Sender<Result<(), StartError>>) {
+        // Who waits for the report waits for exactly one message, so it cannot fail to arrive.
+        let send = |result| drop(report.send(result));
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return send(Err(StartError::Thread(error))),
+        };
+        LocalSet::new().block_on(&runtime, async {
+            match self.prepare().await {
+                Ok(service) => {
+                    send(Ok(()));
+                    service.serve(channel).await;
+                }
+                Err(error) => send(Err(error)),
+            }
+        });
+    }
+
+    async fn prepare(self) -> Result<Service<C>, StartError> {
+        let database = Database::open(&self.url, self.settings).await?;
+        for class in StorageClass::ALL {
+            claim_root(&database, self.roots.of(class)).await?;
+        }
+        let cleared = database.begin_instance(self.instance, self.clock.now()).await?;
+        if cleared > 0 {
+            tracing::info!(cleared, "cleared uploads that a former run left unfinished");
+        }
+        let next_sequence = database.next_sequence().await?;
+        let (database, latch) = (Arc::new(database), Latch::default());
+        let commit = GroupCommit {
+            database: database.clone(),
+            latch: latch.clone(),
+            clock: self.clock,
+            instance: self.instance,
+            next_sequence,
+        };
+        let queries_max = self.settings.max_connections as usize;
+        Ok(Service { database, latch, commit, roots: self.roots, instance: self.instance, queries_max })
+    }
+}
+
+struct Service<C> {
+    database: Arc<Database>,
+    latch: Latch,
+    commit: GroupCommit<C>,
+    roots: Roots,
+    instance: InstanceId,
+    queries_max: usize,
+}
+
+impl<C: Clock + Send + 'static> Service<C> {
+    async fn serve(self, channel: MetadataEnd) {
+        let sweeping = tokio::task::spawn_local(log_sweep(self.database.clone(), self.roots, self.instance));
+        let queries = answer_queries(self.database.clone(), self.latch, channel.queries, self.queries_max);
+        tokio::join!(self.commit.run(channel.writes), queries);
+        // What it has not swept yet, the next start sweeps.
+        sweeping.abort();
+        self.database.close().await;
+    }
+}
+
+async fn log_sweep(database: Arc<Database>, roots: Roots, instance: InstanceId) {
+    match sweep(database, roots, instance).await {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "swept files that former runs left without an object"),
+        Err(error) => tracing::warn!(%error, "the sweep of former runs stopped; the next start tries again"),
+    }
+}
+
+/// Runs queries beside each other, as many at once as there are connections to read on.
+async fn answer_queries(
+    database: Arc<Database>,
+    latch: Latch,
+    mut queue: mpsc::Receiver<Query>,
+    queries_max: usize,
+) {
+    let permits = Arc::new(Semaphore::new(queries_max));
+    while let Some(query) = queue.recv().await {
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        let (database, latch) = (database.clone(), latch.clone());
+        tokio::task::spawn_local(async move {
+            answer_query(&database, &latch, query).await;
+            drop(permit);
+        });
+    }
+    // All permits are free again once the last query has been answered.
+    let _ = permits.acquire_many(u32::try_from(queries_max).unwrap_or(u32::MAX)).await;
+}
+
+async fn answer_query(database: &Database, latch: &Latch, query: Query) {
+    match query {
+        Query::Find(name, reply) => respond(reply, latch, database.find(&name).await),
+        Query::Inspect(name, reply) => respond(reply, latch, database.inspect(&name).await),
+        Query::List(query, reply) => respond(reply, latch, database.list(&query).await),
+        Query::Check(reply) if latch.is_set() => drop(reply.send(Err(RepositoryError::Unavailable))),
+        Query::Check(reply) => respond(reply, latch, database.check().await),
+    }
+}
+
+fn respond<T>(reply: Reply<T>, latch: &Latch, result: Result<T, DatabaseError>) {
+    let _: Result<(), _> =
+        oneshot::Sender::send(reply, result.map_err(|error| latch.judge(&error))).map_err(drop);
+}

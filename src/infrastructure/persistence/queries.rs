@@ -1,0 +1,115 @@
+//! The statements on SQLite. Every one takes its rows as one JSON array, so that its text, and the number of
+//! statements of a batch, are the same for one row and for a thousand.
+
+macro_rules! object_columns {
+    () => {
+        "o.sequence, o.id, o.namespace, o.tenant_id, o.key, o.status, o.storage_class, o.content_hash, \
+         o.size_bytes, o.content_type, o.metadata, o.created_at, o.updated_at"
+    };
+}
+
+macro_rules! held_columns {
+    () => {
+        "o.sequence, o.id, o.namespace, o.tenant_id, o.key, o.status, o.storage_class, o.content_hash, o.updated_at"
+    };
+}
+
+macro_rules! newest_of_class {
+    ($class:literal) => {
+        concat!(
+            "SELECT * FROM (SELECT ",
+            object_columns!(),
+            " FROM objects AS o WHERE o.namespace = ?1 AND o.tenant_id = ?2 AND o.status = ?3 \
+             AND o.storage_class = ",
+            $class,
+            " AND o.sequence < ?4 ORDER BY o.sequence DESC LIMIT ?5)"
+        )
+    };
+}
+
+/// `?1`: `["<id>", …]`
+pub(super) const HELD_BY_ID: &str = concat!(
+    "SELECT ",
+    held_columns!(),
+    " FROM json_each(?1) AS j CROSS JOIN objects AS o WHERE o.id = unhex(j.value)"
+);
+
+/// `?1`: `[["<namespace>", "<tenant>", "<key>"], …]`, `?2`: how many versions of each, newest first; -1 for all.
+pub(super) const HELD_VERSIONS: &str = concat!(
+    "SELECT ",
+    held_columns!(),
+    " FROM json_each(?1) AS j CROSS JOIN objects AS o WHERE o.sequence IN (
+        SELECT n.sequence FROM objects AS n
+        WHERE n.namespace = j.value ->> 0 AND n.tenant_id = j.value ->> 1 AND n.key = j.value ->> 2 AND n.status = 1
+        ORDER BY n.sequence DESC LIMIT ?2)"
+);
+
+/// `?1`: `[["<hash>", class], …]`
+pub(super) const HELD_BLOBS: &str = "
+    SELECT b.content_hash, b.storage_class, b.size_bytes, b.ref_count, b.place
+    FROM json_each(?1) AS j CROSS JOIN blobs AS b
+    WHERE b.content_hash = unhex(j.value ->> 0) AND b.storage_class = j.value ->> 1";
+
+/// `?1`: rows in the order of the columns.
+pub(super) const PUT_OBJECTS: &str = "
+    INSERT INTO objects (sequence, id, namespace, tenant_id, key, status, storage_class, content_hash, size_bytes,
+                         content_type, metadata, writer, created_at, updated_at)
+    SELECT j.value ->> 0, unhex(j.value ->> 1), j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5,
+           j.value ->> 6, unhex(j.value ->> 7), j.value ->> 8, j.value ->> 9, j.value ->> 10, j.value ->> 11,
+           j.value ->> 12, j.value ->> 13
+    FROM json_each(?1) AS j WHERE true
+    ON CONFLICT (id) DO UPDATE SET
+        sequence = excluded.sequence, status = excluded.status, content_hash = excluded.content_hash,
+        size_bytes = excluded.size_bytes, updated_at = excluded.updated_at";
+
+/// `?1`: `["<id>", …]`, `?2`: the moment.
+pub(super) const DELETE_OBJECTS: &str = "
+    UPDATE objects SET status = 3, updated_at = ?2
+    WHERE id IN (SELECT unhex(value) FROM json_each(?1)) AND status = 1";
+
+/// `?1`: `["<id>", …]`
+pub(super) const ABANDON_OBJECTS: &str =
+    "DELETE FROM objects WHERE id IN (SELECT unhex(value) FROM json_each(?1)) AND status = 0";
+
+/// `?1`: `[["<hash>", class, size, count, "<place>"], …]`
+pub(super) const PUT_BLOBS: &str = "
+    INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place)
+    SELECT unhex(j.value ->> 0), j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4
+    FROM json_each(?1) AS j WHERE true
+    ON CONFLICT (content_hash, storage_class) DO UPDATE SET
+        size_bytes = excluded.size_bytes, ref_count = excluded.ref_count, place = excluded.place";
+
+/// A committed object and its place, by id.
+pub(super) const FIND_BY_ID: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    ", b.place FROM objects AS o CROSS JOIN blobs AS b
+      ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
+     WHERE o.id = ?1 AND o.status = 1"
+);
+
+/// The newest committed version of a key and its place.
+pub(super) const FIND_BY_KEY: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    ", b.place FROM objects AS o CROSS JOIN blobs AS b
+      ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
+     WHERE o.namespace = ?1 AND o.tenant_id = ?2 AND o.key = ?3 AND o.status = 1
+     ORDER BY o.sequence DESC LIMIT 1"
+);
+
+/// An object in any state but `DELETED`, by id.
+pub(super) const INSPECT_BY_ID: &str =
+    concat!("SELECT ", object_columns!(), " FROM objects AS o WHERE o.id = ?1 AND o.status <> 3");
+
+/// One page of both classes: each is read in its index's order, and the two are merged.
+pub(super) const LIST_BOTH: &str =
+    concat!(newest_of_class!("0"), " UNION ALL ", newest_of_class!("1"), " ORDER BY 1 DESC LIMIT ?5");
+
+/// One page of one class.
+pub(super) const LIST_CLASS: &str = newest_of_class!("?6");
+
+/// `?1`: `[["<hash>", class], …]`: the places that are in use.
+pub(super) const PLACES_IN_USE: &str = "
+    SELECT b.content_hash, b.storage_class, b.place FROM json_each(?1) AS j CROSS JOIN blobs AS b
+    WHERE b.content_hash = unhex(j.value ->> 0) AND b.storage_class = j.value ->> 1";

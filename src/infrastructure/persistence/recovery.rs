@@ -1,0 +1,84 @@
+//! What a start owes to the runs before it: roots that are really ours, and nothing left of uploads that died.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+use uuid::Uuid;
+
+use super::database::{Database, RootRow};
+use super::metadata_plane::StartError;
+use crate::domain::value_objects::{InstanceId, StorageClass};
+use crate::infrastructure::storage::{
+    Roots, StorageRoot, blob_files_of, remove_blob_files, remove_temporary_files_of,
+};
+
+/// Makes sure that each root belongs to this database; claims it on the first start.
+///
+/// A claim is noted in the database first and completed there last, so that a crash at any point between leaves a
+/// state from which the same claim is completed:
+///
+/// ```text
+/// database: (id, not claimed) ─► root: id ─► database: (id, claimed)
+/// ```
+pub(super) async fn claim_root(database: &Database, root: &StorageRoot) -> Result<(), StartError> {
+    let class = root.class();
+    let path = || root.path().to_path_buf();
+    let row = database.root(class).await?;
+    let identity = root.read_identity()?;
+    match (row, identity) {
+        (Some(row), Some(identity)) if row.identity != identity => {
+            Err(StartError::ForeignRoot { class, path: path() })
+        }
+        (Some(RootRow { claimed: true, .. }), Some(_)) => Ok(()),
+        (Some(RootRow { claimed: true, .. }), None) => Err(StartError::RootMissing { class, path: path() }),
+        (None, Some(_)) => Err(StartError::ForeignRoot { class, path: path() }),
+        (Some(RootRow { claimed: false, identity }), _) => complete_claim(database, root, identity).await,
+        (None, None) => {
+            let identity = Uuid::new_v4();
+            database.put_root(class, RootRow { identity, claimed: false }).await?;
+            complete_claim(database, root, identity).await
+        }
+    }
+}
+
+async fn complete_claim(database: &Database, root: &StorageRoot, identity: Uuid) -> Result<(), StartError> {
+    root.write_identity(identity)?;
+    Ok(database.put_root(root.class(), RootRow { identity, claimed: true }).await?)
+}
+
+/// Removes what dead instances left in the roots. Runs beside the server: nobody writes under their names any more.
+///
+/// # Errors
+/// Any listing or query error; then nothing more is removed, and the next start tries again.
+pub(super) async fn sweep(
+    database: Arc<Database>,
+    roots: Roots,
+    instance: InstanceId,
+) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+    let mut dead = database.instances().await?;
+    dead.retain(|other| *other != instance);
+    if dead.is_empty() {
+        return Ok(0);
+    }
+    let names: Arc<HashSet<InstanceId>> = Arc::new(dead.iter().copied().collect());
+    let mut removed = 0;
+    for class in StorageClass::ALL {
+        let root = roots.of(class).clone();
+        for shard in 0..=u8::MAX {
+            let (listed, names) = (root.clone(), names.clone());
+            let files = spawn_blocking(move || blob_files_of(&listed, shard, &names)).await??;
+            if files.is_empty() {
+                continue;
+            }
+            let garbage = database.unnamed_files(&files).await?;
+            removed += garbage.len() as u64;
+            let root = root.clone();
+            spawn_blocking(move || remove_blob_files(&root, &garbage)).await??;
+        }
+        let names = names.clone();
+        removed += spawn_blocking(move || remove_temporary_files_of(&root, &names)).await?? as u64;
+    }
+    database.end_instances(&dead).await?;
+    Ok(removed)
+}

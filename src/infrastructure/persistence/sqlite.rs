@@ -1,0 +1,646 @@
+//! The repository on SQLite: WAL, `synchronous=FULL`, one connection that writes and a pool of those that read.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    SqliteTransaction,
+};
+use sqlx::{Decode, Row as _, SqlSafeStr as _, Sqlite, SqlitePool, Type};
+
+use super::batch::{self, Changes, Held, HeldBlob, HeldObject, Touched, VersionCount};
+use super::database::{DatabaseSettings, RootRow};
+use super::errors::DatabaseError;
+use super::queries;
+use crate::application::ports::{ListPage, ListQuery, ObjectName};
+use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
+use crate::domain::errors::InvalidValue;
+use crate::domain::value_objects::{
+    ContentHash, ContentType, InstanceId, Key, Metadata, Namespace, ObjectId, ObjectStatus, Place,
+    StorageClass, TenantId, Timestamp,
+};
+use crate::infrastructure::plane_channel::{Write, WriteOutcome};
+use crate::infrastructure::storage::BlobFile;
+
+/// How long a connection waits for another one's lock. Only a foreign program could hold one for long.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Page cache of each reading connection; the writer has SQLite's default of 2 MiB.
+const READER_CACHE_KIB: u32 = 1024;
+
+pub(super) struct SqliteDatabase {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+fn migrator() -> Migrator {
+    let objects = include_str!("../../../migrations/sqlite/0001_objects.sql");
+    let mut migrator = Migrator::with_migrations(vec![Migration::new(
+        1,
+        "objects".into(),
+        MigrationType::Simple,
+        objects.into_sql_str(),
+        false,
+    )]);
+    // The data directory is held by flock already; nothing else migrates it.
+    migrator.set_locking(false);
+    migrator
+}
+
+impl SqliteDatabase {
+    pub(super) async fn open(path: &Path, settings: DatabaseSettings) -> Result<Self, DatabaseError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(false)
+            .busy_timeout(BUSY_TIMEOUT);
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .connect_with(options.clone())
+            .await
+            .map_err(DatabaseError::of("open the database"))?;
+        let migrated = migrator().run(&writer).await;
+        migrated
+            .map_err(|error| DatabaseError { operation: "migrate the database", source: error.into() })?;
+        let reader_options =
+            options.pragma("query_only", "1").pragma("cache_size", format!("-{READER_CACHE_KIB}"));
+        let readers = SqlitePoolOptions::new()
+            .max_connections(settings.max_connections)
+            .min_connections(settings.min_connections)
+            .acquire_timeout(settings.acquire_timeout)
+            .idle_timeout(settings.idle_timeout)
+            .max_lifetime(settings.max_lifetime)
+            .test_before_acquire(false)
+            .connect_with(reader_options)
+            .await
+            .map_err(DatabaseError::of("open the database for reading"))?;
+        Ok(Self { writer, readers })
+    }
+
+    pub(super) async fn apply(
+        &self,
+        writes: &[Write],
+        next_sequence: &mut u64,
+        instance: InstanceId,
+        now: Timestamp,
+    ) -> Result<Vec<WriteOutcome>, DatabaseError> {
+        let begin = self.writer.begin_with("BEGIN IMMEDIATE").await;
+        let mut transaction = begin.map_err(DatabaseError::of("begin a transaction"))?;
+        let held =
+            load(&mut transaction, writes).await.map_err(DatabaseError::of("load what a batch touches"))?;
+        let (outcomes, changes) = batch::apply(writes, held, next_sequence, now);
+        let stored = store(&mut transaction, &changes, instance, now).await;
+        stored.map_err(DatabaseError::of("store what a batch changes"))?;
+        transaction.commit().await.map_err(DatabaseError::of("commit a transaction"))?;
+        Ok(outcomes)
+    }
+
+    pub(super) async fn find(&self, name: &ObjectName) -> Result<Option<StoredObject>, DatabaseError> {
+        let row = match name {
+            ObjectName::Id(id) => {
+                let query = sqlx::query(queries::FIND_BY_ID).bind(&id.as_bytes()[..]);
+                query.fetch_optional(&self.readers).await
+            }
+            ObjectName::Key(path) => {
+                let query = sqlx::query(queries::FIND_BY_KEY)
+                    .bind(path.scope.namespace.as_str())
+                    .bind(path.scope.tenant_id.as_str())
+                    .bind(path.key.as_str());
+                query.fetch_optional(&self.readers).await
+            }
+        };
+        let found = row.and_then(|row| row.as_ref().map(stored_object).transpose());
+        found.map_err(DatabaseError::of("find an object"))
+    }
+
+    pub(super) async fn inspect(&self, name: &ObjectName) -> Result<Option<Object>, DatabaseError> {
+        let ObjectName::Id(id) = name else {
+            return Ok(self.find(name).await?.map(|stored| stored.object));
+        };
+        let query = sqlx::query(queries::INSPECT_BY_ID).bind(&id.as_bytes()[..]);
+        let row = query.fetch_optional(&self.readers).await;
+        let found = row.and_then(|row| row.as_ref().map(object).transpose());
+        found.map_err(DatabaseError::of("look at an object"))
+    }
+
+    pub(super) async fn list(&self, query: &ListQuery) -> Result<ListPage, DatabaseError> {
+        let text = if query.storage_class.is_some() { queries::LIST_CLASS } else { queries::LIST_BOTH };
+        let mut statement = sqlx::query(text)
+            .bind(query.scope.namespace.as_str())
+            .bind(query.scope.tenant_id.as_str())
+            .bind(status_number(query.status))
+            .bind(query.before.map_or(i64::MAX, u64::cast_signed))
+            // One more than asked for tells whether there is a next page.
+            .bind(i64::from(query.limit) + 1);
+        if let Some(class) = query.storage_class {
+            statement = statement.bind(class_number(class));
+        }
+        let rows = statement.fetch_all(&self.readers).await;
+        rows.and_then(|rows| page(&rows, query.limit as usize)).map_err(DatabaseError::of("list objects"))
+    }
+
+    pub(super) async fn check(&self) -> Result<(), DatabaseError> {
+        let answer = sqlx::query("SELECT 1").execute(&self.readers).await;
+        answer.map(|_| ()).map_err(DatabaseError::of("ask the database"))
+    }
+
+    pub(super) async fn next_sequence(&self) -> Result<u64, DatabaseError> {
+        let row =
+            sqlx::query("SELECT coalesce(max(sequence), 0) + 1 FROM objects").fetch_one(&self.writer).await;
+        let next = row.and_then(|row| row.try_get::<i64, _>(0));
+        next.map(i64::cast_unsigned).map_err(DatabaseError::of("read the last sequence"))
+    }
+
+    pub(super) async fn root(&self, class: StorageClass) -> Result<Option<RootRow>, DatabaseError> {
+        let query = sqlx::query("SELECT identity, claimed FROM roots WHERE storage_class = ?1");
+        let row = query.bind(class_number(class)).fetch_optional(&self.writer).await;
+        let decode = |row: SqliteRow| {
+            let identity = uuid::Uuid::from_slice(column::<&[u8]>(&row, 0)?).map_err(undecodable)?;
+            Ok(RootRow { identity, claimed: column(&row, 1)? })
+        };
+        row.and_then(|row| row.map(decode).transpose()).map_err(DatabaseError::of("read what a root is"))
+    }
+
+    pub(super) async fn put_root(&self, class: StorageClass, row: RootRow) -> Result<(), DatabaseError> {
+        let query = sqlx::query(
+            "INSERT OR REPLACE INTO roots (storage_class, identity, claimed) VALUES (?1, ?2, ?3)",
+        )
+        .bind(class_number(class))
+        .bind(&row.identity.as_bytes()[..])
+        .bind(row.claimed);
+        query.execute(&self.writer).await.map(|_| ()).map_err(DatabaseError::of("note what a root is"))
+    }
+
+    pub(super) async fn begin_instance(
+        &self,
+        instance: InstanceId,
+        now: Timestamp,
+    ) -> Result<u64, DatabaseError> {
+        let begin = async {
+            let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+            let insert = sqlx::query("INSERT INTO instances (id, started_at) VALUES (?1, ?2)");
+            insert.bind(instance.to_i64()).bind(now.as_millis()).execute(&mut *transaction).await?;
+            let cleared =
+                sqlx::query("DELETE FROM objects WHERE status = 0").execute(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(cleared.rows_affected())
+        };
+        begin.await.map_err(DatabaseError::of("note the start of the server"))
+    }
+
+    pub(super) async fn instances(&self) -> Result<Vec<InstanceId>, DatabaseError> {
+        let rows = sqlx::query("SELECT id FROM instances").fetch_all(&self.writer).await;
+        let decode =
+            |rows: Vec<SqliteRow>| rows.iter().map(|row| column(row, 0).map(InstanceId::from_i64)).collect();
+        rows.and_then(decode).map_err(DatabaseError::of("read the instances"))
+    }
+
+    pub(super) async fn end_instances(&self, instances: &[InstanceId]) -> Result<(), DatabaseError> {
+        let ids: Vec<_> = instances.iter().map(|instance| instance.to_i64()).collect();
+        let query = sqlx::query("DELETE FROM instances WHERE id IN (SELECT value FROM json_each(?1))");
+        let ended = query.bind(json!(ids).to_string()).execute(&self.writer).await;
+        ended.map(|_| ()).map_err(DatabaseError::of("forget swept instances"))
+    }
+
+    pub(super) async fn unnamed_files(&self, files: &[BlobFile]) -> Result<Vec<BlobFile>, DatabaseError> {
+        let keys =
+            files.iter().map(|file| json!([file.content_hash.to_string(), class_number(file.storage_class)]));
+        let keys = Value::Array(keys.collect()).to_string();
+        let rows = sqlx::query(queries::PLACES_IN_USE).bind(keys).fetch_all(&self.readers).await;
+        let decode = |row: &SqliteRow| {
+            Ok(BlobLocation {
+                content_hash: content_hash(row, 0)?,
+                storage_class: storage_class(row, 1)?,
+                place: Place::parse(column(row, 2)?).map_err(undecodable)?,
+            })
+        };
+        let in_use = rows.and_then(|rows| rows.iter().map(decode).collect::<sqlx::Result<HashSet<_>>>());
+        let in_use = in_use.map_err(DatabaseError::of("look for places in use"))?;
+        Ok(files.iter().filter(|file| !in_use.contains(file)).copied().collect())
+    }
+
+    pub(super) async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// What the database holds of all that `writes` touch: four statements at most.
+async fn load(transaction: &mut SqliteTransaction<'_>, writes: &[Write]) -> sqlx::Result<Held> {
+    let mut touched = Touched::by(writes);
+    let mut held = Held::default();
+    if !touched.ids.is_empty() {
+        let query = sqlx::query(queries::HELD_BY_ID).bind(ids_json(touched.ids.iter()));
+        held.objects = held_objects(&query.fetch_all(&mut **transaction).await?)?;
+        touched.add_objects(&held.objects);
+    }
+    for (keys, limit) in version_queries(&touched.keys) {
+        let query = sqlx::query(queries::HELD_VERSIONS).bind(keys).bind(limit);
+        held.objects.extend(held_objects(&query.fetch_all(&mut **transaction).await?)?);
+    }
+    touched.add_blobs(&held.objects);
+    if !touched.blobs.is_empty() {
+        let keys = touched.blobs.iter().map(|(hash, class)| json!([hash.to_string(), class_number(*class)]));
+        let query = sqlx::query(queries::HELD_BLOBS).bind(Value::Array(keys.collect()).to_string());
+        for row in query.fetch_all(&mut **transaction).await? {
+            let key = (content_hash(&row, 0)?, storage_class(&row, 1)?);
+            let blob = HeldBlob {
+                size_bytes: column::<i64>(&row, 2)?.cast_unsigned(),
+                ref_count: column::<i64>(&row, 3)?.cast_unsigned(),
+                place: Place::parse(column(&row, 4)?).map_err(undecodable)?,
+            };
+            held.blobs.insert(key, blob);
+        }
+    }
+    Ok(held)
+}
+
+/// The keys of which only the newest versions matter, with the largest number that any of them needs; and the keys
+/// of which all do.
+fn version_queries(keys: &BTreeMap<KeyPath, VersionCount>) -> impl Iterator<Item = (String, i64)> {
+    let (mut newest, mut all, mut limit) = (Vec::new(), Vec::new(), 0);
+    for (path, count) in keys {
+        let key = json!([path.scope.namespace.as_str(), path.scope.tenant_id.as_str(), path.key.as_str()]);
+        match count {
+            VersionCount::AtMost(count) => {
+                newest.push(key);
+                limit = limit.max(i64::try_from(*count).unwrap_or(i64::MAX));
+            }
+            VersionCount::All => all.push(key),
+        }
+    }
+    let queries = [(newest, limit), (all, -1)];
+    queries
+        .into_iter()
+        .filter(|(keys, _)| !keys.is_empty())
+        .map(|(keys, limit)| (Value::Array(keys).to_string(), limit))
+}
+
+/// Stores what a batch changes: four statements at most.
+async fn store(
+    transaction: &mut SqliteTransaction<'_>,
+    changes: &Changes,
+    writer: InstanceId,
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    if !changes.abandon.is_empty() {
+        let query = sqlx::query(queries::ABANDON_OBJECTS).bind(ids_json(changes.abandon.iter()));
+        query.execute(&mut **transaction).await?;
+    }
+    if !changes.delete.is_empty() {
+        let query =
+            sqlx::query(queries::DELETE_OBJECTS).bind(ids_json(changes.delete.iter())).bind(now.as_millis());
+        query.execute(&mut **transaction).await?;
+    }
+    if !changes.put.is_empty() {
+        let rows = changes.put.iter().map(|(sequence, object)| object_json(*sequence, object, writer));
+        let query = sqlx::query(queries::PUT_OBJECTS).bind(Value::Array(rows.collect()).to_string());
+        query.execute(&mut **transaction).await?;
+    }
+    if !changes.blobs.is_empty() {
+        let rows = changes.blobs.iter().map(|((hash, class), blob)| {
+            json!([
+                hash.to_string(),
+                class_number(*class),
+                blob.size_bytes,
+                blob.ref_count,
+                blob.place.to_string(),
+            ])
+        });
+        let query = sqlx::query(queries::PUT_BLOBS).bind(Value::Array(rows.collect()).to_string());
+        query.execute(&mut **transaction).await?;
+    }
+    Ok(())
+}
+
+fn ids_json<'a>(ids: impl Iterator<Item = &'a ObjectId>) -> String {
+    Value::Array(ids.map(|id| Value::String(id_hex(id))).collect()).to_string()
+}
+
+fn id_hex(id: &ObjectId) -> String {
+    uuid::Uuid::from_bytes(*id.as_bytes()).simple().to_string()
+}
+
+fn object_json(sequence: u64, object: &Object, writer: InstanceId) -> Value {
+    let metadata: serde_json::Map<_, _> =
+        object.metadata.iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    json!([
+        sequence,
+        id_hex(&object.id),
+        object.scope.namespace.as_str(),
+        object.scope.tenant_id.as_str(),
+        object.key.as_ref().map(Key::as_str),
+        status_number(object.status),
+        class_number(object.storage_class),
+        object.content_hash.map(|hash| hash.to_string()),
+        object.size_bytes,
+        object.content_type.as_str(),
+        Value::Object(metadata).to_string(),
+        writer.to_i64(),
+        object.created_at.as_millis(),
+        object.updated_at.as_millis(),
+    ])
+}
+
+fn held_objects(rows: &[SqliteRow]) -> sqlx::Result<HashMap<ObjectId, HeldObject>> {
+    let decode = |row: &SqliteRow| {
+        let id = ObjectId::from_slice(column(row, 1)?).map_err(undecodable)?;
+        let key = column::<Option<&str>>(row, 4)?.map(Key::parse).transpose().map_err(undecodable)?;
+        let key_path = match key {
+            Some(key) => Some(KeyPath { scope: scope(row)?, key }),
+            None => None,
+        };
+        let held = HeldObject {
+            sequence: column::<i64>(row, 0)?.cast_unsigned(),
+            key_path,
+            status: status(row, 5)?,
+            storage_class: storage_class(row, 6)?,
+            content_hash: optional_hash(row, 7)?,
+            updated_at: Timestamp::from_millis(column(row, 8)?),
+        };
+        Ok((id, held))
+    };
+    rows.iter().map(decode).collect()
+}
+
+/// Reads `object_columns!`.
+fn object(row: &SqliteRow) -> sqlx::Result<Object> {
+    Ok(Object {
+        id: ObjectId::from_slice(column(row, 1)?).map_err(undecodable)?,
+        scope: scope(row)?,
+        key: column::<Option<&str>>(row, 4)?.map(Key::parse).transpose().map_err(undecodable)?,
+        status: status(row, 5)?,
+        storage_class: storage_class(row, 6)?,
+        content_hash: optional_hash(row, 7)?,
+        size_bytes: column::<Option<i64>>(row, 8)?.map(i64::cast_unsigned),
+        content_type: ContentType::parse(column(row, 9)?).map_err(undecodable)?,
+        metadata: metadata(column(row, 10)?)?,
+        created_at: Timestamp::from_millis(column(row, 11)?),
+        updated_at: Timestamp::from_millis(column(row, 12)?),
+    })
+}
+
+/// Reads `object_columns!` and the place behind them.
+fn stored_object(row: &SqliteRow) -> sqlx::Result<StoredObject> {
+    let object = object(row)?;
+    let (Some(content_hash), Some(size_bytes)) = (object.content_hash, object.size_bytes) else {
+        return Err(undecodable(InvalidValue::ContentHash));
+    };
+    let place = Place::parse(column(row, 13)?).map_err(undecodable)?;
+    Ok(StoredObject { object, content_hash, size_bytes, place })
+}
+
+fn page(rows: &[SqliteRow], limit: usize) -> sqlx::Result<ListPage> {
+    let objects = rows.iter().take(limit).map(object).collect::<sqlx::Result<Vec<_>>>()?;
+    let next = match rows.get(limit.wrapping_sub(1)) {
+        Some(last) if rows.len() > limit => Some(column::<i64>(last, 0)?.cast_unsigned()),
+        _ => None,
+    };
+    Ok(ListPage { objects, next })
+}
+
+fn metadata(text: &str) -> sqlx::Result<Metadata> {
+    let entries: BTreeMap<String, String> = serde_json::from_str(text).map_err(undecodable)?;
+    let mut metadata = Metadata::default();
+    for (name, value) in &entries {
+        metadata.insert(name, value).map_err(undecodable)?;
+    }
+    Ok(metadata)
+}
+
+fn scope(row: &SqliteRow) -> sqlx::Result<Scope> {
+    Ok(Scope {
+        namespace: Namespace::parse(column(row, 2)?).map_err(undecodable)?,
+        tenant_id: TenantId::parse(column(row, 3)?).map_err(undecodable)?,
+    })
+}
+
+fn content_hash(row: &SqliteRow, index: usize) -> sqlx::Result<ContentHash> {
+    ContentHash::from_slice(column(row, index)?).map_err(undecodable)
+}
+
+fn optional_hash(row: &SqliteRow, index: usize) -> sqlx::Result<Option<ContentHash>> {
+    column::<Option<&[u8]>>(row, index)?.map(ContentHash::from_slice).transpose().map_err(undecodable)
+}
+
+fn storage_class(row: &SqliteRow, index: usize) -> sqlx::Result<StorageClass> {
+    match column::<i64>(row, index)? {
+        0 => Ok(StorageClass::Hot),
+        1 => Ok(StorageClass::Cold),
+        _ => Err(undecodable(InvalidValue::StorageClass)),
+    }
+}
+
+fn class_number(class: StorageClass) -> i64 {
+    match class {
+        StorageClass::Hot => 0,
+        StorageClass::Cold => 1,
+    }
+}
+
+fn status(row: &SqliteRow, index: usize) -> sqlx::Result<ObjectStatus> {
+    match column::<i64>(row, index)? {
+        0 => Ok(ObjectStatus::Writing),
+        1 => Ok(ObjectStatus::Committed),
+        2 => Ok(ObjectStatus::Deleting),
+        3 => Ok(ObjectStatus::Deleted),
+        _ => Err(undecodable(InvalidValue::ObjectStatus)),
+    }
+}
+
+fn status_number(status: ObjectStatus) -> i64 {
+    match status {
+        ObjectStatus::Writing => 0,
+        ObjectStatus::Committed => 1,
+        ObjectStatus::Deleting => 2,
+        ObjectStatus::Deleted => 3,
+    }
+}
+
+fn column<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(row: &'r SqliteRow, index: usize) -> sqlx::Result<T> {
+    row.try_get(index)
+}
+
+/// A row that this program did not write.
+fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::application::contract::{a_commit, repository_contract};
+    use crate::application::fakes::FakeClock;
+    use crate::infrastructure::data_plane::metadata_client::MetadataClient;
+    use crate::infrastructure::data_plane::object_cache::ObjectCache;
+    use crate::infrastructure::persistence::{DatabaseUrl, MetadataPlane};
+    use crate::infrastructure::plane_channel::plane_channel;
+    use crate::infrastructure::storage::Roots;
+
+    pub(super) const SETTINGS: DatabaseSettings = DatabaseSettings {
+        max_connections: 2,
+        min_connections: 1,
+        acquire_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(60),
+        max_lifetime: Duration::from_secs(60),
+    };
+
+    #[test]
+    fn the_metadata_plane_on_sqlite_keeps_the_contract() {
+        let directories = std::cell::RefCell::new(Vec::new());
+        repository_contract(|| {
+            let directory = tempfile::tempdir().unwrap();
+            let (data_end, metadata_end) = plane_channel();
+            let plane = MetadataPlane {
+                url: DatabaseUrl::in_directory(directory.path()),
+                settings: SETTINGS,
+                roots: Roots::open(&directory.path().join("hot"), &directory.path().join("cold")).unwrap(),
+                instance: InstanceId::generate(),
+                clock: FakeClock::default(),
+            };
+            plane.start(metadata_end).unwrap();
+            directories.borrow_mut().push(directory);
+            MetadataClient::new(data_end, Arc::new(ObjectCache::default()))
+        });
+    }
+
+    #[test]
+    fn a_batch_is_the_same_as_its_writes_one_after_the_other() {
+        use crate::application::contract::key_path;
+        use crate::domain::value_objects::{EntityTags, Precondition};
+
+        let if_none = Precondition { if_none_match: Some(EntityTags::Any), ..Precondition::default() };
+        let first = a_commit(Some("k"), 1, 1);
+        let second = a_commit(Some("k"), 2, 2);
+        let again = a_commit(Some("other"), 1, 3);
+        let conditional =
+            crate::application::ports::ObjectCommit { precondition: if_none, ..a_commit(Some("k"), 4, 4) };
+        let mut reserved = a_commit(Some("k"), 5, 5);
+        let mut writing = reserved.stored.object.clone();
+        writing.status = ObjectStatus::Writing;
+        (writing.content_hash, writing.size_bytes) = (None, None);
+        reserved.stored.object.id = writing.id;
+        let delete = |commit: &crate::application::ports::ObjectCommit| Write::Delete {
+            id: commit.stored.object.id,
+            precondition: Precondition::default(),
+        };
+        let kinds = [
+            Write::Commit(first.clone()),
+            Write::Commit(second.clone()),
+            Write::Commit(again.clone()),
+            Write::Commit(conditional),
+            Write::Reserve(writing.clone()),
+            Write::Commit(reserved.clone()),
+            Write::Abandon(writing.id),
+            delete(&first),
+            delete(&second),
+            delete(&again),
+            Write::DeleteKey { key_path: key_path("k"), precondition: Precondition::default() },
+        ];
+        block_on_tokio(async {
+            for one in &kinds {
+                for two in &kinds {
+                    for before in [&[][..], &[Write::Commit(a_commit(Some("k"), 9, 9))]] {
+                        if matches!((one, two), (Write::Commit(one), Write::Commit(two)) if one == two) {
+                            continue; // an object is committed once
+                        }
+                        let together = outcome_of(&[before, &[one.clone(), two.clone()]]).await;
+                        let apart =
+                            outcome_of(&[before, std::slice::from_ref(one), std::slice::from_ref(two)]).await;
+                        assert_eq!(together, apart, "{one:?} then {two:?}");
+                    }
+                }
+            }
+        });
+    }
+
+    fn block_on_tokio<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+    }
+
+    /// All outcomes of the batches in order, and all rows that they leave.
+    async fn outcome_of(batches: &[&[Write]]) -> (Vec<WriteOutcome>, Vec<String>) {
+        let directory = tempfile::tempdir().unwrap();
+        let database = SqliteDatabase::open(&directory.path().join("m.db"), SETTINGS).await.unwrap();
+        let (mut outcomes, mut next_sequence) = (Vec::new(), 1);
+        for writes in batches.iter().filter(|writes| !writes.is_empty()) {
+            let instance = InstanceId::from_i64(1);
+            let applied =
+                database.apply(writes, &mut next_sequence, instance, Timestamp::from_millis(5)).await;
+            outcomes.extend(applied.unwrap());
+        }
+        let mut rows = Vec::new();
+        for query in [
+            "SELECT hex(id) || status || ifnull(hex(content_hash), '') || updated_at FROM objects ORDER BY sequence",
+            "SELECT hex(content_hash) || storage_class || ref_count || place FROM blobs ORDER BY 1",
+        ] {
+            for row in sqlx::query(query).fetch_all(&database.readers).await.unwrap() {
+                rows.push(row.get::<String, _>(0));
+            }
+        }
+        database.close().await;
+        (outcomes, rows)
+    }
+
+    #[test]
+    fn every_query_uses_an_index() {
+        block_on_tokio(async {
+            let directory = tempfile::tempdir().unwrap();
+            let database = SqliteDatabase::open(&directory.path().join("m.db"), SETTINGS).await.unwrap();
+            for query in [
+                queries::FIND_BY_ID,
+                queries::FIND_BY_KEY,
+                queries::INSPECT_BY_ID,
+                queries::LIST_BOTH,
+                queries::LIST_CLASS,
+                queries::HELD_BY_ID,
+                queries::HELD_VERSIONS,
+                queries::HELD_BLOBS,
+                queries::DELETE_OBJECTS,
+                queries::ABANDON_OBJECTS,
+            ] {
+                let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}"));
+                let rows = sqlx::query(explain).fetch_all(&database.writer).await.unwrap();
+                let plan: Vec<String> = rows.iter().map(|row| row.get::<String, _>("detail")).collect();
+                let plan = plan.join("\n");
+                // What is scanned is the parameter, or the two halves of a page: never a table.
+                for line in plan.lines().filter(|line| line.contains("SCAN")) {
+                    assert!(
+                        line.contains(" j ") || line.contains("json_each") || line.contains("(subquery"),
+                        "{query}\n{plan}"
+                    );
+                }
+                assert!(
+                    !plan.contains("USE TEMP B-TREE FOR ORDER BY") || query == queries::LIST_BOTH,
+                    "{query}\n{plan}"
+                );
+                assert!(plan.contains("SEARCH"), "{query}\n{plan}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_database_of_a_newer_program_is_refused() {
+        block_on_tokio(async {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("m.db");
+            let database = SqliteDatabase::open(&path, SETTINGS).await.unwrap();
+            let newer =
+                "INSERT INTO _sqlx_migrations VALUES (999, 'future', CURRENT_TIMESTAMP, TRUE, x'00', 1)";
+            sqlx::query(newer).execute(&database.writer).await.unwrap();
+            database.close().await;
+            let Err(error) = SqliteDatabase::open(&path, SETTINGS).await else { panic!("it must not open") };
+            assert_eq!(error.operation, "migrate the database");
+        });
+    }
+}

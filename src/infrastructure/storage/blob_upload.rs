@@ -1,0 +1,269 @@
+//! One blob on its way in: bytes are received into pooled, aligned blocks, hashed where they lie, and written
+//! while the next ones come in. Runs on a data-plane core; what blocks goes to its helper threads.
+//!
+//! ```text
+//! socket ──► block being filled ──► hash of what just came (at most HASH_SLICE_BYTES at a stretch)
+//!                  │ full
+//!                  ▼
+//!            up to two writes in flight in the kernel, while the next block is received and hashed
+//! ```
+//! A body that fits one small block is not written before its end: then one helper thread does everything at
+//! once. A body that goes on gets a file; its blocks are small while it is slow, and large while it is fast.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+
+use super::blob_file::{UnfinishedFile, WriteMode};
+use super::file_store::{FileStoreParts, helper_failed};
+use super::root::StorageRoot;
+use crate::application::errors::{ReceiveError, StoreError};
+use crate::application::ports::{BlobUpload, BodyState, ByteSource, ReadPace, ReadProgress};
+use crate::domain::entities::BlobLocation;
+use crate::domain::value_objects::{ContentHash, Place, TenantId};
+use crate::infrastructure::data_plane::buffers::{ALIGNMENT_BYTES, Block};
+use crate::infrastructure::data_plane::helpers::HelperPool;
+use crate::infrastructure::data_plane::runtime::{DataFile, Task, spawn};
+
+/// How many writes of one upload the kernel works on at once: one to write, one behind it.
+const WRITES_IN_FLIGHT_MAX: usize = 2;
+/// A small block that filled within this time earns its upload a large one.
+const FAST_FILL: Duration = Duration::from_millis(50);
+
+/// A blob that is being written.
+pub struct FileUpload {
+    parts: Rc<FileStoreParts>,
+    root: Arc<StorageRoot>,
+    tenant_id: TenantId,
+    length_bytes: Option<u64>,
+    place: Place,
+    hasher: Sha256,
+    received_bytes: u64,
+    /// The block being filled; there is one until `publish`.
+    block: Option<Block>,
+    fill_started: Instant,
+    file: Option<OpenFile>,
+}
+
+/// The file of an upload that goes on, and the writes that are under way to it.
+struct OpenFile {
+    /// Taken by `publish`.
+    unfinished: Option<UnfinishedFile>,
+    helpers: Rc<HelperPool>,
+    data: Rc<DataFile>,
+    /// Where the next write goes: every byte before has been written or is in flight.
+    offset: u64,
+    in_flight: VecDeque<Task<std::io::Result<Block>>>,
+}
+
+impl FileUpload {
+    pub(super) fn new(
+        parts: Rc<FileStoreParts>,
+        root: Arc<StorageRoot>,
+        tenant_id: TenantId,
+        length_bytes: Option<u64>,
+    ) -> Result<Self, StoreError> {
+        if root.is_read_only() {
+            return Err(StoreError::ReadOnly);
+        }
+        let block = parts.buffers.small_block().ok_or(StoreError::Overloaded)?;
+        let place = parts.places.next();
+        Ok(Self {
+            parts,
+            root,
+            tenant_id,
+            length_bytes,
+            place,
+            hasher: Sha256::new(),
+            received_bytes: 0,
+            block: Some(block),
+            fill_started: Instant::now(),
+            file: None,
+        })
+    }
+
+    fn take_block(&mut self) -> Block {
+        match self.block.take() {
+            Some(block) => block,
+            None => crate::invariant::broken("an upload has a block to fill between its reads"),
+        }
+    }
+
+    /// One read into the block, and the hash of what it brought.
+    async fn read(&mut self, source: &mut impl ByteSource<Block>) -> Result<ReadProgress, ReceiveError> {
+        let block = self.take_block();
+        let pace = if block.is_large() { ReadPace::Brisk } else { ReadPace::Patient };
+        let (progress, block) = source.read(block, pace).await;
+        let progress = progress?;
+        if let ReadProgress::Bytes(count) = progress {
+            self.hasher.update(&block.bytes()[block.len() - count..]);
+            self.received_bytes += count as u64;
+        }
+        self.block = Some(block);
+        Ok(progress)
+    }
+
+    async fn open_file(&self) -> Result<OpenFile, StoreError> {
+        let (root, place, length_bytes) = (self.root.clone(), self.place, self.length_bytes);
+        let create = move || {
+            let unfinished = UnfinishedFile::create(&root, place, WriteMode::Direct, length_bytes)?;
+            let second = unfinished.file().try_clone();
+            let second = second.map_err(|error| StoreError::io("duplicate a descriptor", error))?;
+            Ok::<_, StoreError>((unfinished, second))
+        };
+        let (unfinished, second) = self.parts.helpers.run(create).await.map_err(helper_failed)??;
+        let data = DataFile::from_std(second, self.parts.driver, &self.parts.helpers)
+            .map_err(|error| StoreError::io("register a blob file", error))?;
+        Ok(OpenFile {
+            unfinished: Some(unfinished),
+            helpers: self.parts.helpers.clone(),
+            data: Rc::new(data),
+            offset: 0,
+            in_flight: VecDeque::new(),
+        })
+    }
+
+    /// Hands the full block to the kernel and gets another one to fill.
+    async fn write_and_replace_block(&mut self, file: &mut OpenFile) -> Result<(), StoreError> {
+        let full = self.take_block();
+        let fast = full.is_large() || self.fill_started.elapsed() < FAST_FILL;
+        let returned = file.write(full).await?;
+        let fresh = match returned.filter(|block| block.is_large() == fast) {
+            Some(block) => Some(block),
+            None if fast => {
+                self.parts.buffers.large_block(&self.tenant_id).or_else(|| self.parts.buffers.small_block())
+            }
+            None => self.parts.buffers.small_block(),
+        };
+        let block = match fresh {
+            Some(block) => block,
+            // The pool is empty: go on with a block of this very upload, once it is written.
+            None => file.finish_oldest_write().await?.ok_or(StoreError::Overloaded)?,
+        };
+        self.block = Some(block);
+        self.fill_started = Instant::now();
+        Ok(())
+    }
+
+    /// Gives up a large block that waits for a slow sender: what can be written is written, the rest moves.
+    async fn shrink_block(&mut self, file: &mut OpenFile) -> Result<(), StoreError> {
+        let Some(mut small) = self.parts.buffers.small_block() else { return Ok(()) };
+        let mut large = self.take_block();
+        let aligned = large.len() - large.len() % ALIGNMENT_BYTES;
+        small.append(&large.bytes()[aligned..]);
+        large.truncate(aligned);
+        self.block = Some(small);
+        self.fill_started = Instant::now();
+        if !large.is_empty() {
+            file.write(large).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish_small(mut self) -> Result<Place, StoreError> {
+        let (block, location, size_bytes) = (self.take_block(), self.location(), self.received_bytes);
+        let root = self.root;
+        let publish = move || {
+            let unfinished = UnfinishedFile::create(&root, location.place, WriteMode::Cached, None)?;
+            std::io::Write::write_all(&mut unfinished.file(), block.bytes())
+                .map_err(|error| StoreError::io("write a blob", error))?;
+            unfinished.publish(&location, size_bytes)
+        };
+        self.parts.helpers.run(publish).await.map_err(helper_failed)??;
+        Ok(location.place)
+    }
+
+    async fn publish_file(mut self, mut file: OpenFile) -> Result<Place, StoreError> {
+        let (mut block, location, size_bytes) = (self.take_block(), self.location(), self.received_bytes);
+        if !block.is_empty() {
+            block.pad_to_alignment();
+            file.write(block).await?;
+        }
+        while file.finish_oldest_write().await?.is_some() {}
+        let Some(unfinished) = file.unfinished.take() else {
+            crate::invariant::broken("an upload's file is published once");
+        };
+        let publish = move || unfinished.publish(&location, size_bytes);
+        self.parts.helpers.run(publish).await.map_err(helper_failed)??;
+        Ok(location.place)
+    }
+
+    fn location(&self) -> BlobLocation {
+        BlobLocation { storage_class: self.root.class(), content_hash: self.content().0, place: self.place }
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        // Freeing the blocks of a large file that got no name takes a while: not on this core.
+        if let Some(unfinished) = self.unfinished.take() {
+            self.helpers.dispose(unfinished);
+        }
+    }
+}
+
+impl OpenFile {
+    /// Starts writing a block at the end. If too many writes are in flight then, waits for the oldest and returns
+    /// its block.
+    async fn write(&mut self, block: Block) -> Result<Option<Block>, StoreError> {
+        let (data, offset) = (self.data.clone(), self.offset);
+        self.offset += block.len() as u64;
+        self.in_flight.push_back(spawn(async move { data.write_block_at(block, offset).await }));
+        if self.in_flight.len() > WRITES_IN_FLIGHT_MAX { self.finish_oldest_write().await } else { Ok(None) }
+    }
+
+    async fn finish_oldest_write(&mut self) -> Result<Option<Block>, StoreError> {
+        let Some(write) = self.in_flight.pop_front() else { return Ok(None) };
+        let mut block = write.join().await.map_err(|error| StoreError::io("write a blob", error))?;
+        block.clear();
+        Ok(Some(block))
+    }
+}
+
+impl BlobUpload for FileUpload {
+    type Buffer = Block;
+
+    async fn receive_first(
+        &mut self,
+        source: &mut impl ByteSource<Block>,
+    ) -> Result<BodyState, ReceiveError> {
+        while self.block.as_ref().is_some_and(|block| block.room() > 0) {
+            if self.read(source).await? == ReadProgress::End {
+                return Ok(BodyState::Ended);
+            }
+        }
+        // A body that fills the block to its last byte may have ended too, and need not be treated as a large one.
+        let ended = self.length_bytes == Some(self.received_bytes);
+        Ok(if ended { BodyState::Ended } else { BodyState::Open })
+    }
+
+    async fn receive_rest(&mut self, source: &mut impl ByteSource<Block>) -> Result<(), ReceiveError> {
+        let mut file = self.open_file().await?;
+        loop {
+            if self.block.as_ref().is_some_and(|block| block.room() == 0) {
+                self.write_and_replace_block(&mut file).await?;
+            }
+            match self.read(source).await? {
+                ReadProgress::Bytes(_) => {}
+                ReadProgress::Stalled => self.shrink_block(&mut file).await?,
+                ReadProgress::End => break,
+            }
+        }
+        self.file = Some(file);
+        Ok(())
+    }
+
+    fn content(&self) -> (ContentHash, u64) {
+        (ContentHash::from_bytes(self.hasher.clone().finalize().into()), self.received_bytes)
+    }
+
+    async fn publish(mut self) -> Result<Place, StoreError> {
+        match self.file.take() {
+            Some(file) => self.publish_file(file).await,
+            None => self.publish_small().await,
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The blob store of one core: one file per blob, in one of two roots.
+
+use std::cell::RefCell;
+use std::io;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lru::LruCache;
+
+use super::blob_file::{open_blob, remove_blob};
+use super::blob_upload::FileUpload;
+use super::root::Roots;
+use crate::application::errors::StoreError;
+use crate::application::ports::BlobStore;
+use crate::domain::entities::BlobLocation;
+use crate::domain::value_objects::{InstanceId, Place, StorageClass, TenantId};
+use crate::infrastructure::data_plane::buffers::{Block, BufferPool};
+use crate::infrastructure::data_plane::helpers::{HelperError, HelperPool};
+use crate::infrastructure::data_plane::runtime::{DataFile, IoDriver};
+
+/// How many blobs each core keeps open for reading. A removed blob's space is free once it falls out.
+const OPEN_FILES_PER_CORE_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(511);
+
+/// Numbers the writes of this process, over all cores.
+#[derive(Debug)]
+pub struct PlaceSequence {
+    instance: InstanceId,
+    next: AtomicU64,
+}
+
+impl PlaceSequence {
+    /// Starts at the first place of `instance`.
+    pub fn new(instance: InstanceId) -> Self {
+        Self { instance, next: AtomicU64::new(1) }
+    }
+
+    /// A place that no other write ever gets.
+    pub fn next(&self) -> Place {
+        Place { instance: self.instance, number: self.next.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+/// What a core's store is made of.
+pub struct FileStoreParts {
+    /// Where the files are.
+    pub roots: Roots,
+    /// Where blocks of memory come from.
+    pub buffers: BufferPool,
+    /// Who makes the system calls that block.
+    pub helpers: Rc<HelperPool>,
+    /// How files are read and written.
+    pub driver: IoDriver,
+    /// Where places come from.
+    pub places: Arc<PlaceSequence>,
+}
+
+/// The store of one core.
+pub struct FileStore {
+    parts: Rc<FileStoreParts>,
+    open: RefCell<LruCache<BlobLocation, Rc<BlobReader>>>,
+}
+
+/// An open blob. The file is never written again, so that it can be read by any number of downloads at once.
+pub struct BlobReader {
+    file: DataFile,
+    size_bytes: u64,
+}
+
+impl BlobReader {
+    /// Reads exactly `length` bytes from `offset` on behind what `bytes` holds.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the file has become shorter; `bytes` then holds less than was asked for.
+    pub async fn read_exact(
+        &self,
+        mut bytes: Vec<u8>,
+        offset: u64,
+        length: usize,
+    ) -> (Result<(), StoreError>, Vec<u8>) {
+        bytes.reserve_exact(length);
+        let end = bytes.len() + length;
+        let mut position = offset;
+        while bytes.len() < end {
+            let missing = end - bytes.len();
+            let (result, back) = self.file.read_at(bytes, missing, position).await;
+            bytes = back;
+            match result {
+                Ok(0) => return (Err(StoreError::Damaged), bytes),
+                Ok(count) => position += count as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return (Err(StoreError::io("read a blob", error)), bytes),
+            }
+        }
+        (Ok(()), bytes)
+    }
+
+    /// Fills a block's room, or `bytes_max` bytes of it, from `offset` on.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the file ends before; [`StoreError::Io`].
+    pub async fn read_block(
+        &self,
+        mut block: Block,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Result<Block, StoreError> {
+        let end = block.len() + block.room().min(bytes_max);
+        let mut position = offset;
+        while block.len() < end {
+            let missing = end - block.len();
+            let read = self.file.read_block_at(block, missing, position).await;
+            let (count, back) = read.map_err(|error| StoreError::io("read a blob", error))?;
+            block = back;
+            if count == 0 {
+                return Err(StoreError::Damaged);
+            }
+            position += count as u64;
+        }
+        Ok(block)
+    }
+
+    /// The blob's size.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+}
+
+impl FileStore {
+    /// A store of these parts.
+    pub fn new(parts: FileStoreParts) -> Self {
+        Self { parts: Rc::new(parts), open: RefCell::new(LruCache::new(OPEN_FILES_PER_CORE_MAX)) }
+    }
+
+    /// Where blocks of memory come from.
+    pub fn buffers(&self) -> &BufferPool {
+        &self.parts.buffers
+    }
+
+    /// Whether a root takes writes now.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub async fn check_root(&self, class: StorageClass) -> io::Result<()> {
+        let root = self.parts.roots.of(class).clone();
+        self.parts.helpers.run(move || root.probe_write()).await.map_err(io::Error::other)?
+    }
+}
+
+impl BlobStore for FileStore {
+    type Buffer = Block;
+    type Upload = FileUpload;
+    type Reader = Rc<BlobReader>;
+
+    fn begin(
+        &self,
+        storage_class: StorageClass,
+        length_bytes: Option<u64>,
+        tenant_id: &TenantId,
+    ) -> Result<FileUpload, StoreError> {
+        let root = self.parts.roots.of(storage_class).clone();
+        FileUpload::new(self.parts.clone(), root, tenant_id.clone(), length_bytes)
+    }
+
+    async fn open(&self, location: &BlobLocation, size_bytes: u64) -> Result<Rc<BlobReader>, StoreError> {
+        let cached = self.open.borrow_mut().get(location).cloned();
+        let reader = match cached {
+            Some(reader) => reader,
+            None => {
+                let (root, location) = (self.parts.roots.of(location.storage_class).clone(), *location);
+                let open = move || open_blob(&root, &location, size_bytes);
+                let file = self.parts.helpers.run(open).await.map_err(helper_failed)??;
+                let file = DataFile::from_std(file, self.parts.driver, &self.parts.helpers)
+                    .map_err(|error| StoreError::io("register a blob", error))?;
+                let reader = Rc::new(BlobReader { file, size_bytes });
+                self.open.borrow_mut().put(location, reader.clone());
+                reader
+            }
+        };
+        if reader.size_bytes() == size_bytes { Ok(reader) } else { Err(StoreError::Damaged) }
+    }
+
+    async fn discard(&self, location: &BlobLocation) {
+        self.open.borrow_mut().pop(location);
+        let (root, location) = (self.parts.roots.of(location.storage_class).clone(), *location);
+        let removed = self.parts.helpers.run(move || remove_blob(&root, &location)).await;
+        if let Err(error) = removed.map_err(io::Error::other).flatten() {
+            tracing::warn!(%error, hash = %location.content_hash, "an unused copy could not be removed; the next start sweeps it");
+        }
+    }
+}
+
+pub(super) fn helper_failed(error: HelperError) -> StoreError {
+    match error {
+        HelperError::Overloaded => StoreError::Overloaded,
+        HelperError::Lost => {
+            StoreError::Io { operation: "run a storage helper", source: io::Error::other(error) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::application::contract::store_contract;
+    use crate::application::errors::SourceError;
+    use crate::application::fakes::FakeSource;
+    use crate::application::ports::{ByteSource, ReadPace, ReadProgress};
+    use crate::domain::value_objects::ContentHash;
+    use crate::infrastructure::data_plane::{buffers, runtime};
+
+    /// Gives a fake body in blocks, and now and then nothing, so that large blocks are given up too.
+    struct BlockSource {
+        body: FakeSource,
+        reads: usize,
+    }
+
+    impl ByteSource<Block> for BlockSource {
+        async fn read(
+            &mut self,
+            mut block: Block,
+            pace: ReadPace,
+        ) -> (Result<ReadProgress, SourceError>, Block) {
+            self.reads += 1;
+            if pace == ReadPace::Brisk && self.reads.is_multiple_of(29) {
+                return (Ok(ReadProgress::Stalled), block);
+            }
+            // Odd sizes, so that nothing is aligned by chance.
+            self.body.set_piece_bytes_max(block.room().min(15_001));
+            let (progress, bytes) = self.body.read(Vec::new(), pace).await;
+            assert_eq!(block.append(&bytes), bytes.len());
+            (progress, block)
+        }
+
+        fn declared_hash(&self) -> Result<Option<ContentHash>, SourceError> {
+            ByteSource::<Vec<u8>>::declared_hash(&self.body)
+        }
+    }
+
+    async fn read_all(reader: Rc<BlobReader>) -> Vec<u8> {
+        reader.read_exact(Vec::new(), 0, reader.size_bytes() as usize).await.1
+    }
+
+    fn keeps_the_contract(driver: IoDriver, unnamed_files: bool) {
+        let directory = tempfile::tempdir().unwrap();
+        let (hot, cold) = (directory.path().join("hot"), directory.path().join("cold"));
+        let mut roots = Roots::open(&hot, &cold).unwrap();
+        if !unnamed_files {
+            roots = roots.without_unnamed_files();
+        }
+        let buffers = BufferPool::new(8 * buffers::LARGE_BLOCK_BYTES);
+        let lent = buffers.clone();
+        let contract = async move {
+            let parts = FileStoreParts {
+                roots,
+                buffers,
+                helpers: Rc::new(HelperPool::new(|| ())),
+                driver,
+                places: Arc::new(PlaceSequence::new(InstanceId::generate())),
+            };
+            let adapt = |body| BlockSource { body, reads: 0 };
+            store_contract(FileStore::new(parts), read_all, adapt).await;
+            runtime::sleep(std::time::Duration::from_millis(20)).await;
+        };
+        runtime::run(driver, contract).unwrap();
+        assert_eq!(lent.bytes_lent(), 0, "every block came back");
+        let left = walk(directory.path());
+        assert!(left.is_empty(), "nothing is left: {left:?}");
+    }
+
+    fn walk(path: &std::path::Path) -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+    }
+
+    #[test]
+    fn the_file_store_keeps_the_contract_on_io_uring() {
+        keeps_the_contract(IoDriver::IoUring, true);
+    }
+
+    #[test]
+    fn the_file_store_keeps_the_contract_on_epoll() {
+        keeps_the_contract(IoDriver::Epoll, true);
+    }
+
+    #[test]
+    fn the_file_store_keeps_the_contract_where_files_must_have_names() {
+        keeps_the_contract(IoDriver::IoUring, false);
+    }
+}

@@ -1,0 +1,17 @@
+//! The bytes: two roots of blob files, each file written once under a name that no other write ever gets.
+//!
+//! ```text
+//! {root}/just_storage.root          whose root this is
+//! {root}/blobs/ab/<hash>-<place>    the blobs, by the first two digits of their hash
+//! {root}/tmp/<place>                uploads in progress, only where the file system has no unnamed files
+//! ```
+
+mod blob_file;
+mod blob_upload;
+mod file_store;
+mod root;
+mod sweep;
+
+pub use file_store::{BlobReader, FileStore, FileStoreParts, PlaceSequence};
+pub use root::{RootError, RootIdentity, Roots, StorageRoot};
+pub use sweep::{BlobFile, blob_files_of, remove_blob_files, remove_temporary_files_of};
