@@ -60,7 +60,7 @@ pub trait BlobStore {
     /// A blob that is being written.
     type Upload: BlobUpload<Buffer = Self::Buffer>;
     /// A blob that is being read.
-    type Reader;
+    type Reader: BlobReader<Buffer = Self::Buffer>;
 
     /// Makes ready for a blob; `length_bytes` is a promise of the sender, if there was one.
     ///
@@ -79,8 +79,55 @@ pub trait BlobStore {
     /// [`StoreError::Missing`] if it is not there, [`StoreError::Damaged`] if its size is another.
     async fn open(&self, location: &BlobLocation, size_bytes: u64) -> Result<Self::Reader, StoreError>;
 
+    /// Lends a buffer to send a blob from, or none where all are lent. A large one is lent only where there are
+    /// many left.
+    fn lend(&self, size: BufferSize, tenant_id: &TenantId) -> Option<Self::Buffer>;
+
+    /// Whether a class takes writes now.
+    ///
+    /// # Errors
+    /// What would keep a blob from being written.
+    async fn check(&self, storage_class: StorageClass) -> Result<(), StoreError>;
+
     /// Removes a copy that no metadata names, or ever will. A failure is logged; the sweep finds it again.
     async fn discard(&self, location: &BlobLocation);
+}
+
+/// The two sizes of buffers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BufferSize {
+    /// What a transfer starts with.
+    Small,
+    /// What a fast transfer goes on with.
+    Large,
+}
+
+/// One blob that is open for reading, by any number of downloads at once.
+pub trait BlobReader {
+    /// What large blobs are read into.
+    type Buffer;
+
+    /// Appends exactly `length` bytes from `offset` on to `bytes`.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the blob has become shorter; `bytes` then holds less than was asked for.
+    async fn read_exact(
+        &self,
+        bytes: Vec<u8>,
+        offset: u64,
+        length: usize,
+    ) -> (Result<(), StoreError>, Vec<u8>);
+
+    /// Fills a buffer, or `bytes_max` bytes of it, from `offset` on. The blob has as many.
+    ///
+    /// # Errors
+    /// As [`read_exact`](Self::read_exact).
+    async fn read_buffer(
+        &self,
+        buffer: Self::Buffer,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Result<Self::Buffer, StoreError>;
 }
 
 /// One blob on its way in.
@@ -259,6 +306,12 @@ pub trait ObjectRepository {
     /// # Errors
     /// [`RepositoryError`].
     async fn inspect(&self, name: &ObjectName) -> Result<Option<Object>, RepositoryError>;
+
+    /// Whether it answers and takes writes.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] if it does not.
+    async fn check(&self) -> Result<(), RepositoryError>;
 
     /// One page of a listing.
     ///

@@ -16,6 +16,7 @@ mod timestamp;
 pub use byte_range::{ByteRange, RangeRequest};
 pub use content_hash::ContentHash;
 pub use content_type::ContentType;
+pub(crate) use content_type::is_token;
 pub use key::Key;
 pub use metadata::Metadata;
 pub use names::{Namespace, TenantId};

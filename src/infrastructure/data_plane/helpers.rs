@@ -36,7 +36,7 @@ pub struct HelperPool(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     work: Condvar,
-    prepare_thread: fn(),
+    prepare_thread: Box<dyn Fn() + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -49,7 +49,8 @@ struct State {
 
 impl HelperPool {
     /// A pool whose threads call `prepare_thread` first, to shake off the pinning of the core that starts them.
-    pub fn new(prepare_thread: fn()) -> Self {
+    pub fn new(prepare_thread: impl Fn() + Send + Sync + 'static) -> Self {
+        let prepare_thread = Box::new(prepare_thread);
         Self(Arc::new(Shared { state: Mutex::default(), work: Condvar::new(), prepare_thread }))
     }
 

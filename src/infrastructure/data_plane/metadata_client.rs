@@ -26,14 +26,6 @@ impl MetadataClient {
         Self { channel, cache }
     }
 
-    /// Whether the database answers and takes writes.
-    ///
-    /// # Errors
-    /// [`RepositoryError`] if it does not.
-    pub async fn check(&self) -> Result<(), RepositoryError> {
-        self.ask(Query::Check).await
-    }
-
     async fn write(&self, write: Write) -> Result<WriteOutcome, RepositoryError> {
         let (reply, outcome) = oneshot::channel();
         send(&self.channel.writes, WriteRequest { write, reply })?;
@@ -128,6 +120,10 @@ impl ObjectRepository for MetadataClient {
             None => self.cache.forget(name),
         }
         Ok(found)
+    }
+
+    async fn check(&self) -> Result<(), RepositoryError> {
+        self.ask(Query::Check).await
     }
 
     async fn inspect(&self, name: &ObjectName) -> Result<Option<Object>, RepositoryError> {

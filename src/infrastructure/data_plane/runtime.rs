@@ -21,6 +21,7 @@ use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller};
 use monoio::net::{TcpListener, TcpStream};
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+use rustix::net::Shutdown;
 use thiserror::Error;
 
 use super::buffers::{Block, Content, Room, Tail, read_with};
@@ -174,9 +175,14 @@ impl Stream {
         self.0.set_nodelay(true)
     }
 
-    /// The descriptor, for [`ConnectionTable`](crate::api::connection) to shut down what takes too long.
-    pub fn raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+    /// A way to end what this connection waits for, from outside.
+    pub fn shut_down_handle(&self) -> ShutDownHandle {
+        ShutDownHandle(self.0.as_raw_fd())
+    }
+
+    /// Ends the sending half: the peer reads all that was sent, and then the end.
+    pub fn finish_sending(&self) {
+        shut_down(self.0.as_raw_fd(), Shutdown::Write);
     }
 
     /// Appends what comes to `bytes`, into its spare capacity, up to `bytes_max`. 0 is the end.
@@ -245,9 +251,28 @@ impl Stream {
     }
 }
 
-/// Ends the sending half of a socket, or both, without a wait. The answer to failure is the same as to success:
-/// the connection is being given up.
-pub fn shut_down(fd: BorrowedFd<'_>, how: rustix::net::Shutdown) {
+/// Ends what a connection waits for. To be dropped before its [`Stream`].
+#[derive(Debug)]
+pub struct ShutDownHandle(RawFd);
+
+impl ShutDownHandle {
+    /// What is read next, behind what has come already, is the end.
+    pub fn stop_reading(&self) {
+        shut_down(self.0, Shutdown::Read);
+    }
+
+    /// Reads and sends end at once.
+    pub fn stop(&self) {
+        shut_down(self.0, Shutdown::Both);
+    }
+}
+
+/// shutdown(2) never waits. Its failure is of no interest: the connection is gone already then.
+#[allow(unsafe_code, reason = "monoio's stream shows its descriptor as a number only")]
+fn shut_down(fd: RawFd, how: Shutdown) {
+    // SAFETY: the descriptor is open: it is asked for by its own `Stream`, or by a handle that its owner drops
+    // before the stream (`ConnectionTable::register` demands it). It is borrowed for this call alone.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     let _ = rustix::net::shutdown(fd, how);
 }
 

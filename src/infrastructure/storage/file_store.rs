@@ -13,7 +13,7 @@ use super::blob_file::{open_blob, remove_blob};
 use super::blob_upload::FileUpload;
 use super::root::Roots;
 use crate::application::errors::StoreError;
-use crate::application::ports::BlobStore;
+use crate::application::ports::{self, BlobStore, BufferSize};
 use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::{InstanceId, Place, StorageClass, TenantId};
 use crate::infrastructure::data_plane::buffers::{Block, BufferPool};
@@ -68,12 +68,10 @@ pub struct BlobReader {
     size_bytes: u64,
 }
 
-impl BlobReader {
-    /// Reads exactly `length` bytes from `offset` on behind what `bytes` holds.
-    ///
-    /// # Errors
-    /// [`StoreError::Damaged`] if the file has become shorter; `bytes` then holds less than was asked for.
-    pub async fn read_exact(
+impl ports::BlobReader for Rc<BlobReader> {
+    type Buffer = Block;
+
+    async fn read_exact(
         &self,
         mut bytes: Vec<u8>,
         offset: u64,
@@ -96,11 +94,7 @@ impl BlobReader {
         (Ok(()), bytes)
     }
 
-    /// Fills a block's room, or `bytes_max` bytes of it, from `offset` on.
-    ///
-    /// # Errors
-    /// [`StoreError::Damaged`] if the file ends before; [`StoreError::Io`].
-    pub async fn read_block(
+    async fn read_buffer(
         &self,
         mut block: Block,
         offset: u64,
@@ -120,31 +114,12 @@ impl BlobReader {
         }
         Ok(block)
     }
-
-    /// The blob's size.
-    pub fn size_bytes(&self) -> u64 {
-        self.size_bytes
-    }
 }
 
 impl FileStore {
     /// A store of these parts.
     pub fn new(parts: FileStoreParts) -> Self {
         Self { parts: Rc::new(parts), open: RefCell::new(LruCache::new(OPEN_FILES_PER_CORE_MAX)) }
-    }
-
-    /// Where blocks of memory come from.
-    pub fn buffers(&self) -> &BufferPool {
-        &self.parts.buffers
-    }
-
-    /// Whether a root takes writes now.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub async fn check_root(&self, class: StorageClass) -> io::Result<()> {
-        let root = self.parts.roots.of(class).clone();
-        self.parts.helpers.run(move || root.probe_write()).await.map_err(io::Error::other)?
     }
 }
 
@@ -178,7 +153,23 @@ impl BlobStore for FileStore {
                 reader
             }
         };
-        if reader.size_bytes() == size_bytes { Ok(reader) } else { Err(StoreError::Damaged) }
+        if reader.size_bytes == size_bytes { Ok(reader) } else { Err(StoreError::Damaged) }
+    }
+
+    fn lend(&self, size: BufferSize, tenant_id: &TenantId) -> Option<Block> {
+        match size {
+            BufferSize::Small => self.parts.buffers.small_block(),
+            BufferSize::Large => self.parts.buffers.large_block(tenant_id),
+        }
+    }
+
+    async fn check(&self, storage_class: StorageClass) -> Result<(), StoreError> {
+        let root = self.parts.roots.of(storage_class).clone();
+        let probe = move || match root.is_read_only() {
+            true => Err(StoreError::ReadOnly),
+            false => root.probe_write().map_err(|error| StoreError::io("write to the root", error)),
+        };
+        self.parts.helpers.run(probe).await.map_err(helper_failed)?
     }
 
     async fn discard(&self, location: &BlobLocation) {
@@ -238,10 +229,6 @@ mod tests {
         }
     }
 
-    async fn read_all(reader: Rc<BlobReader>) -> Vec<u8> {
-        reader.read_exact(Vec::new(), 0, reader.size_bytes() as usize).await.1
-    }
-
     fn keeps_the_contract(driver: IoDriver, unnamed_files: bool) {
         let directory = tempfile::tempdir().unwrap();
         let (hot, cold) = (directory.path().join("hot"), directory.path().join("cold"));
@@ -260,7 +247,7 @@ mod tests {
                 places: Arc::new(PlaceSequence::new(InstanceId::generate())),
             };
             let adapt = |body| BlockSource { body, reads: 0 };
-            store_contract(FileStore::new(parts), read_all, adapt).await;
+            store_contract(FileStore::new(parts), adapt).await;
             runtime::sleep(std::time::Duration::from_millis(20)).await;
         };
         runtime::run(driver, contract).unwrap();

@@ -14,4 +14,5 @@ mod sweep;
 
 pub use file_store::{BlobReader, FileStore, FileStoreParts, PlaceSequence};
 pub use root::{RootError, RootIdentity, Roots, StorageRoot};
+pub(crate) use root::{make_durable_directory, sync_directory};
 pub use sweep::{BlobFile, blob_files_of, remove_blob_files, remove_temporary_files_of};

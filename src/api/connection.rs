@@ -1,0 +1,378 @@
+//! One connection from its first request to its last answer.
+
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use futures_util::future::join;
+
+use super::access_log::AccessRecord;
+use super::connection_table::Registration;
+use super::errors::Problem;
+use super::handlers::{Body, Response, handle};
+use super::http1::{HeadParser, Method, RequestHead, StatusLine, Version};
+use super::request_body::RequestBody;
+use super::service::Service;
+use super::transport::Transport;
+use crate::application::errors::StoreError;
+use crate::application::ports::{BlobReader, BlobStore, BufferSize, Clock, ObjectRepository};
+use crate::domain::value_objects::{ByteRange, TenantId};
+use crate::infrastructure::data_plane::buffers::Block;
+use crate::infrastructure::data_plane::runtime::Stream;
+
+/// Blobs up to this size are read behind their heads and leave with them in one piece.
+const INLINE_BYTES_MAX: u64 = 16 * 1024;
+/// Answers to requests that came together are held back up to this size.
+const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// A client that takes a block within this time gets a large one next.
+const FAST_SEND: Duration = Duration::from_millis(50);
+/// What is still read of a client that sends on after it was refused.
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// For how long.
+const LINGER: Duration = Duration::from_secs(2);
+/// A longer id of the caller's is replaced.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// The answer to a connection too many.
+pub const TOO_MANY_CONNECTIONS: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n";
+
+/// Serves a connection until either side ends it. A bug in one request ends its connection, and no other.
+pub async fn serve<S, R, C>(service: Rc<Service<S, R, C>>, stream: Stream, registration: Registration)
+where
+    S: BlobStore<Buffer = Block>,
+    R: ObjectRepository,
+    C: Clock,
+{
+    let transport = Transport::new(stream, registration.watch().clone());
+    let mut connection =
+        Connection { service: &service, transport, head: RequestHead::default(), responded: None };
+    let served = AssertUnwindSafe(connection.serve_requests()).catch_unwind().await;
+    if served.is_err() {
+        tracing::error!("a request panicked; its connection is closed");
+    }
+    // The registration holds the socket's number, and goes before the socket does.
+    drop(registration);
+}
+
+struct Connection<'s, S, R, C> {
+    service: &'s Service<S, R, C>,
+    transport: Transport,
+    head: RequestHead,
+    responded: Option<Responded>,
+}
+
+/// What became of an answer.
+struct Responded {
+    status: u16,
+    bytes_out: u64,
+    /// Whether the connection can go on.
+    whole: bool,
+}
+
+/// What is known of a request besides its head.
+struct Exchange {
+    started: Instant,
+    request_id: String,
+    closes: bool,
+}
+
+impl<S, R, C> Connection<'_, S, R, C>
+where
+    S: BlobStore<Buffer = Block>,
+    R: ObjectRepository,
+    C: Clock,
+{
+    async fn serve_requests(&mut self) {
+        let mut parser = HeadParser::default();
+        loop {
+            match self.read_head(&mut parser).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(problem) => return self.refuse(problem).await,
+            }
+            if !self.serve_request().await {
+                return;
+            }
+        }
+    }
+
+    /// Reads the next head; `false` where the client has gone, or has been idle for too long.
+    async fn read_head(&mut self, parser: &mut HeadParser) -> Result<bool, Problem> {
+        loop {
+            if let Some(length) =
+                parser.parse(self.transport.input(), &self.service.limits.head, &mut self.head)?
+            {
+                self.transport.consume(length);
+                return Ok(true);
+            }
+            if self.transport.flush().await.is_err() {
+                return Ok(false);
+            }
+            let begun = !self.transport.input().is_empty();
+            let watch = self.transport.watch();
+            if begun {
+                watch.header()
+            } else {
+                watch.idle()
+            }
+            if !begun && self.service.table.is_draining() {
+                return Ok(false);
+            }
+            match self.transport.receive().await {
+                Ok(count) if count > 0 => {}
+                _ if begun && self.transport.watch().has_timed_out() => {
+                    return Err(Problem::new(408, "header_too_slow", "the request head came too slowly"));
+                }
+                _ => return Ok(false),
+            }
+        }
+    }
+
+    /// Answers a head that could not be read, and closes.
+    async fn refuse(&mut self, problem: Problem) {
+        let started = Instant::now();
+        let exchange = Exchange { started, request_id: self.service.request_ids.next(), closes: true };
+        self.head = RequestHead::default();
+        let response = Response::problem(problem, "", &exchange.request_id);
+        self.respond(&exchange, response).await;
+        self.log(&exchange, 0);
+        self.transport.linger(LINGER_BYTES_MAX, LINGER).await;
+    }
+
+    /// Serves the request whose head was read; `false` if the connection has ended with it.
+    async fn serve_request(&mut self) -> bool {
+        let request_id = self.request_id();
+        let started = Instant::now();
+        // Whoever waits for the answers before should not wait for what this request does.
+        let quick = matches!(self.head.method(), Method::Get | Method::Head);
+        if !quick && self.transport.flush().await.is_err() {
+            return false;
+        }
+        self.transport.watch().work();
+        let mut body = RequestBody::new(&mut self.transport, &self.head, self.service.limits.body_bytes_max);
+        let result = handle(self.service, &self.head, &mut body).await;
+        let bytes_in = body.received_bytes();
+        let body_ended = body.finish();
+        self.transport.watch().work();
+
+        let refused = result.as_ref().is_err_and(|problem| problem.closes);
+        let closes = refused || !body_ended || !self.head.keeps_alive() || self.service.table.is_draining();
+        let exchange = Exchange { started, request_id, closes };
+        let response = result
+            .unwrap_or_else(|problem| Response::problem(problem, self.head.path(), &exchange.request_id));
+        self.respond(&exchange, response).await;
+        self.log(&exchange, bytes_in);
+        let whole = self.responded.as_ref().is_some_and(|responded| responded.whole);
+        if whole && closes {
+            if body_ended {
+                // Its answer may wait for company; there will be none.
+                let _ = self.transport.flush().await;
+            } else {
+                self.transport.linger(LINGER_BYTES_MAX, LINGER).await;
+            }
+        }
+        whole && !closes
+    }
+
+    /// The caller's own id, if it is short and visible.
+    fn request_id(&self) -> String {
+        let own = self.head.single("x-request-id").filter(|id| {
+            !id.is_empty()
+                && id.len() <= REQUEST_ID_BYTES_MAX
+                && id.bytes().all(|byte| byte.is_ascii_graphic())
+        });
+        own.map_or_else(|| self.service.request_ids.next(), str::to_owned)
+    }
+
+    async fn respond(&mut self, exchange: &Exchange, response: Response<S::Reader>) {
+        let status = response.status;
+        let sent = self.send(exchange, response).await;
+        self.responded = Some(match sent {
+            Ok(responded) => responded,
+            Err(_) => Responded { status, bytes_out: 0, whole: false },
+        });
+    }
+
+    async fn send(&mut self, exchange: &Exchange, response: Response<S::Reader>) -> io::Result<Responded> {
+        let withheld = self.head.method() == Method::Head;
+        let before = self.transport.output_len();
+        let status = response.status;
+        let body = match response.body {
+            Body::Bytes(bytes) if withheld => Body::Withheld(bytes.len() as u64),
+            body => body,
+        };
+        self.append_head(exchange, status, response.fields.as_bytes(), &body);
+        let bytes_out = match body {
+            Body::None | Body::Withheld(_) => 0,
+            Body::Bytes(bytes) => {
+                self.transport.output().extend_from_slice(&bytes);
+                bytes.len() as u64
+            }
+            Body::Blob(reader, range, tenant_id) => {
+                let result = match range.length {
+                    ..=INLINE_BYTES_MAX => self.append_blob(&reader, range).await,
+                    _ => self.send_blob(&reader, range, &tenant_id).await,
+                };
+                match result {
+                    Ok(()) => range.length,
+                    Err(SendError::Nothing(error)) => {
+                        self.transport.output().truncate(before);
+                        let problem = Problem::from(error);
+                        let status = problem.status;
+                        let response = Response::problem(problem, self.head.path(), &exchange.request_id);
+                        self.append_problem(exchange, response);
+                        return Ok(Responded { status, bytes_out: 0, whole: true });
+                    }
+                    Err(SendError::Part(error)) => {
+                        tracing::error!(%error, "an answer was cut off");
+                        return Err(io::Error::other(error));
+                    }
+                    Err(SendError::Client(error)) => return Err(error),
+                }
+            }
+        };
+        if self.transport.output_len() > OUTPUT_BYTES_MAX {
+            self.transport.flush().await?;
+        }
+        Ok(Responded { status, bytes_out, whole: true })
+    }
+
+    fn append_head(&mut self, exchange: &Exchange, status: u16, fields: &[u8], body: &Body<S::Reader>) {
+        let service = self.service;
+        let now = self.transport.watch().now();
+        let old = self.head.version() == Version::Http10;
+        let output = self.transport.output();
+        output.reserve(fields.len() + 256);
+        StatusLine(status).append_to(output);
+        service.date.append_field(now, output);
+        output.extend_from_slice(b"X-Request-Id: ");
+        output.extend_from_slice(exchange.request_id.as_bytes());
+        output.extend_from_slice(b"\r\n");
+        output.extend_from_slice(fields);
+        let length = match body {
+            Body::None => None,
+            Body::Withheld(length) => Some(*length),
+            Body::Bytes(bytes) => Some(bytes.len() as u64),
+            Body::Blob(_, range, _) => Some(range.length),
+        };
+        if let Some(length) = length {
+            output.extend_from_slice(b"Content-Length: ");
+            super::http1::append(output, length);
+            output.extend_from_slice(b"\r\n");
+        }
+        if exchange.closes {
+            output.extend_from_slice(b"Connection: close\r\n");
+        } else if old {
+            output.extend_from_slice(b"Connection: keep-alive\r\n");
+        }
+        output.extend_from_slice(b"\r\n");
+    }
+
+    fn append_problem(&mut self, exchange: &Exchange, response: Response<S::Reader>) {
+        self.append_head(exchange, response.status, response.fields.as_bytes(), &response.body);
+        if let Body::Bytes(bytes) = response.body {
+            self.transport.output().extend_from_slice(&bytes);
+        }
+    }
+
+    /// A small blob goes straight behind its head.
+    async fn append_blob(&mut self, reader: &S::Reader, range: ByteRange) -> Result<(), SendError> {
+        let output = self.transport.take_output();
+        // At most INLINE_BYTES_MAX, so that it is a usize anywhere.
+        let (result, output) = reader.read_exact(output, range.offset, range.length as usize).await;
+        self.transport.give_back_output(output);
+        result.map_err(SendError::Nothing)
+    }
+
+    /// A large blob is read block by block, the next one while the one before is sent. Blocks are small while the
+    /// client is slow and large while it is fast.
+    async fn send_blob(
+        &mut self,
+        reader: &S::Reader,
+        range: ByteRange,
+        tenant_id: &TenantId,
+    ) -> Result<(), SendError> {
+        let store = &self.service.store;
+        let first =
+            store.lend(BufferSize::Small, tenant_id).ok_or(SendError::Nothing(StoreError::Overloaded))?;
+        let mut unread = range;
+        let mut block = read_part(reader, first, &mut unread).await.map_err(SendError::Nothing)?;
+        let mut size = BufferSize::Small;
+        loop {
+            let next = match unread.length {
+                0 => None,
+                _ => lend(store, size, tenant_id),
+            };
+            let started = Instant::now();
+            let read_next = async {
+                match next {
+                    Some(next) => read_part(reader, next, &mut unread).await.map(Some),
+                    None => Ok(None),
+                }
+            };
+            let ((sent, spent), next) = join(self.transport.send_block(block), read_next).await;
+            sent.map_err(SendError::Client)?;
+            size = if started.elapsed() < FAST_SEND { BufferSize::Large } else { BufferSize::Small };
+            block = match next.map_err(SendError::Part)? {
+                Some(next) => next,
+                None if unread.length == 0 => return Ok(()),
+                // No other block was free: go on with the one that has just been sent.
+                None => read_part(reader, cleared(spent), &mut unread).await.map_err(SendError::Part)?,
+            };
+        }
+    }
+
+    fn log(&mut self, exchange: &Exchange, bytes_in: u64) {
+        let Some(responded) = &self.responded else { return };
+        if self.service.access_log.is_on() {
+            self.service.access_log.push(AccessRecord {
+                method: self.head.method().as_str(),
+                path: self.head.path().to_owned(),
+                status: responded.status,
+                bytes_in,
+                bytes_out: responded.bytes_out,
+                duration: exchange.started.elapsed(),
+                request_id: exchange.request_id.clone(),
+            });
+        }
+    }
+}
+
+/// Why a blob was not sent, or not whole.
+enum SendError {
+    /// The store failed before anything was sent: there can be another answer.
+    Nothing(StoreError),
+    /// The store failed in the middle: the answer is cut off, never completed.
+    Part(StoreError),
+    /// The client has gone, or takes nothing.
+    Client(io::Error),
+}
+
+fn lend<S: BlobStore>(store: &S, size: BufferSize, tenant_id: &TenantId) -> Option<S::Buffer> {
+    let large = match size {
+        BufferSize::Large => store.lend(BufferSize::Large, tenant_id),
+        BufferSize::Small => None,
+    };
+    large.or_else(|| store.lend(BufferSize::Small, tenant_id))
+}
+
+/// Fills a block with the first unread bytes.
+async fn read_part<Rd: BlobReader<Buffer = Block>>(
+    reader: &Rd,
+    block: Block,
+    unread: &mut ByteRange,
+) -> Result<Block, StoreError> {
+    let count = unread.length.min(block.room() as u64);
+    let block = reader.read_buffer(block, unread.offset, count as usize).await?;
+    unread.offset += count;
+    unread.length -= count;
+    Ok(block)
+}
+
+fn cleared(mut block: Block) -> Block {
+    block.clear();
+    block
+}

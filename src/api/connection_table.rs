@@ -1,0 +1,247 @@
+//! The connections of one core and how long each may still take. No connection sets a timer: it notes what it waits
+//! for, and a sweep a few times a second shuts down the sockets of those that have waited too long. What they wait
+//! for then ends, and they find out why.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::infrastructure::data_plane::runtime::{ShutDownHandle, sleep};
+
+const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a connection may take for what.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// Between two requests.
+    pub idle: Duration,
+    /// From the first byte of a head to its last.
+    pub header: Duration,
+    /// Between two pieces of a body.
+    pub body: Duration,
+    /// The least rate of a body over longer times.
+    pub body_bytes_per_second_min: u64,
+    /// Between two pieces of an answer that the client takes.
+    pub send: Duration,
+}
+
+/// What a connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The next request.
+    Idle,
+    /// The rest of a head.
+    Header,
+    /// More of a body.
+    Body,
+    /// The client to take an answer.
+    Send,
+    /// This server.
+    Work,
+    /// The client to close.
+    Drain,
+}
+
+/// One connection's entry.
+pub struct Watch {
+    phase: Cell<Phase>,
+    deadline: Cell<Instant>,
+    timed_out: Cell<bool>,
+    socket: ShutDownHandle,
+    clock: Rc<Cell<Instant>>,
+    timeouts: Timeouts,
+}
+
+impl Watch {
+    /// It waits for a request, of which nothing has come yet.
+    pub fn idle(&self) {
+        self.enter(Phase::Idle, self.timeouts.idle);
+    }
+
+    /// It waits for the rest of a head. The time counts from the first call.
+    pub fn header(&self) {
+        if self.phase.get() != Phase::Header {
+            self.enter(Phase::Header, self.timeouts.header);
+        }
+    }
+
+    /// It waits for more of a body, for as long as `budget` allows.
+    pub fn body(&self, budget: &BodyBudget) {
+        self.enter(Phase::Body, budget.0);
+    }
+
+    /// The time that a body may take before its first byte.
+    pub fn body_budget(&self) -> BodyBudget {
+        BodyBudget(self.timeouts.body)
+    }
+
+    /// It waits for the client to take some of an answer.
+    pub fn send(&self) {
+        self.enter(Phase::Send, self.timeouts.send);
+    }
+
+    /// It waits for this server.
+    pub fn work(&self) {
+        self.phase.set(Phase::Work);
+    }
+
+    /// It waits for the client to close, for so long.
+    pub fn drain(&self, limit: Duration) {
+        self.enter(Phase::Drain, limit);
+    }
+
+    /// Whether its time is over.
+    pub fn has_timed_out(&self) -> bool {
+        self.timed_out.get()
+    }
+
+    /// The time of the last sweep: near enough for what lasts seconds.
+    pub fn now(&self) -> Instant {
+        self.clock.get()
+    }
+
+    fn enter(&self, phase: Phase, limit: Duration) {
+        self.phase.set(phase);
+        self.deadline.set(self.clock.get() + limit);
+    }
+
+    fn sweep(&self, now: Instant, draining: bool) {
+        let idle = self.phase.get() == Phase::Idle;
+        let over = self.phase.get() != Phase::Work && now > self.deadline.get();
+        if over && !self.timed_out.replace(true) {
+            match self.phase.get() {
+                // The answer can still be sent; what is read next is the end.
+                Phase::Idle | Phase::Header | Phase::Body => self.socket.stop_reading(),
+                Phase::Send | Phase::Drain | Phase::Work => self.socket.stop(),
+            }
+        } else if idle && draining {
+            self.socket.stop_reading();
+        }
+    }
+}
+
+/// How long the next piece of a body may take. Every byte buys time at the least rate, up to the longest pause, so
+/// that neither silence nor a trickle holds a connection for ever; this server's own time is not counted.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyBudget(Duration);
+
+impl BodyBudget {
+    /// So many bytes have come after a wait since `waited_from`.
+    pub fn progress(&mut self, watch: &Watch, waited_from: Instant, bytes: u64) {
+        let waited = watch.now().saturating_duration_since(waited_from);
+        let bought = Duration::from_secs_f64(bytes as f64 / watch.timeouts.body_bytes_per_second_min as f64);
+        self.0 = (self.0.saturating_sub(waited) + bought).min(watch.timeouts.body);
+    }
+}
+
+/// All connections of a core.
+pub struct ConnectionTable {
+    entries: RefCell<HashMap<u64, Rc<Watch>>>,
+    next_key: Cell<u64>,
+    clock: Rc<Cell<Instant>>,
+    draining: Cell<bool>,
+    timeouts: Timeouts,
+    connections_max: usize,
+}
+
+/// A connection's place in the table, given up when dropped.
+pub struct Registration {
+    table: Rc<ConnectionTable>,
+    key: u64,
+    watch: Rc<Watch>,
+}
+
+impl Registration {
+    /// The connection's entry.
+    pub fn watch(&self) -> &Rc<Watch> {
+        &self.watch
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.table.entries.borrow_mut().remove(&self.key);
+    }
+}
+
+impl ConnectionTable {
+    /// An empty table for at most `connections_max` connections.
+    pub fn new(timeouts: Timeouts, connections_max: usize) -> Rc<Self> {
+        Rc::new(Self {
+            entries: RefCell::default(),
+            next_key: Cell::new(0),
+            clock: Rc::new(Cell::new(Instant::now())),
+            draining: Cell::new(false),
+            timeouts,
+            connections_max,
+        })
+    }
+
+    /// Enters a connection, unless there are too many. The handle's socket must stay open until the registration
+    /// is dropped.
+    pub fn register(self: &Rc<Self>, socket: ShutDownHandle) -> Option<Registration> {
+        if self.len() >= self.connections_max {
+            return None;
+        }
+        let key = self.next_key.get();
+        self.next_key.set(key + 1);
+        let watch = Rc::new(Watch {
+            phase: Cell::new(Phase::Idle),
+            deadline: Cell::new(self.clock.get() + self.timeouts.idle),
+            timed_out: Cell::new(false),
+            socket,
+            clock: self.clock.clone(),
+            timeouts: self.timeouts,
+        });
+        self.entries.borrow_mut().insert(key, watch.clone());
+        Some(Registration { table: self.clone(), key, watch })
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.entries.borrow().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the server is going down, so that no connection is kept for another request.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Sweeps until the core ends.
+    pub async fn sweep_forever(&self) {
+        loop {
+            sleep(SWEEP_INTERVAL).await;
+            let now = Instant::now();
+            self.clock.set(now);
+            for watch in self.entries.borrow().values() {
+                watch.sweep(now, self.draining.get());
+            }
+        }
+    }
+
+    /// Lets running requests end within `limit`, closes idle connections at once and the rest at last.
+    pub async fn drain(&self, limit: Duration) {
+        const STEP: Duration = Duration::from_millis(10);
+        self.draining.set(true);
+        self.entries.borrow().values().for_each(|watch| watch.sweep(Instant::now(), true));
+        let started = Instant::now();
+        while !self.is_empty() && started.elapsed() < limit {
+            sleep(STEP).await;
+        }
+        if !self.is_empty() {
+            tracing::warn!(connections = self.len(), "the drain limit is over; connections are cut");
+            self.entries.borrow().values().for_each(|watch| watch.socket.stop());
+            // The connections' tasks see their sockets end, and clean up after themselves.
+            let cut = Instant::now();
+            while !self.is_empty() && cut.elapsed() < limit.min(Duration::from_secs(1)) {
+                sleep(STEP).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The one place where an error becomes a status: exhaustively, so that a new error has to choose its own.
+
+use serde::Serialize;
+
+use super::http1::{BodyError, DigestError, Fields, HeadError, status_title};
+use crate::application::errors::{DownloadError, RepositoryError, SourceError, StoreError, UploadError};
+use crate::application::use_cases::InvalidCursor;
+
+/// When to come back after `503`.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// An answer that says what went wrong (RFC 9457).
+#[derive(Debug, Clone)]
+pub(super) struct Problem {
+    pub(super) status: u16,
+    /// A stable word for programs.
+    pub(super) code: &'static str,
+    /// A sentence for people. That of a 5xx says nothing of what is behind it; the log does.
+    pub(super) detail: String,
+    /// The query parameter or header field that is wrong.
+    pub(super) parameter: Option<String>,
+    /// `Allow`, `Content-Range` and the like.
+    pub(super) fields: Fields,
+    /// Whether what follows on the connection cannot be trusted.
+    pub(super) closes: bool,
+}
+
+#[derive(Serialize)]
+struct ProblemDto<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    instance: &'a str,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameter: Option<&'a str>,
+    request_id: &'a str,
+}
+
+impl Problem {
+    pub(super) fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Self {
+        let (detail, fields) = (detail.into(), Fields::default());
+        let mut problem = Self { status, code, detail, parameter: None, fields, closes: false };
+        if status == 503 {
+            problem.fields.add("Retry-After", RETRY_AFTER_SECONDS);
+        }
+        problem
+    }
+
+    /// A query parameter, path segment or header field that is wrong.
+    pub(super) fn parameter(code: &'static str, name: &str, detail: impl std::fmt::Display) -> Self {
+        Self { parameter: Some(name.to_owned()), ..Self::new(400, code, format!("{name}: {detail}")) }
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::new(404, "not_found", "there is no such object")
+    }
+
+    pub(super) fn precondition_failed() -> Self {
+        Self::new(412, "precondition_failed", "what is there now is not what the condition asks for")
+    }
+
+    pub(super) fn not_implemented(name: &str) -> Self {
+        let detail = format!("{name} is not implemented here, and ignoring it would change the meaning");
+        Self { parameter: Some(name.to_owned()), ..Self::new(501, "not_implemented", detail) }
+    }
+
+    fn closing(mut self) -> Self {
+        self.closes = true;
+        self
+    }
+
+    /// The body.
+    pub(super) fn to_json(&self, instance: &str, request_id: &str) -> Vec<u8> {
+        let problem = ProblemDto {
+            r#type: "about:blank",
+            title: status_title(self.status),
+            status: self.status,
+            detail: &self.detail,
+            instance,
+            code: self.code,
+            parameter: self.parameter.as_deref(),
+            request_id,
+        };
+        // A struct of texts and numbers always has a JSON form.
+        serde_json::to_vec(&problem).unwrap_or_default()
+    }
+}
+
+impl From<HeadError> for Problem {
+    fn from(error: HeadError) -> Self {
+        let (status, code) = match error {
+            HeadError::BareLineFeed
+            | HeadError::BareCarriageReturnOrNul
+            | HeadError::ObsoleteFold
+            | HeadError::RequestLine
+            | HeadError::Target
+            | HeadError::Field => (400, "malformed_request"),
+            HeadError::Host => (400, "invalid_host"),
+            HeadError::ContentLength | HeadError::LengthAndCoding | HeadError::TransferEncoding => {
+                (400, "invalid_framing")
+            }
+            HeadError::RequestLineTooLong => (414, "request_line_too_long"),
+            HeadError::HeaderTooLarge => (431, "header_too_large"),
+            HeadError::UnknownCoding => (501, "unknown_transfer_coding"),
+            HeadError::Version => (505, "unsupported_version"),
+        };
+        Self::new(status, code, error.to_string()).closing()
+    }
+}
+
+impl From<BodyError> for SourceError {
+    fn from(error: BodyError) -> Self {
+        let rule = match error {
+            BodyError::ChunkSize => "a chunk size is not a hexadecimal number",
+            BodyError::BareControl => "a line of the chunked framing holds a bare LF, CR or NUL",
+            BodyError::ChunkExtension => "a chunk extension is malformed or too long",
+            BodyError::ChunkEnd => "a chunk is longer than its size",
+            BodyError::Trailer => "a trailer field is malformed or may not be one",
+        };
+        Self::Malformed { rule }
+    }
+}
+
+impl From<DigestError> for Problem {
+    fn from(error: DigestError) -> Self {
+        Self::new(400, "digest_invalid", error.to_string())
+    }
+}
+
+impl From<InvalidCursor> for Problem {
+    fn from(error: InvalidCursor) -> Self {
+        Self::parameter("invalid_cursor", "cursor", error)
+    }
+}
+
+impl From<SourceError> for Problem {
+    fn from(error: SourceError) -> Self {
+        let detail = error.to_string();
+        match error {
+            // Nobody is there to read it; the log shows it.
+            SourceError::Disconnected => Self::new(400, "body_incomplete", detail).closing(),
+            SourceError::TooSlow => Self::new(408, "body_too_slow", detail).closing(),
+            SourceError::TooLarge { .. } => Self::new(413, "body_too_large", detail).closing(),
+            SourceError::Malformed { .. } => Self::new(400, "invalid_framing", detail).closing(),
+            SourceError::DigestInvalid => Self::new(400, "digest_invalid", detail),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NoSpace => Self::new(507, "no_space", "the storage is full"),
+            StoreError::ReadOnly => {
+                Self::new(503, "storage_read_only", "this storage class takes no writes now")
+            }
+            StoreError::Overloaded => Self::new(503, "overloaded", "too much at once"),
+            StoreError::Missing | StoreError::Damaged => {
+                tracing::error!(%error, "a blob cannot be served");
+                Self::new(500, "blob_damaged", "the stored bytes are damaged")
+            }
+            StoreError::Io { .. } => {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::error!(%error, source, "the storage failed");
+                Self::new(500, "storage_error", "the storage failed")
+            }
+        }
+    }
+}
+
+impl From<RepositoryError> for Problem {
+    fn from(error: RepositoryError) -> Self {
+        match error {
+            RepositoryError::Overloaded => Self::new(503, "overloaded", "too much at once"),
+            RepositoryError::NoSpace => Self::new(507, "no_space", "the metadata storage is full"),
+            RepositoryError::Unavailable => {
+                Self::new(503, "metadata_unavailable", "the metadata cannot be reached now")
+            }
+        }
+    }
+}
+
+impl From<DownloadError> for Problem {
+    fn from(error: DownloadError) -> Self {
+        match error {
+            DownloadError::Store(error) => error.into(),
+            DownloadError::Repository(error) => error.into(),
+        }
+    }
+}
+
+impl From<UploadError> for Problem {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::Source(error) => error.into(),
+            UploadError::Store(error) => error.into(),
+            UploadError::Repository(error) => error.into(),
+            UploadError::DigestMismatch { .. } => Self::new(400, "digest_mismatch", error.to_string()),
+            UploadError::PreconditionFailed => Self::precondition_failed(),
+        }
+    }
+}

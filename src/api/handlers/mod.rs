@@ -1,0 +1,104 @@
+//! From a routed request to a response, by way of a use case.
+
+mod delete;
+mod download;
+mod health;
+mod list;
+mod root;
+mod upload;
+
+use super::errors::Problem;
+use super::http1::{Fields, Method, RequestHead};
+use super::request_body::RequestBody;
+use super::router::{Route, route};
+use super::service::Service;
+use crate::application::dto::ObjectDto;
+use crate::application::ports::{BlobStore, Clock, ObjectName, ObjectRepository};
+use crate::domain::entities::Object;
+use crate::domain::value_objects::{ByteRange, TenantId};
+use crate::infrastructure::data_plane::buffers::Block;
+
+/// An answer.
+pub(super) struct Response<Reader> {
+    pub(super) status: u16,
+    pub(super) fields: Fields,
+    pub(super) body: Body<Reader>,
+}
+
+/// What an answer carries.
+pub(super) enum Body<Reader> {
+    /// Nothing, and no length either (`204`, `304`).
+    None,
+    /// Nothing, though it would have so many bytes (`HEAD`).
+    Withheld(u64),
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// A part of a blob, sent on account of a tenant.
+    Blob(Reader, ByteRange, TenantId),
+}
+
+impl<Reader> Response<Reader> {
+    fn json(status: u16, body: Vec<u8>) -> Self {
+        let mut fields = Fields::default();
+        fields.add_lines("Content-Type: application/json\r\nCache-Control: no-store\r\n");
+        Self { status, fields, body: Body::Bytes(body) }
+    }
+
+    /// The problem as an answer.
+    pub(super) fn problem(problem: Problem, instance: &str, request_id: &str) -> Self {
+        let json = problem.to_json(instance, request_id);
+        let mut fields = problem.fields;
+        fields.add_lines("Content-Type: application/problem+json\r\nCache-Control: no-store\r\n");
+        Self { status: problem.status, fields, body: Body::Bytes(json) }
+    }
+}
+
+/// Answers one request.
+pub(super) async fn handle<S, R, C>(
+    service: &Service<S, R, C>,
+    head: &RequestHead,
+    body: &mut RequestBody<'_>,
+) -> Result<Response<S::Reader>, Problem>
+where
+    S: BlobStore<Buffer = Block>,
+    R: ObjectRepository,
+    C: Clock,
+{
+    let route = route(head)?;
+    if head.has_other_expectation() {
+        return Err(Problem::new(
+            417,
+            "expectation_failed",
+            "the only expectation that can be met is 100-continue",
+        ));
+    }
+    refuse_unbuilt_fields(head)?;
+    match (route, head.method()) {
+        (Route::Root, Method::Post) => root::echo(head, body).await,
+        (Route::Root, _) => root::describe(head),
+        (Route::Health, _) => health::alive(head),
+        (Route::Ready, _) => health::ready(service, head).await,
+        (Route::Objects, Method::Post) => upload::create(service, head, body).await,
+        (Route::Objects, _) => list::list(service, head).await,
+        (Route::ObjectInfo(id), _) => download::info(service, head, ObjectName::Id(id)).await,
+        (Route::Object(id), Method::Delete) => delete::delete(service, head, ObjectName::Id(id)).await,
+        (Route::Object(id), _) => download::download(service, head, ObjectName::Id(id)).await,
+        (Route::Key(path), Method::Put) => upload::put(service, head, body, path).await,
+        (Route::Key(path), Method::Delete) => delete::delete(service, head, ObjectName::Key(path)).await,
+        (Route::Key(path), _) => download::download(service, head, ObjectName::Key(path)).await,
+    }
+}
+
+/// Fields that would change the meaning of a request and are not understood yet.
+fn refuse_unbuilt_fields(head: &RequestHead) -> Result<(), Problem> {
+    const UNBUILT: [&str; 1] = ["X-Blob-Reference"];
+    match UNBUILT.into_iter().find(|name| head.has(name)) {
+        Some(name) => Err(Problem::not_implemented(name)),
+        None => Ok(()),
+    }
+}
+
+fn object_json(object: &Object) -> Vec<u8> {
+    // A struct of texts and numbers always has a JSON form.
+    serde_json::to_vec(&ObjectDto::from(object)).unwrap_or_default()
+}

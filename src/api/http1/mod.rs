@@ -1,0 +1,17 @@
+//! HTTP/1.1 message syntax (RFC 9112) without I/O: bytes in, values out, nothing waits. Strict where leniency would
+//! let two parties read the same bytes differently.
+
+mod body;
+mod conditions;
+mod digest;
+mod head;
+mod range;
+mod response;
+
+pub use body::{BodyDecoder, BodyError, Decoded};
+pub use conditions::{Conditions, Verdict};
+pub use digest::{DigestError, parse_digests};
+pub use head::{BodyFraming, HeadError, HeadLimits, HeadParser, Method, RequestHead, Version};
+pub use range::{RangeHeader, parse_range};
+pub(in crate::api) use response::append;
+pub use response::{DateCache, Fields, StatusLine, status_title};

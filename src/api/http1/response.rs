@@ -1,0 +1,144 @@
+//! The head of a response, written straight into the bytes that are sent.
+
+use std::cell::{Cell, RefCell};
+use std::fmt::Display;
+use std::io::Write as _;
+use std::time::{Duration, Instant, SystemTime};
+
+/// A status code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatusLine(pub u16);
+
+impl StatusLine {
+    /// Appends the status line.
+    pub fn append_to(self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(b"HTTP/1.1 ");
+        append(bytes, self.0);
+        bytes.push(b' ');
+        bytes.extend_from_slice(status_title(self.0).as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The reason phrase of a status that this server sends (RFC 9110 §15).
+pub fn status_title(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        200 => "OK",
+        201 => "Created",
+        204 => "No Content",
+        206 => "Partial Content",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        _ => "Unknown",
+    }
+}
+
+/// The header fields of a response. Values are ours or were checked when they came in: none holds a line break.
+#[derive(Debug, Default, Clone)]
+pub struct Fields(Vec<u8>);
+
+impl Fields {
+    /// Adds a field.
+    pub fn add(&mut self, name: &str, value: impl Display) -> &mut Self {
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b": ");
+        append(&mut self.0, value);
+        self.0.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// Adds text that is already whole fields, each with its line end.
+    pub fn add_lines(&mut self, lines: &str) -> &mut Self {
+        self.0.extend_from_slice(lines.as_bytes());
+        self
+    }
+
+    /// Lets `write` append the value of a field.
+    pub fn add_with(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b": ");
+        write(&mut self.0);
+        self.0.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// The fields as they are sent.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+pub(in crate::api) fn append(bytes: &mut Vec<u8>, value: impl Display) {
+    // Writing into a vector cannot fail.
+    let _ = write!(bytes, "{value}");
+}
+
+/// The `Date` of responses, made once a second (RFC 9110 §6.6.1).
+#[derive(Debug)]
+pub struct DateCache {
+    made: Cell<Option<Instant>>,
+    text: RefCell<String>,
+}
+
+impl Default for DateCache {
+    fn default() -> Self {
+        Self { made: Cell::new(None), text: RefCell::default() }
+    }
+}
+
+impl DateCache {
+    /// Appends the `Date` field, at most half a second late.
+    pub fn append_field(&self, now: Instant, bytes: &mut Vec<u8>) {
+        let old = self.made.get().is_none_or(|made| now.duration_since(made) > Duration::from_millis(500));
+        if old {
+            self.made.set(Some(now));
+            *self.text.borrow_mut() = httpdate::fmt_http_date(SystemTime::now());
+        }
+        bytes.extend_from_slice(b"Date: ");
+        bytes.extend_from_slice(self.text.borrow().as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_written_as_lines() {
+        let mut bytes = Vec::new();
+        StatusLine(206).append_to(&mut bytes);
+        let mut fields = Fields::default();
+        fields.add("Content-Length", 5).add_with("ETag", |value| value.extend_from_slice(b"\"x\""));
+        bytes.extend_from_slice(fields.as_bytes());
+        assert_eq!(bytes, b"HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\nETag: \"x\"\r\n");
+    }
+
+    #[test]
+    fn the_date_is_one_of_http() {
+        let mut bytes = Vec::new();
+        DateCache::default().append_field(Instant::now(), &mut bytes);
+        let text = String::from_utf8(bytes).unwrap();
+        let date = text.strip_prefix("Date: ").unwrap().strip_suffix("\r\n").unwrap();
+        assert!(httpdate::parse_http_date(date).is_ok());
+    }
+}

@@ -1,0 +1,19 @@
+//! The store over HTTP/1.1: bytes to requests, requests to use cases, outcomes to responses. Runs on a data-plane
+//! core. Nothing outside this module knows HTTP; nothing in it knows SQL or where a blob lies.
+
+mod access_log;
+pub mod connection;
+mod connection_table;
+mod errors;
+mod handlers;
+pub mod http1;
+mod query;
+mod request_body;
+mod router;
+mod service;
+mod transport;
+
+pub use access_log::{AccessLog, AccessLogReader, AccessRecord};
+pub use connection_table::{ConnectionTable, Timeouts};
+pub use http1::DateCache;
+pub use service::{Limits, RequestIds, Service, SystemClock};

@@ -1,0 +1,156 @@
+//! From method and path to what is meant.
+
+use super::errors::Problem;
+use super::http1::{Method, RequestHead};
+use super::query::percent_decode;
+use crate::domain::entities::{KeyPath, Scope};
+use crate::domain::value_objects::{Key, Namespace, ObjectId, TenantId};
+
+/// What a request is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Route {
+    /// `/`: what this server is; and a body sent there comes back, to see what proxies make of it.
+    Root,
+    /// `/health`
+    Health,
+    /// `/health/ready`
+    Ready,
+    /// `/v1/objects`
+    Objects,
+    /// `/v1/objects/{id}`
+    Object(ObjectId),
+    /// `/v1/objects/{id}/info`
+    ObjectInfo(ObjectId),
+    /// `/v1/keys/{namespace}/{tenant_id}/{key…}`
+    Key(KeyPath),
+}
+
+impl Route {
+    fn methods(&self) -> &'static [Method] {
+        match self {
+            Self::Root => &[Method::Get, Method::Head, Method::Post],
+            Self::Health | Self::Ready | Self::ObjectInfo(_) => &[Method::Get, Method::Head],
+            Self::Objects => &[Method::Get, Method::Head, Method::Post],
+            Self::Object(_) => &[Method::Get, Method::Head, Method::Delete],
+            Self::Key(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
+        }
+    }
+}
+
+/// Finds the route of a request.
+///
+/// # Errors
+/// `501` for a method that nobody knows, `404` for a path that is none, `400` for a malformed part of one, `405`
+/// with `Allow` for a method that the path does not have.
+pub(super) fn route(head: &RequestHead) -> Result<Route, Problem> {
+    if head.method() == Method::Unknown {
+        return Err(Problem::new(501, "unknown_method", "this method is not implemented"));
+    }
+    let route = find(head.path())?;
+    let methods = route.methods();
+    if methods.contains(&head.method()) {
+        return Ok(route);
+    }
+    let detail = format!("{} is not a method of this path", head.method().as_str());
+    let mut problem = Problem::new(405, "method_not_allowed", detail);
+    let allowed: Vec<_> = methods.iter().map(|method| method.as_str()).collect();
+    problem.fields.add("Allow", allowed.join(", "));
+    Err(problem)
+}
+
+fn find(path: &str) -> Result<Route, Problem> {
+    match path {
+        "/" => return Ok(Route::Root),
+        "/health" => return Ok(Route::Health),
+        "/health/ready" => return Ok(Route::Ready),
+        "/v1/objects" => return Ok(Route::Objects),
+        _ => {}
+    }
+    if let Some(rest) = path.strip_prefix("/v1/keys/") {
+        return key_path(rest).map(Route::Key);
+    }
+    let rest = path.strip_prefix("/v1/objects/").filter(|rest| !rest.is_empty()).ok_or_else(no_route)?;
+    let object_id = |text: &str| {
+        ObjectId::parse(text).map_err(|error| Problem::parameter("invalid_parameter", "id", error))
+    };
+    match rest.split_once('/') {
+        None => Ok(Route::Object(object_id(rest)?)),
+        Some((id, "info")) => Ok(Route::ObjectInfo(object_id(id)?)),
+        Some(_) => Err(no_route()),
+    }
+}
+
+/// `{namespace}/{tenant_id}/{key…}`. The key is decoded as a whole, so that `%2F` in it is a `/`.
+fn key_path(rest: &str) -> Result<KeyPath, Problem> {
+    let mut parts = rest.splitn(3, '/');
+    let mut part = |name: &'static str| {
+        let text = parts.next().filter(|text| !text.is_empty()).ok_or_else(no_route)?;
+        let undecodable = || Problem::parameter("invalid_parameter", name, "it is not percent-encoded UTF-8");
+        percent_decode(text).ok_or_else(undecodable)
+    };
+    let invalid = |name| move |error| Problem::parameter("invalid_parameter", name, error);
+    let namespace = Namespace::parse(&part("namespace")?).map_err(invalid("namespace"))?;
+    let tenant_id = TenantId::parse(&part("tenant_id")?).map_err(invalid("tenant_id"))?;
+    let key = Key::parse(&part("key")?).map_err(invalid("key"))?;
+    Ok(KeyPath { scope: Scope { namespace, tenant_id }, key })
+}
+
+fn no_route() -> Problem {
+    Problem::new(404, "no_route", "there is nothing at this path")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(path: &str) -> u16 {
+        find(path).map_or_else(|problem| problem.status, |_| 200)
+    }
+
+    #[test]
+    fn every_path_of_the_contract_is_found() {
+        let id = ObjectId::generate();
+        assert_eq!(find(&format!("/v1/objects/{id}")).unwrap(), Route::Object(id));
+        assert_eq!(find(&format!("/v1/objects/{id}/info")).unwrap(), Route::ObjectInfo(id));
+        let Ok(Route::Key(path)) = find("/v1/keys/models/acme/a%2Fb/c+d%20e") else { panic!("a key") };
+        assert_eq!((path.key.as_str(), path.scope.tenant_id.as_str()), ("a/b/c+d e", "acme"));
+        for path in ["/", "/health", "/health/ready", "/v1/objects"] {
+            assert_eq!(status(path), 200);
+        }
+    }
+
+    #[test]
+    fn paths_that_are_none_and_parts_that_are_malformed() {
+        let id = ObjectId::generate();
+        for path in [
+            "/x",
+            "/v1",
+            "/v1/objects/",
+            &format!("/v1/objects/{id}/x"),
+            "/v1/keys/",
+            "/v1/keys/a",
+            "/v1/keys/a/b",
+            "/v1/keys/a/b/",
+            "/v1/blobs/sha256:00",
+            "/metrics",
+        ] {
+            assert_eq!(status(path), 404, "{path}");
+        }
+        for path in [
+            "/v1/objects/1",
+            "/v1/objects/../x",
+            "/v1/keys/A/b/c",
+            "/v1/keys/a/-/c",
+            "/v1/keys/a/b/c//d",
+            "/v1/keys/a/b/../d",
+            "/v1/keys/a/b/%2e%2e/d",
+            "/v1/keys/a/b/%00",
+            "/v1/keys/a/b/%ff",
+            "/v1/keys/a/b/%",
+            "/v1/keys/a/b/c/",
+        ] {
+            let expected = if path.contains("objects/../") { 404 } else { 400 };
+            assert_eq!(status(path), expected, "{path}");
+        }
+    }
+}

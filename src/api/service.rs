@@ -1,0 +1,73 @@
+//! What the connections of one core share: ports, limits, and the small things that every answer needs.
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::rc::Rc;
+
+use super::access_log::AccessLog;
+use super::connection_table::ConnectionTable;
+use super::http1::{DateCache, HeadLimits};
+use crate::application::ports::Clock;
+use crate::domain::value_objects::Timestamp;
+
+/// What a request may be at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Its head.
+    pub head: HeadLimits,
+    /// Its body, in bytes.
+    pub body_bytes_max: u64,
+}
+
+/// One core's service over its ports.
+pub struct Service<S, R, C> {
+    /// The blobs.
+    pub store: S,
+    /// The metadata.
+    pub repository: R,
+    /// The wall clock.
+    pub clock: C,
+    /// What requests may be.
+    pub limits: Limits,
+    /// Its connections.
+    pub table: Rc<ConnectionTable>,
+    /// Where requests are told of.
+    pub access_log: AccessLog,
+    /// `Date`.
+    pub date: DateCache,
+    /// `X-Request-Id`.
+    pub request_ids: RequestIds,
+}
+
+/// Makes ids for requests that bring none: the process instance and core, and a running number.
+#[derive(Debug)]
+pub struct RequestIds {
+    prefix: String,
+    next: Cell<u64>,
+}
+
+impl RequestIds {
+    /// Ids that begin with `prefix`.
+    pub fn new(prefix: String) -> Self {
+        Self { prefix, next: Cell::new(1) }
+    }
+
+    /// The next id.
+    pub fn next(&self) -> String {
+        let number = self.next.replace(self.next.get() + 1);
+        let mut id = String::with_capacity(self.prefix.len() + 9);
+        // Writing into a string cannot fail.
+        let _ = write!(id, "{}-{number:x}", self.prefix);
+        id
+    }
+}
+
+/// The machine's wall clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        std::time::SystemTime::now().into()
+    }
+}

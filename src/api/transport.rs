@@ -1,0 +1,160 @@
+//! One connection's bytes: what has come and is not used yet, what waits to be sent, and how long either may take.
+//! Answers to requests that came together leave together: what is to be sent goes out before anything is waited for.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::connection_table::Watch;
+use crate::infrastructure::data_plane::buffers::Block;
+use crate::infrastructure::data_plane::runtime::Stream;
+
+/// What a connection holds while it waits for a request.
+const INPUT_BYTES: usize = 4 * 1024;
+/// What it holds to send; more is given back to the allocator after an answer.
+const OUTPUT_BYTES: usize = 8 * 1024;
+
+/// One connection's two directions.
+pub(super) struct Transport {
+    stream: Stream,
+    watch: Rc<Watch>,
+    input: Vec<u8>,
+    /// How much of the input is used already.
+    used: usize,
+    output: Vec<u8>,
+}
+
+impl Transport {
+    pub(super) fn new(stream: Stream, watch: Rc<Watch>) -> Self {
+        Self { stream, watch, input: Vec::with_capacity(INPUT_BYTES), used: 0, output: Vec::new() }
+    }
+
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// What has come and is not used yet.
+    pub(super) fn input(&self) -> &[u8] {
+        &self.input[self.used..]
+    }
+
+    /// Uses up the first `count` bytes of the input.
+    pub(super) fn consume(&mut self, count: usize) {
+        self.used += count;
+        if self.used == self.input.len() {
+            self.input.clear();
+            self.used = 0;
+        }
+    }
+
+    /// Waits for more input, and says how much came; 0 is the end.
+    pub(super) async fn receive(&mut self) -> io::Result<usize> {
+        self.flush().await?;
+        self.input.drain(..self.used);
+        self.used = 0;
+        if self.input.len() == self.input.capacity() {
+            self.input.reserve(INPUT_BYTES.max(self.input.len()));
+        }
+        let (result, input) = self.stream.read(std::mem::take(&mut self.input), usize::MAX).await;
+        self.input = input;
+        result
+    }
+
+    /// Receives straight into a block, of which the input holds nothing. `None` is nothing within `patience`.
+    pub(super) async fn receive_into(
+        &mut self,
+        block: Block,
+        bytes_max: usize,
+        patience: Option<Duration>,
+    ) -> (io::Result<Option<usize>>, Block) {
+        if let Err(error) = self.flush().await {
+            return (Err(error), block);
+        }
+        match patience {
+            Some(patience) => self.stream.read_block_within(block, bytes_max, patience).await,
+            None => {
+                let (result, block) = self.stream.read_block(block, bytes_max).await;
+                (result.map(Some), block)
+            }
+        }
+    }
+
+    /// What will be sent next, to be appended to.
+    pub(super) fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// How much waits to be sent.
+    pub(super) fn output_len(&self) -> usize {
+        self.output.len()
+    }
+
+    /// Lets someone else append to the output and give it back.
+    pub(super) fn take_output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.output)
+    }
+
+    pub(super) fn give_back_output(&mut self, output: Vec<u8>) {
+        self.output = output;
+    }
+
+    /// Sends all that waits to be sent.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        let mut sent = 0;
+        while sent < self.output.len() {
+            self.watch.send();
+            let (result, output) = self.stream.write(std::mem::take(&mut self.output), sent).await;
+            self.output = output;
+            match result {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.output.clear();
+        if self.output.capacity() > OUTPUT_BYTES {
+            self.output = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Sends a block's content, after all that waits to be sent.
+    pub(super) async fn send_block(&mut self, mut block: Block) -> (io::Result<()>, Block) {
+        if let Err(error) = self.flush().await {
+            return (Err(error), block);
+        }
+        let mut sent = 0;
+        while sent < block.len() {
+            self.watch.send();
+            let range = sent..block.len();
+            let (result, back) = self.stream.write_block(block, range).await;
+            block = back;
+            match result {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), block),
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return (Err(error), block),
+            }
+        }
+        (Ok(()), block)
+    }
+
+    /// Says that nothing more will be sent, and drops what still comes, so that a client that sends without waiting
+    /// reads the answer instead of a reset (RFC 9112 §9.6).
+    pub(super) async fn linger(&mut self, bytes_max: usize, limit: Duration) {
+        if self.flush().await.is_err() {
+            return;
+        }
+        self.stream.finish_sending();
+        self.watch.drain(limit);
+        let mut dropped = 0;
+        while dropped < bytes_max {
+            self.used = self.input.len();
+            match self.receive().await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => dropped += count,
+            }
+        }
+    }
+}

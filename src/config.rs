@@ -1,0 +1,516 @@
+//! Every setting, its limit and its default. Flags win over the environment, the environment over defaults; `--dev`
+//! changes defaults only. A setting that cannot be honoured stops the start with its name.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use thiserror::Error;
+
+use crate::api::http1::HeadLimits;
+use crate::api::{Limits, Timeouts};
+use crate::infrastructure::data_plane::buffers::LARGE_BLOCK_BYTES;
+use crate::infrastructure::persistence::{DatabaseSettings, DatabaseUrl};
+
+/// What the program is told on its command line.
+#[derive(Debug, Parser)]
+#[command(name = "just_storage", version, about, max_term_width = 100)]
+pub struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve objects over HTTP
+    Serve(Box<ServeArguments>),
+}
+
+/// The settings of `serve`, as they were given.
+#[derive(Debug, Args)]
+pub struct ServeArguments {
+    /// Defaults for one's own machine: data in ./data, loopback only, no credentials asked
+    #[arg(long)]
+    dev: bool,
+    /// Where the metadata is: sqlite://PATH [default: sqlite://{DATA_DIR}/metadata.db]
+    #[arg(long, env, value_name = "URL")]
+    database_url: Option<DatabaseUrl>,
+    /// Where everything is that has no other place [default: /data; with --dev: ./data]
+    #[arg(long, env, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where hot objects' bytes are [default: {DATA_DIR}/hot]
+    #[arg(long, env, value_name = "DIR")]
+    hot_storage_root: Option<PathBuf>,
+    /// Where cold objects' bytes are [default: {DATA_DIR}/cold]
+    #[arg(long, env, value_name = "DIR")]
+    cold_storage_root: Option<PathBuf>,
+    /// Address and port to listen on [default: 0.0.0.0:8080; with --dev: 127.0.0.1:8080]
+    #[arg(long, env, value_name = "ADDRESS:PORT")]
+    listen_addr: Option<SocketAddr>,
+    /// Who may do what. Without credentials, say so in words: none [default: required; with --dev: none]
+    #[arg(long, env, value_enum)]
+    auth_mode: Option<AuthMode>,
+    /// When 201 is answered: after the log's sync (not in this version) or after the database's transaction
+    #[arg(long, env, value_enum, default_value = "database")]
+    ack: Ack,
+    /// How many cores serve [default: all that the process may use]
+    #[arg(long, env, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    cores: Option<u16>,
+    /// This server's name among others of one database [default: host name and port]
+    #[arg(long, env, value_name = "NAME")]
+    node_name: Option<String>,
+    /// How the cores talk to the kernel; auto takes io_uring where it is allowed
+    #[arg(long, env, value_enum, default_value = "auto")]
+    io_driver: IoDriverChoice,
+    #[command(flatten)]
+    limits: LimitArguments,
+    #[command(flatten)]
+    timeouts: TimeoutArguments,
+    #[command(flatten)]
+    database: DatabaseArguments,
+    #[command(flatten)]
+    log: LogArguments,
+    #[command(flatten)]
+    later: LaterArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitArguments {
+    /// The largest body
+    #[arg(long, env, value_name = "BYTES", default_value_t = 1 << 40, value_parser = clap::value_parser!(u64).range(1..=1 << 50))]
+    body_bytes_max: u64,
+    /// The largest header section
+    #[arg(long, env, value_name = "BYTES", default_value_t = 32 * 1024, value_parser = clap::value_parser!(u32).range(1024..=1 << 20))]
+    header_bytes_max: u32,
+    /// The longest request line
+    #[arg(long, env, value_name = "BYTES", default_value_t = 8 * 1024, value_parser = clap::value_parser!(u32).range(1024..=1 << 16))]
+    request_line_bytes_max: u32,
+    /// The most header fields
+    #[arg(long, env, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(8..=HeadLimits::FIELDS_CEILING as i64))]
+    header_fields_max: u32,
+    /// The most connections, over all cores
+    #[arg(long, env, value_name = "COUNT", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    connections_max: u32,
+    /// The most memory for bodies on their way in or out, over all cores
+    #[arg(long, env, value_name = "BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(8 << 20..=1 << 40))]
+    buffer_bytes_max: u64,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Timeouts")]
+struct TimeoutArguments {
+    /// How long a connection may be silent between requests
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 75, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    idle_timeout_secs: u64,
+    /// How long a request head may take
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    header_timeout_secs: u64,
+    /// How long a body may pause
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    body_timeout_secs: u64,
+    /// The least rate of a body over longer times
+    #[arg(long, env, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    body_bytes_per_second_min: u64,
+    /// How long a client may take none of an answer
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    send_timeout_secs: u64,
+    /// How long running requests may take after SIGTERM
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    drain_timeout_secs: u64,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Database connections")]
+struct DatabaseArguments {
+    /// The most connections that read
+    #[arg(long, env, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    db_max_connections: u32,
+    /// The connections that stay open
+    #[arg(long, env, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    db_min_connections: u32,
+    /// How long a query waits for a connection
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    db_acquire_timeout_secs: u64,
+    /// After how long without use a connection is closed
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    db_idle_timeout_secs: u64,
+    /// After how long in all a connection is closed
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 1800, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    db_max_lifetime_secs: u64,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Log")]
+struct LogArguments {
+    /// How the log reads; auto is text on a terminal and JSON otherwise
+    #[arg(long, env, value_enum, default_value = "auto")]
+    log_format: LogFormat,
+    /// What is logged; requests are told at info
+    #[arg(long, env, value_enum, default_value = "info")]
+    log_level: LogLevel,
+}
+
+/// Settings that belong to parts which this version does not have. They are known by name, so that nobody believes
+/// them honoured.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Not in this version (refused)")]
+struct LaterArguments {
+    #[arg(long, env, hide = true)]
+    gc_interval_secs: Option<String>,
+    #[arg(long, env, hide = true)]
+    gc_batch_size: Option<String>,
+    #[arg(long, env, hide = true)]
+    gc_grace_secs: Option<String>,
+    #[arg(long, env, hide = true)]
+    pack_blob_bytes_max: Option<String>,
+    #[arg(long, env, hide = true)]
+    jwt_secret: Option<String>,
+    #[arg(long, env, hide = true)]
+    jwt_secret_file: Option<String>,
+    #[arg(long, env, hide = true)]
+    jwt_public_key_file: Option<String>,
+    #[arg(long, env, hide = true)]
+    jwt_jwks_file: Option<String>,
+    #[arg(long, env, hide = true)]
+    jwt_algorithm: Option<String>,
+    #[arg(long, env, hide = true)]
+    jwt_issuer: Option<String>,
+    #[arg(long, env, hide = true)]
+    jwt_audience: Option<String>,
+    #[arg(long, env, hide = true)]
+    tls_cert_file: Option<String>,
+    #[arg(long, env, hide = true)]
+    tls_key_file: Option<String>,
+    #[arg(long, env, hide = true)]
+    metrics_addr: Option<String>,
+}
+
+/// Whether credentials are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuthMode {
+    /// Every request needs one
+    Required,
+    /// Whoever reaches the port may do everything
+    None,
+}
+
+/// What a `201` waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Ack {
+    /// The log's sync
+    Log,
+    /// The database's transaction
+    Database,
+}
+
+/// How to talk to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum IoDriverChoice {
+    /// io_uring where it is allowed, epoll otherwise
+    Auto,
+    /// io_uring, or no start
+    IoUring,
+    /// epoll and helper threads
+    Epoll,
+}
+
+/// How the log reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise
+    Auto,
+    /// One JSON object a line
+    Json,
+    /// Lines for people
+    Text,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum LogLevel {
+    /// Only what an operator must look at
+    Error,
+    /// Also what may become that
+    Warn,
+    /// Also starts, stops and requests
+    Info,
+    /// Also what the server decides
+    Debug,
+    /// Everything
+    Trace,
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}
+
+/// Settings that are each valid and do not go together, or ask for what is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// There are no credentials to ask for.
+    #[error(
+        "AUTH_MODE=required needs credentials, and this version has none: run with --dev on your own machine, or \
+         say AUTH_MODE=none and let only those reach the port who may do everything"
+    )]
+    NoCredentials,
+    /// A port without credentials that others could reach was not asked for in words.
+    #[error(
+        "LISTEN_ADDR {0} is not loopback: with --dev, say AUTH_MODE=none to let everyone in who reaches it"
+    )]
+    OpenToOthers(SocketAddr),
+    /// A part that is not there.
+    #[error("{0} is set, but this version has no {1}; unset it")]
+    NotInThisVersion(&'static str, &'static str),
+    /// One directory for two things.
+    #[error("HOT_STORAGE_ROOT and COLD_STORAGE_ROOT are the same directory; each class needs its own")]
+    SameRoot,
+    /// More connections kept than allowed.
+    #[error("DB_MIN_CONNECTIONS is larger than DB_MAX_CONNECTIONS")]
+    Connections,
+}
+
+/// Settings that were checked together.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where everything is that has no other place.
+    pub data_dir: PathBuf,
+    /// Where the metadata is.
+    pub database_url: DatabaseUrl,
+    /// How database connections are kept.
+    pub database: DatabaseSettings,
+    /// Where hot bytes are.
+    pub hot_storage_root: PathBuf,
+    /// Where cold bytes are.
+    pub cold_storage_root: PathBuf,
+    /// Where to listen.
+    pub listen_addr: SocketAddr,
+    /// How many cores serve; all where it is not said.
+    pub cores: Option<u16>,
+    /// This server's name.
+    pub node_name: Option<String>,
+    /// How to talk to the kernel.
+    pub io_driver: IoDriverChoice,
+    /// What requests may be.
+    pub limits: Limits,
+    /// The most connections.
+    pub connections_max: usize,
+    /// The most memory for bodies.
+    pub buffer_bytes_max: usize,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// How long running requests may take after SIGTERM.
+    pub drain_timeout: Duration,
+    /// How the log reads.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log_level: LogLevel,
+}
+
+impl ServeArguments {
+    /// Fills in defaults and checks what goes together.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn into_config(self) -> Result<Config, ConfigError> {
+        self.later.refuse()?;
+        if self.ack == Ack::Log {
+            return Err(ConfigError::NotInThisVersion("ACK=log", "log to answer from"));
+        }
+        let listen_addr = self.listen_addr();
+        self.check_auth(listen_addr)?;
+        let data_dir = self.data_dir.unwrap_or_else(|| if self.dev { "data" } else { "/data" }.into());
+        let hot_storage_root = self.hot_storage_root.unwrap_or_else(|| data_dir.join("hot"));
+        let cold_storage_root = self.cold_storage_root.unwrap_or_else(|| data_dir.join("cold"));
+        if same_directory(&hot_storage_root, &cold_storage_root) {
+            return Err(ConfigError::SameRoot);
+        }
+        Ok(Config {
+            database_url: self.database_url.unwrap_or_else(|| DatabaseUrl::in_directory(&data_dir)),
+            database: self.database.settings()?,
+            data_dir,
+            hot_storage_root,
+            cold_storage_root,
+            listen_addr,
+            cores: self.cores,
+            node_name: self.node_name,
+            io_driver: self.io_driver,
+            limits: self.limits.limits(),
+            connections_max: self.limits.connections_max as usize,
+            buffer_bytes_max: usize::try_from(self.limits.buffer_bytes_max).unwrap_or(usize::MAX),
+            timeouts: self.timeouts.timeouts(),
+            drain_timeout: Duration::from_secs(self.timeouts.drain_timeout_secs),
+            log_format: self.log.log_format,
+            log_level: self.log.log_level,
+        })
+    }
+
+    fn listen_addr(&self) -> SocketAddr {
+        let default = if self.dev { [127, 0, 0, 1] } else { [0, 0, 0, 0] };
+        self.listen_addr.unwrap_or_else(|| SocketAddr::from((default, 8080)))
+    }
+
+    fn check_auth(&self, listen_addr: SocketAddr) -> Result<(), ConfigError> {
+        match self.auth_mode {
+            Some(AuthMode::None) => Ok(()),
+            Some(AuthMode::Required) => Err(ConfigError::NoCredentials),
+            None if !self.dev => Err(ConfigError::NoCredentials),
+            None if listen_addr.ip().is_loopback() => Ok(()),
+            None => Err(ConfigError::OpenToOthers(listen_addr)),
+        }
+    }
+}
+
+impl LimitArguments {
+    fn limits(&self) -> Limits {
+        Limits {
+            head: HeadLimits {
+                request_line_bytes_max: self.request_line_bytes_max as usize,
+                header_bytes_max: self.header_bytes_max as usize,
+                fields_max: self.header_fields_max as usize,
+            },
+            body_bytes_max: self.body_bytes_max,
+        }
+    }
+}
+
+impl TimeoutArguments {
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            idle: Duration::from_secs(self.idle_timeout_secs),
+            header: Duration::from_secs(self.header_timeout_secs),
+            body: Duration::from_secs(self.body_timeout_secs),
+            body_bytes_per_second_min: self.body_bytes_per_second_min,
+            send: Duration::from_secs(self.send_timeout_secs),
+        }
+    }
+}
+
+impl DatabaseArguments {
+    fn settings(&self) -> Result<DatabaseSettings, ConfigError> {
+        if self.db_min_connections > self.db_max_connections {
+            return Err(ConfigError::Connections);
+        }
+        Ok(DatabaseSettings {
+            max_connections: self.db_max_connections,
+            min_connections: self.db_min_connections,
+            acquire_timeout: Duration::from_secs(self.db_acquire_timeout_secs),
+            idle_timeout: Duration::from_secs(self.db_idle_timeout_secs),
+            max_lifetime: Duration::from_secs(self.db_max_lifetime_secs),
+        })
+    }
+}
+
+impl LaterArguments {
+    fn refuse(&self) -> Result<(), ConfigError> {
+        let settings = [
+            ("GC_INTERVAL_SECS", &self.gc_interval_secs, "garbage collector"),
+            ("GC_BATCH_SIZE", &self.gc_batch_size, "garbage collector"),
+            ("GC_GRACE_SECS", &self.gc_grace_secs, "garbage collector"),
+            ("PACK_BLOB_BYTES_MAX", &self.pack_blob_bytes_max, "packs"),
+            ("JWT_SECRET", &self.jwt_secret, "credentials"),
+            ("JWT_SECRET_FILE", &self.jwt_secret_file, "credentials"),
+            ("JWT_PUBLIC_KEY_FILE", &self.jwt_public_key_file, "credentials"),
+            ("JWT_JWKS_FILE", &self.jwt_jwks_file, "credentials"),
+            ("JWT_ALGORITHM", &self.jwt_algorithm, "credentials"),
+            ("JWT_ISSUER", &self.jwt_issuer, "credentials"),
+            ("JWT_AUDIENCE", &self.jwt_audience, "credentials"),
+            ("TLS_CERT_FILE", &self.tls_cert_file, "TLS"),
+            ("TLS_KEY_FILE", &self.tls_key_file, "TLS"),
+            ("METRICS_ADDR", &self.metrics_addr, "metrics"),
+        ];
+        match settings.into_iter().find(|(_, value, _)| value.is_some()) {
+            Some((name, _, part)) => Err(ConfigError::NotInThisVersion(name, part)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Compared as they are written, and where both exist, as they are.
+fn same_directory(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.components().collect());
+    real(one) == real(other)
+}
+
+/// A core's share of what is set for all of them: at least a few large blocks.
+pub fn buffer_bytes_of_core(buffer_bytes_max: usize, cores: usize) -> usize {
+    (buffer_bytes_max / cores).max(4 * LARGE_BLOCK_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(arguments: &[&str]) -> Result<Config, String> {
+        let line = ["just_storage", "serve"].iter().chain(arguments);
+        let Command::Serve(serve) =
+            CommandLine::try_parse_from(line).map_err(|error| error.to_string())?.command;
+        serve.into_config().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn dev_changes_defaults_and_nothing_else() {
+        let dev = config(&["--dev"]).unwrap();
+        assert_eq!((dev.data_dir, dev.listen_addr.to_string()), ("data".into(), "127.0.0.1:8080".into()));
+        assert_eq!(dev.database_url.to_string(), "sqlite://data/metadata.db");
+        let own = config(&[
+            "--dev",
+            "--data-dir",
+            "/x",
+            "--listen-addr",
+            "127.0.0.1:0",
+            "--cold-storage-root",
+            "/y",
+        ]);
+        let own = own.unwrap();
+        assert_eq!((own.data_dir, own.hot_storage_root), ("/x".into(), "/x/hot".into()));
+        assert_eq!((own.cold_storage_root, own.listen_addr.port()), ("/y".into(), 0));
+        let plain = config(&["--auth-mode", "none"]).unwrap();
+        assert_eq!((plain.data_dir, plain.listen_addr.to_string()), ("/data".into(), "0.0.0.0:8080".into()));
+    }
+
+    #[test]
+    fn a_port_without_credentials_is_opened_only_in_words() {
+        assert!(config(&[]).unwrap_err().contains("AUTH_MODE=required"));
+        assert!(config(&["--dev", "--auth-mode", "required"]).unwrap_err().contains("AUTH_MODE=required"));
+        assert!(config(&["--dev", "--listen-addr", "0.0.0.0:1"]).unwrap_err().contains("not loopback"));
+        assert!(config(&["--dev", "--listen-addr", "0.0.0.0:1", "--auth-mode", "none"]).is_ok());
+    }
+
+    #[test]
+    fn bad_settings_are_named() {
+        for (arguments, name) in [
+            (&["--dev", "--listen-addr", "localhost"][..], "--listen-addr"),
+            (&["--dev", "--database-url", "postgres://h/d"], "--database-url"),
+            (&["--dev", "--database-url", "mysql://h/d"], "--database-url"),
+            (&["--dev", "--cores", "0"], "--cores"),
+            (&["--dev", "--header-bytes-max", "1023"], "--header-bytes-max"),
+            (&["--dev", "--header-fields-max", "129"], "--header-fields-max"),
+            (&["--dev", "--buffer-bytes-max", "1"], "--buffer-bytes-max"),
+            (&["--dev", "--idle-timeout-secs", "0"], "--idle-timeout-secs"),
+            (&["--dev", "--log-format", "xml"], "--log-format"),
+            (&["--dev", "--log-level", "loud"], "--log-level"),
+            (&["--dev", "--db-min-connections", "9", "--db-max-connections", "8"], "DB_MIN_CONNECTIONS"),
+            (&["--dev", "--hot-storage-root", "a/./b", "--cold-storage-root", "a/b"], "HOT_STORAGE_ROOT"),
+            (&["--dev", "--ack", "log"], "ACK=log"),
+            (&["--dev", "--jwt-secret", "s"], "JWT_SECRET"),
+            (&["--dev", "--tls-cert-file", "f"], "TLS_CERT_FILE"),
+            (&["--dev", "--gc-interval-secs", "60"], "GC_INTERVAL_SECS"),
+            (&["--dev", "--metrics-addr", "127.0.0.1:1"], "METRICS_ADDR"),
+        ] {
+            let error = config(arguments).unwrap_err();
+            assert!(error.contains(name), "{arguments:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! JustStorage: a content-addressable object store. `ARCHITECTURE.md` is the map; the modules in reading order are
+//! [`domain`] (the words), [`application`] (what is done with them), [`infrastructure`] (files, rings, SQL),
+//! [`api`] (HTTP), [`config`] and [`server`] (how it is put together).
+
+pub mod api;
+pub mod application;
+pub mod config;
+pub mod domain;
+pub mod infrastructure;
+pub mod invariant;
+pub mod logging;
+pub mod server;

@@ -1,0 +1,357 @@
+//! The composition root: the one place that names concrete types. Builds both planes, runs them, and takes them
+//! down in order.
+//!
+//! ```text
+//! start:  lock data directory ─► open roots ─► metadata plane (migrate, claim roots, clear) ─► bind ─► cores
+//! stop:   SIGTERM ─► cores stop accepting, drain ─► channel closes ─► metadata plane flushes ─► log ends
+//! ```
+
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::api::connection::{TOO_MANY_CONNECTIONS, serve};
+use crate::api::{AccessLog, ConnectionTable, DateCache, RequestIds, Service, SystemClock};
+use crate::config::{Config, IoDriverChoice, LogLevel, buffer_bytes_of_core};
+use crate::domain::value_objects::InstanceId;
+use crate::infrastructure::data_plane::buffers::BufferPool;
+use crate::infrastructure::data_plane::helpers::HelperPool;
+use crate::infrastructure::data_plane::metadata_client::MetadataClient;
+use crate::infrastructure::data_plane::object_cache::ObjectCache;
+use crate::infrastructure::data_plane::runtime::{
+    IoDriver, IoUringRefused, Listener, Stream, probe_io_uring, run, sleep, spawn,
+};
+use crate::infrastructure::persistence::{MetadataPlane, StartError};
+use crate::infrastructure::plane_channel::{DataEnd, plane_channel};
+use crate::infrastructure::storage::{
+    FileStore, FileStoreParts, PlaceSequence, RootError, Roots, make_durable_directory, sync_directory,
+};
+use crate::logging;
+
+/// Connections that the kernel holds until a core accepts them.
+const BACKLOG: i32 = 4096;
+/// How long a core waits before it accepts again when there are no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why the server does not start, or did not end well.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// The log cannot be started.
+    #[error("cannot start the log")]
+    Log(#[source] io::Error),
+    /// The data directory cannot be made or locked.
+    #[error("DATA_DIR {path}: cannot {operation}")]
+    DataDirectory {
+        /// Where it should be.
+        path: PathBuf,
+        /// What was tried.
+        operation: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another server has it.
+    #[error("DATA_DIR {0} is in use by another server")]
+    InUse(PathBuf),
+    /// A storage root cannot be used.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The metadata plane does not start.
+    #[error(transparent)]
+    Metadata(#[from] StartError),
+    /// io_uring was asked for and is refused.
+    #[error("IO_DRIVER=io-uring: {0}")]
+    IoUring(#[from] IoUringRefused),
+    /// The address cannot be listened on.
+    #[error("LISTEN_ADDR {address}: cannot listen")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread cannot be made, or signals cannot be waited for.
+    #[error("cannot start the server's threads")]
+    Threads(#[source] io::Error),
+    /// A core ended by itself.
+    #[error("a core has failed")]
+    CoreFailed,
+}
+
+/// Serves until SIGTERM or SIGINT, and then ends in order.
+///
+/// # Errors
+/// [`ServerError`].
+pub fn serve_until_signalled(config: Config) -> Result<(), ServerError> {
+    let (access_log, access_reader) = AccessLog::new();
+    let log = logging::start(config.log_format, config.log_level, access_reader).map_err(ServerError::Log)?;
+    let access_log = if config.log_level >= LogLevel::Info { access_log } else { AccessLog::off() };
+    let result = serve_with_log(&config, access_log);
+    log.finish();
+    result
+}
+
+fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerError> {
+    let _lock = lock_data_directory(config)?;
+    let driver = choose_driver(config.io_driver)?;
+    let roots = Roots::open(&config.hot_storage_root, &config.cold_storage_root)?;
+    let instance = InstanceId::generate();
+    let (data_end, metadata_end) = plane_channel();
+    let plane = MetadataPlane {
+        url: config.database_url.clone(),
+        settings: config.database,
+        roots: roots.clone(),
+        instance,
+        clock: SystemClock,
+    };
+    let metadata_thread = plane.start(metadata_end)?;
+    let synced = sync_directory(&config.data_dir);
+    synced.map_err(|source| data_directory_error(config, "sync it", source))?;
+
+    let allowed_cpus = sched_getaffinity(None).unwrap_or_default();
+    let cpus = usable_cpus(&allowed_cpus, config.cores);
+    let listeners = bind(config.listen_addr, cpus.len())?;
+    let address =
+        listeners.first().and_then(|listener| listener.local_addr().ok()).unwrap_or(config.listen_addr);
+    let (stop, stopped) = watch::channel(false);
+    let template = CoreTemplate {
+        config: config.clone(),
+        driver,
+        roots,
+        data_end,
+        cache: Arc::default(),
+        places: Arc::new(PlaceSequence::new(instance)),
+        instance,
+        access_log,
+        stopped,
+        core_count: cpus.len(),
+        allowed_cpus,
+    };
+    let cores: Vec<_> = cpus
+        .into_iter()
+        .zip(listeners)
+        .enumerate()
+        .map(|(index, (cpu, listener))| template.clone().start(index, cpu, listener))
+        .collect::<io::Result<_>>()
+        .map_err(ServerError::Threads)?;
+    drop(template);
+    let node = config.node_name.clone().unwrap_or_else(|| format!("{}:{}", host_name(), address.port()));
+    tracing::info!(%address, node, cores = cores.len(), "listening on http://{address}");
+
+    let ended_well = wait_for_signal_or_failure(&cores)?;
+    tracing::info!("stopping: no new connections, running requests may finish");
+    let _ = stop.send(true);
+    let joined = cores.into_iter().map(|core| core.join().is_ok_and(|result| result.is_ok()));
+    let cores_well = joined.fold(true, |all, well| all && well);
+    // The last core's sender is gone: the plane finishes its queue, flushes, and ends.
+    let metadata_well = metadata_thread.join().is_ok();
+    tracing::info!("stopped");
+    if ended_well && cores_well && metadata_well { Ok(()) } else { Err(ServerError::CoreFailed) }
+}
+
+fn data_directory_error(config: &Config, operation: &'static str, source: io::Error) -> ServerError {
+    ServerError::DataDirectory { path: config.data_dir.clone(), operation, source }
+}
+
+/// Held as long as the process lives; the kernel gives it up with the process, however that ends.
+fn lock_data_directory(config: &Config) -> Result<File, ServerError> {
+    make_durable_directory(&config.data_dir)
+        .map_err(|source| data_directory_error(config, "make it", source))?;
+    let file = File::options().create(true).truncate(false).write(true).open(config.data_dir.join("lock"));
+    let file = file.map_err(|source| data_directory_error(config, "open its lock", source))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ServerError::InUse(config.data_dir.clone())),
+        Err(error) => Err(data_directory_error(config, "lock it", error.into())),
+    }
+}
+
+fn choose_driver(choice: IoDriverChoice) -> Result<IoDriver, IoUringRefused> {
+    match (choice, probe_io_uring()) {
+        (IoDriverChoice::Epoll, _) => Ok(IoDriver::Epoll),
+        (_, Ok(())) => Ok(IoDriver::IoUring),
+        (IoDriverChoice::IoUring, Err(refused)) => Err(refused),
+        (IoDriverChoice::Auto, Err(refused)) => {
+            tracing::warn!("{refused}; serving through epoll instead, which is slower");
+            Ok(IoDriver::Epoll)
+        }
+    }
+}
+
+/// The first `wanted` of the processors that this process may use.
+fn usable_cpus(allowed: &CpuSet, wanted: Option<u16>) -> Vec<usize> {
+    let mut cpus: Vec<_> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+    if cpus.is_empty() {
+        cpus.push(0);
+    }
+    // More cores than there are share processors: slower, and still correct.
+    let wanted = wanted.map_or(cpus.len(), usize::from);
+    cpus.iter().copied().cycle().take(wanted).collect()
+}
+
+/// One listener for each core on the same address: the kernel spreads connections over them.
+fn bind(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, ServerError> {
+    let mut listeners: Vec<TcpListener> = Vec::with_capacity(count);
+    for _ in 0..count {
+        // With port 0 the first one is given a port, which the others share.
+        let address = listeners.first().and_then(|first| first.local_addr().ok()).unwrap_or(address);
+        let listener = bind_one(address).map_err(|source| ServerError::Listen { address, source })?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// SIGTERM or SIGINT is `true`; a core that ends by itself is `false`.
+fn wait_for_signal_or_failure(cores: &[JoinHandle<io::Result<()>>]) -> Result<bool, ServerError> {
+    const LOOK: Duration = Duration::from_millis(500);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServerError::Threads)?;
+    runtime.block_on(async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Threads)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Threads)?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return Ok(true),
+                _ = interrupt.recv() => return Ok(true),
+                () = tokio::time::sleep(LOOK) => {
+                    if cores.iter().any(JoinHandle::is_finished) {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+    })
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// What every core is made from.
+#[derive(Clone)]
+struct CoreTemplate {
+    config: Config,
+    driver: IoDriver,
+    roots: Roots,
+    data_end: DataEnd,
+    cache: Arc<ObjectCache>,
+    places: Arc<PlaceSequence>,
+    instance: InstanceId,
+    access_log: AccessLog,
+    stopped: watch::Receiver<bool>,
+    core_count: usize,
+    /// What the process was started with, and helper threads go back to.
+    allowed_cpus: CpuSet,
+}
+
+type CoreService = Service<FileStore, MetadataClient, SystemClock>;
+
+impl CoreTemplate {
+    fn start(
+        self,
+        index: usize,
+        cpu: usize,
+        listener: TcpListener,
+    ) -> io::Result<JoinHandle<io::Result<()>>> {
+        thread::Builder::new().name(format!("core-{index}")).spawn(move || {
+            let mut own = CpuSet::new();
+            own.set(cpu);
+            if let Err(error) = sched_setaffinity(None, &own) {
+                tracing::warn!(%error, cpu, "the core could not be pinned");
+            }
+            run(self.driver, self.serve(index, listener))?
+        })
+    }
+
+    async fn serve(self, index: usize, listener: TcpListener) -> io::Result<()> {
+        let listener = Listener::from_std(listener, self.driver)?;
+        let service = Rc::new(self.service(index));
+        let table = service.table.clone();
+        drop(spawn({
+            let table = table.clone();
+            async move { table.sweep_forever().await }
+        }));
+        let mut stopped = self.stopped.clone();
+        futures_util::future::select(
+            std::pin::pin!(accept(service.clone(), listener)),
+            // An error means that the other end is gone, which is the same as a stop.
+            std::pin::pin!(async move { drop(stopped.wait_for(|stopped| *stopped).await) }),
+        )
+        .await;
+        table.drain(self.config.drain_timeout).await;
+        Ok(())
+    }
+
+    fn service(&self, index: usize) -> CoreService {
+        let allowed_cpus = self.allowed_cpus;
+        // Helpers start on a pinned core and are not to stay there. Where that is refused, they work where they are.
+        let unpin = move || {
+            let _ = sched_setaffinity(None, &allowed_cpus);
+        };
+        let helpers = Rc::new(HelperPool::new(unpin));
+        let config = &self.config;
+        let parts = FileStoreParts {
+            roots: self.roots.clone(),
+            buffers: BufferPool::new(buffer_bytes_of_core(config.buffer_bytes_max, self.core_count)),
+            helpers,
+            driver: self.driver,
+            places: self.places.clone(),
+        };
+        let connections_max = config.connections_max.div_ceil(self.core_count);
+        Service {
+            store: FileStore::new(parts),
+            repository: MetadataClient::new(self.data_end.clone(), self.cache.clone()),
+            clock: SystemClock,
+            limits: config.limits,
+            table: ConnectionTable::new(config.timeouts, connections_max),
+            access_log: self.access_log.clone(),
+            date: DateCache::default(),
+            request_ids: RequestIds::new(format!("{}-{index}", self.instance)),
+        }
+    }
+}
+
+async fn accept(service: Rc<CoreService>, listener: Listener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => admit(&service, stream),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn admit(service: &Rc<CoreService>, mut stream: Stream) {
+    // Without it answers are only later, not wrong.
+    let _ = stream.set_nodelay();
+    match service.table.register(stream.shut_down_handle()) {
+        Some(registration) => drop(spawn(serve(service.clone(), stream, registration))),
+        None => drop(spawn(async move {
+            let _ = stream.write(TOO_MANY_CONNECTIONS.to_vec(), 0).await;
+        })),
+    }
+}
