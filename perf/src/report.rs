@@ -1,0 +1,261 @@
+//! The results of a run, as aligned lines for people and as JSON for scripts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::closed_loop::RunResult;
+use crate::failure::FailureKind;
+use crate::monitor::{ResourceUse, ServerUse};
+use crate::tally::{FailureCount, Tally};
+
+/// Above this share of its core the generator may be what is measured.
+const GENERATOR_CPU_PERCENT_MAX: f64 = 85.0;
+const BYTES_PER_MEGABYTE: f64 = 1_000_000.0;
+
+/// All that a run has to say.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    command: &'static str,
+    operations: u64,
+    errors: u64,
+    errors_by_kind: BTreeMap<String, ErrorCount>,
+    reconnects: u64,
+    elapsed_seconds: f64,
+    operations_per_second: f64,
+    megabytes_per_second: f64,
+    latency_us: Latency,
+    #[serde(flatten)]
+    resources: ResourceUse,
+    generator_is_too_busy: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verification: Option<Verification>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slow_uploads: Option<SlowUploads>,
+}
+
+/// How many bodies were compared with their digests.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Verification {
+    /// Those that had the digest that was promised.
+    pub(crate) verified: u64,
+    /// Those that came without one.
+    pub(crate) without_digest: u64,
+}
+
+/// What became of slow uploads.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct SlowUploads {
+    /// All of them.
+    pub(crate) connections: u64,
+    /// Those that were whole and answered with success in the slow time.
+    pub(crate) succeeded_while_slow: u64,
+    /// Those that were refused or lost in the slow time, by status or kind.
+    pub(crate) refused_while_slow: BTreeMap<String, u64>,
+    /// Those that were still sending at the end of it.
+    pub(crate) still_sending: u64,
+    /// Those of the still sending that were answered with success, after the rest of their body.
+    pub(crate) succeeded_after: u64,
+    /// Those of the still sending that were refused or lost after all, by status or kind.
+    pub(crate) refused_after: BTreeMap<String, u64>,
+}
+
+impl SlowUploads {
+    /// Counts an upload that was answered with success.
+    pub(crate) fn count_success(&mut self, was_still_sending: bool) {
+        *if was_still_sending { &mut self.succeeded_after } else { &mut self.succeeded_while_slow } += 1;
+    }
+
+    /// Counts one that was not.
+    pub(crate) fn count_refusal(&mut self, kind: FailureKind, was_still_sending: bool) {
+        let refused = if was_still_sending { &mut self.refused_after } else { &mut self.refused_while_slow };
+        *refused.entry(kind.to_string()).or_default() += 1;
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorCount {
+    count: u64,
+    first_detail: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Latency {
+    p50: u64,
+    p90: u64,
+    p99: u64,
+    #[serde(rename = "p99.9")]
+    p99_9: u64,
+    max: u64,
+}
+
+impl Latency {
+    fn of(tally: &Tally) -> Self {
+        let at = |quantile| tally.latencies_us.value_at_quantile(quantile);
+        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), p99_9: at(0.999), max: tally.latencies_us.max() }
+    }
+}
+
+impl Report {
+    /// Sums up a run of a command.
+    pub(crate) fn new(command: &'static str, result: RunResult) -> Self {
+        let RunResult { tally, elapsed, resources } = result;
+        // A run has a length, but a division by zero must not reach the JSON.
+        let elapsed_seconds = elapsed.as_secs_f64().max(1e-6);
+        Self {
+            command,
+            operations: tally.operations,
+            errors: tally.failures_total(),
+            latency_us: Latency::of(&tally),
+            errors_by_kind: tally.failures.into_iter().map(error_entry).collect(),
+            reconnects: tally.reconnects,
+            elapsed_seconds,
+            operations_per_second: tally.operations as f64 / elapsed_seconds,
+            megabytes_per_second: tally.body_bytes as f64 / BYTES_PER_MEGABYTE / elapsed_seconds,
+            generator_is_too_busy: resources.generator_cpu_percent > GENERATOR_CPU_PERCENT_MAX,
+            resources,
+            verification: None,
+            slow_uploads: None,
+        }
+    }
+
+    /// Adds what `get --verify` found.
+    pub(crate) fn with_verification(self, verification: Option<Verification>) -> Self {
+        Self { verification, ..self }
+    }
+
+    /// Adds what became of slow uploads.
+    pub(crate) fn with_slow_uploads(self, slow_uploads: SlowUploads) -> Self {
+        Self { slow_uploads: Some(slow_uploads), ..self }
+    }
+
+    /// Whether anything failed.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.errors > 0
+    }
+
+    /// Writes the results to a file.
+    pub(crate) fn write_json(&self, path: &Path) -> anyhow::Result<()> {
+        let mut text = serde_json::to_string_pretty(self).context("the results could not be made JSON")?;
+        text.push('\n');
+        std::fs::write(path, text).with_context(|| format!("{} could not be written", path.display()))
+    }
+}
+
+fn error_entry((kind, known): (FailureKind, FailureCount)) -> (String, ErrorCount) {
+    (kind.to_string(), ErrorCount { count: known.count, first_detail: known.first_detail })
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, lines: &mut fmt::Formatter<'_>) -> fmt::Result {
+        line(lines, "operations", self.operations, self.command)?;
+        line(lines, "errors", self.errors, "")?;
+        for (kind, error) in &self.errors_by_kind {
+            line(lines, &format!("  {kind}"), error.count, &error.first_detail)?;
+        }
+        line(lines, "reconnects", self.reconnects, "")?;
+        line(lines, "elapsed", format_args!("{:.3}", self.elapsed_seconds), "s")?;
+        line(lines, "rate", format_args!("{:.2}", self.operations_per_second), "ops/s")?;
+        line(lines, "throughput", format_args!("{:.2}", self.megabytes_per_second), "MB/s")?;
+        line(lines, "latency p50", self.latency_us.p50, "µs")?;
+        line(lines, "latency p90", self.latency_us.p90, "µs")?;
+        line(lines, "latency p99", self.latency_us.p99, "µs")?;
+        line(lines, "latency p99.9", self.latency_us.p99_9, "µs")?;
+        line(lines, "latency max", self.latency_us.max, "µs")?;
+        if let Some(verification) = &self.verification {
+            line(lines, "digests verified", verification.verified, "")?;
+            line(lines, "without a digest", verification.without_digest, "")?;
+        }
+        if let Some(slow_uploads) = &self.slow_uploads {
+            write_slow_uploads(lines, slow_uploads)?;
+        }
+        let warning = if self.generator_is_too_busy {
+            "%  WARNING: above 85 %, so that the generator may be the bottleneck"
+        } else {
+            "%"
+        };
+        line(lines, "generator CPU", format_args!("{:.1}", self.resources.generator_cpu_percent), warning)?;
+        match &self.resources.server {
+            Some(server) => write_server(lines, server),
+            None => Ok(()),
+        }
+    }
+}
+
+fn write_slow_uploads(lines: &mut fmt::Formatter<'_>, uploads: &SlowUploads) -> fmt::Result {
+    line(lines, "slow uploads", uploads.connections, "")?;
+    line(lines, "  2xx while slow", uploads.succeeded_while_slow, "")?;
+    for (kind, count) in &uploads.refused_while_slow {
+        line(lines, &format!("  {kind} while slow"), count, "")?;
+    }
+    line(lines, "  still sending", uploads.still_sending, "")?;
+    line(lines, "  2xx after", uploads.succeeded_after, "")?;
+    for (kind, count) in &uploads.refused_after {
+        line(lines, &format!("  {kind} after"), count, "")?;
+    }
+    Ok(())
+}
+
+fn write_server(lines: &mut fmt::Formatter<'_>, server: &ServerUse) -> fmt::Result {
+    line(lines, "server CPU", format_args!("{:.1}", server.cpu_percent), "%")?;
+    if let Some(cpu_us) = server.cpu_us_per_operation {
+        line(lines, "server CPU each", format_args!("{cpu_us:.1}"), "µs/op")?;
+    }
+    line(lines, "server RSS before", format_args!("{:.1}", server.rss_before_mib), "MiB")?;
+    line(lines, "server RSS peak", format_args!("{:.1}", server.rss_peak_mib), "MiB")?;
+    line(lines, "server RSS after", format_args!("{:.1}", server.rss_after_mib), "MiB")
+}
+
+/// One line: what it is, its value, and the unit or a remark.
+fn line(lines: &mut fmt::Formatter<'_>, label: &str, value: impl fmt::Display, remark: &str) -> fmt::Result {
+    // Arguments that are made in place do not take a width by themselves.
+    let value = value.to_string();
+    writeln!(lines, "{}", format!("{label:<32}{value:>14} {remark}").trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::failure::Failure;
+
+    fn report() -> Report {
+        let mut tally = Tally::new().unwrap();
+        for latency_us in 1..=1000 {
+            tally.count_operation(Duration::from_micros(latency_us), 4096);
+        }
+        tally.count_failure(Failure::status(503, b"busy"));
+        let resources = ResourceUse { generator_cpu_percent: 91.0, server: None };
+        Report::new("put", RunResult { tally, elapsed: Duration::from_secs(2), resources })
+    }
+
+    #[test]
+    fn rates_are_taken_from_the_elapsed_time() {
+        let report = report();
+        assert_eq!(report.operations_per_second, 500.0);
+        assert_eq!(report.megabytes_per_second, 2.048);
+        assert_eq!((report.latency_us.p50, report.latency_us.p99, report.latency_us.max), (500, 990, 1000));
+        assert!(report.has_errors());
+    }
+
+    #[test]
+    fn the_text_names_errors_and_a_busy_generator() {
+        let text = report().to_string();
+        assert!(text.lines().any(|line| line.starts_with("  503 ") && line.ends_with(" 1 busy")), "{text}");
+        assert!(text.contains("WARNING"), "{text}");
+    }
+
+    #[test]
+    fn the_json_has_flat_names_with_units() {
+        let json = serde_json::to_value(report().with_slow_uploads(SlowUploads::default())).unwrap();
+        assert_eq!(json["errors_by_kind"]["503"]["count"], 1);
+        assert_eq!(json["latency_us"]["p99.9"], 999);
+        assert_eq!(json["generator_cpu_percent"], 91.0);
+        assert_eq!(json["slow_uploads"]["still_sending"], 0);
+        assert!(json.get("verification").is_none());
+    }
+}
