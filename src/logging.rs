@@ -9,7 +9,7 @@ use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-use crate::api::AccessLogReader;
+use crate::api::{AccessLogReader, Wording};
 use crate::config::{LogFormat, LogLevel};
 
 /// How many finished lines wait for the log thread at most; more are dropped.
@@ -45,7 +45,8 @@ pub fn start(format: LogFormat, level: LogLevel, access: AccessLogReader) -> io:
         tracing::subscriber::set_global_default(builder.finish())
     };
     set.map_err(io::Error::other)?;
-    let handle = thread::Builder::new().name("log".into()).spawn(move || write_lines(&queue, &access))?;
+    let handle =
+        thread::Builder::new().name("log".into()).spawn(move || write_lines(&queue, &access, json))?;
     Ok(LogThread { handle, lines })
 }
 
@@ -58,22 +59,20 @@ impl LogThread {
     }
 }
 
-fn write_lines(queue: &Receiver<Vec<u8>>, access: &AccessLogReader) {
-    loop {
-        // Words the requests, which then stand in the queue as lines.
-        access.drain();
-        let mut output = io::stderr().lock();
-        let mut ended = false;
+fn write_lines(queue: &Receiver<Vec<u8>>, access: &AccessLogReader, json: bool) {
+    let (mut wording, mut output) = (Wording::new(json), Vec::new());
+    let mut ended = false;
+    while !ended {
+        thread::sleep(INTERVAL);
         while let Ok(line) = queue.try_recv() {
             ended |= line.is_empty();
-            // There is nobody left to tell that the log cannot be written.
-            let _ = output.write_all(&line);
+            output.extend_from_slice(&line);
         }
-        drop(output);
-        if ended {
-            return;
-        }
-        thread::sleep(INTERVAL);
+        // After the queue: what was served before the end stands in the log too.
+        access.drain(&mut wording, &mut output);
+        // There is nobody left to tell that the log cannot be written.
+        let _ = io::stderr().lock().write_all(&output);
+        output.clear();
     }
 }
 

@@ -1,9 +1,13 @@
 //! One line a request, written off the cores: a core hands over a small record and goes on; the log thread words it.
 
+use std::borrow::Cow;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::time::{Duration, SystemTime};
+
+use crate::domain::value_objects::Timestamp;
 
 /// How many records wait for the log thread at most; more are dropped and counted.
 pub(super) const RECORDS_QUEUED_MAX: usize = 16 * 1024;
@@ -21,6 +25,8 @@ pub struct AccessRecord {
     pub bytes_in: u64,
     /// Bytes of the answer's body that were sent.
     pub bytes_out: u64,
+    /// When its answer was done.
+    pub ended: SystemTime,
     /// From the end of the head to the end of the answer.
     pub duration: Duration,
     /// Its id.
@@ -73,13 +79,13 @@ impl AccessLog {
 }
 
 impl AccessLogReader {
-    /// Words everything that waits; `false` once the last core has gone.
-    pub fn drain(&self) -> bool {
+    /// Words everything that waits, as lines behind what `output` holds; `false` once the last core has gone.
+    pub fn drain(&self, wording: &mut Wording, output: &mut Vec<u8>) -> bool {
         let alive = loop {
             match self.records.try_recv() {
-                Ok(record) => word(&record),
-                Err(std::sync::mpsc::TryRecvError::Empty) => break true,
-                Err(std::sync::mpsc::TryRecvError::Disconnected) => break false,
+                Ok(record) => wording.append(&record, output),
+                Err(TryRecvError::Empty) => break true,
+                Err(TryRecvError::Disconnected) => break false,
             }
         };
         match self.dropped.swap(0, Ordering::Relaxed) {
@@ -90,18 +96,53 @@ impl AccessLogReader {
     }
 }
 
-fn word(record: &AccessRecord) {
-    tracing::info!(
-        target: "access",
-        method = record.method,
-        path = record.path,
-        status = record.status,
-        bytes_in = record.bytes_in,
-        bytes_out = record.bytes_out,
-        duration_us = u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX),
-        request_id = record.request_id,
-        "request"
-    );
+/// How requests are worded: in the shape of all other lines of the log, but by hand. At tens of thousands of
+/// requests a second the general way took a fifth of a core.
+#[derive(Debug)]
+pub struct Wording {
+    json: bool,
+    /// The second of the last record and its text.
+    second: (i64, String),
+}
+
+impl Wording {
+    /// As JSON objects, or as text.
+    pub fn new(json: bool) -> Self {
+        Self { json, second: (i64::MIN, String::new()) }
+    }
+
+    fn append(&mut self, record: &AccessRecord, output: &mut Vec<u8>) {
+        let ended = Timestamp::from(record.ended);
+        if self.second.0 != ended.as_seconds() {
+            let whole = Timestamp::from_millis(ended.as_seconds() * 1000).to_string();
+            self.second = (ended.as_seconds(), whole.trim_end_matches(".000Z").to_owned());
+        }
+        let (second, millis) = (&self.second.1, ended.as_millis().rem_euclid(1000));
+        let AccessRecord { method, path, status, bytes_in, bytes_out, duration, request_id, .. } = record;
+        let duration_us = duration.as_micros();
+        // Writing into a vector cannot fail. Method, path and id are visible ASCII; two of those need escaping.
+        let _ = if self.json {
+            let (path, request_id) = (escaped(path), escaped(request_id));
+            writeln!(
+                output,
+                r#"{{"timestamp":"{second}.{millis:03}Z","level":"INFO","message":"request","method":"{method}","path":"{path}","status":{status},"bytes_in":{bytes_in},"bytes_out":{bytes_out},"duration_us":{duration_us},"request_id":"{request_id}","target":"access"}}"#
+            )
+        } else {
+            writeln!(
+                output,
+                "{second}.{millis:03}Z  INFO access: request method={method} path={path} status={status} \
+                 bytes_in={bytes_in} bytes_out={bytes_out} duration_us={duration_us} request_id={request_id}"
+            )
+        };
+    }
+}
+
+fn escaped(text: &str) -> Cow<'_, str> {
+    if text.contains(['"', '\\']) {
+        Cow::Owned(text.replace('\\', "\\\\").replace('"', "\\\""))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 #[cfg(test)]
@@ -115,7 +156,8 @@ mod tests {
             status: 200,
             bytes_in: 0,
             bytes_out: 0,
-            duration: Duration::ZERO,
+            ended: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_468_200_120),
+            duration: Duration::from_micros(7),
             request_id: String::new(),
         }
     }
@@ -127,8 +169,27 @@ mod tests {
         assert_eq!(log.dropped.load(Ordering::Relaxed), 0);
         log.push(a_record());
         assert_eq!(log.dropped.load(Ordering::Relaxed), 1);
-        assert!(reader.drain());
+        let (mut wording, mut lines) = (Wording::new(true), Vec::new());
+        assert!(reader.drain(&mut wording, &mut lines));
+        assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), RECORDS_QUEUED_MAX);
         drop(log);
-        assert!(!reader.drain());
+        assert!(!reader.drain(&mut wording, &mut lines));
+    }
+
+    #[test]
+    fn a_line_is_json_whatever_the_path() {
+        let record = AccessRecord { path: r#"/a"b\c"#.into(), ..a_record() };
+        let mut line = Vec::new();
+        Wording::new(true).append(&record, &mut line);
+        let json: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!((json["path"].as_str(), json["duration_us"].as_u64()), (Some(r#"/a"b\c"#), Some(7)));
+        assert_eq!(json["timestamp"], "2026-11-23T21:10:00.120Z");
+        let mut line = Vec::new();
+        Wording::new(false).append(&record, &mut line);
+        assert!(
+            String::from_utf8(line)
+                .unwrap()
+                .starts_with("2026-11-23T21:10:00.120Z  INFO access: request method=GET")
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt as _;
 use futures_util::future::join;
@@ -334,6 +334,7 @@ where
                 status: responded.status,
                 bytes_in,
                 bytes_out: responded.bytes_out,
+                ended: SystemTime::now(),
                 duration: exchange.started.elapsed(),
                 request_id: exchange.request_id.clone(),
             });

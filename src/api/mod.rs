@@ -13,7 +13,7 @@ mod router;
 mod service;
 mod transport;
 
-pub use access_log::{AccessLog, AccessLogReader, AccessRecord};
+pub use access_log::{AccessLog, AccessLogReader, AccessRecord, Wording};
 pub use connection_table::{ConnectionTable, Timeouts};
 pub use http1::DateCache;
 pub use service::{Limits, RequestIds, Service, SystemClock};

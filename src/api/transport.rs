@@ -52,6 +52,10 @@ impl Transport {
         self.flush().await?;
         self.input.drain(..self.used);
         self.used = 0;
+        if self.input.is_empty() && self.input.capacity() > 2 * INPUT_BYTES {
+            // A large head has passed; the wait for the next one holds no more than any other.
+            self.input = Vec::with_capacity(INPUT_BYTES);
+        }
         if self.input.len() == self.input.capacity() {
             self.input.reserve(INPUT_BYTES.max(self.input.len()));
         }

@@ -20,7 +20,7 @@ pub enum BodyError {
     /// A line of the framing ends with LF alone, or has CR or NUL in it.
     #[error("a line of the chunked framing holds a bare LF, CR or NUL")]
     BareControl,
-    /// A chunk extension is not one, or its line is over [`CHUNK_LINE_BYTES_MAX`].
+    /// A chunk extension is not one, or its line is over 256 bytes.
     #[error("a chunk extension is malformed or too long")]
     ChunkExtension,
     /// The bytes of a chunk are not followed by CRLF.

@@ -21,6 +21,7 @@ use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller};
 use monoio::net::{TcpListener, TcpStream};
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+use rustix::io::ReadWriteFlags;
 use rustix::net::Shutdown;
 use thiserror::Error;
 
@@ -268,12 +269,17 @@ impl ShutDownHandle {
 }
 
 /// shutdown(2) never waits. Its failure is of no interest: the connection is gone already then.
-#[allow(unsafe_code, reason = "monoio's stream shows its descriptor as a number only")]
 fn shut_down(fd: RawFd, how: Shutdown) {
-    // SAFETY: the descriptor is open: it is asked for by its own `Stream`, or by a handle that its owner drops
-    // before the stream (`ConnectionTable::register` demands it). It is borrowed for this call alone.
-    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    let _ = rustix::net::shutdown(fd, how);
+    let _ = rustix::net::shutdown(borrowed(&fd), how);
+}
+
+/// monoio shows descriptors as numbers only; system calls want to know that they are open.
+#[allow(unsafe_code, reason = "monoio shows descriptors as numbers only")]
+fn borrowed(fd: &RawFd) -> BorrowedFd<'_> {
+    // SAFETY: both callers hold an open descriptor for the length of one system call: a file's comes from the
+    // `DataFile` that is borrowed meanwhile, a socket's from its own `Stream` or from a handle that its owner drops
+    // before the stream (`ConnectionTable::register` demands it).
+    unsafe { BorrowedFd::borrow_raw(*fd) }
 }
 
 /// A file that a core reads and writes.
@@ -295,6 +301,18 @@ impl DataFile {
             IoDriver::IoUring => FileAccess::Ring(monoio::fs::File::from_std(file)?),
             IoDriver::Epoll => FileAccess::Helpers(Arc::new(file), helpers.clone()),
         }))
+    }
+
+    /// Appends what the page cache holds of `bytes_max` bytes of the file from `offset` on, at once, or nothing.
+    /// Never waits for a disk: what is not in memory is left for [`read_at`](Self::read_at).
+    pub fn read_cached(&self, bytes: &mut Vec<u8>, bytes_max: usize, offset: u64) {
+        let FileAccess::Ring(file) = &self.0 else { return };
+        let start = bytes.len();
+        bytes.resize(start + bytes_max, 0);
+        let mut room = [io::IoSliceMut::new(&mut bytes[start..])];
+        let read =
+            rustix::io::preadv2(borrowed(&file.as_raw_fd()), &mut room, offset, ReadWriteFlags::NOWAIT);
+        bytes.truncate(start + read.unwrap_or(0));
     }
 
     /// Appends up to `bytes_max` bytes of the file from `offset` on to `bytes`, into its spare capacity.

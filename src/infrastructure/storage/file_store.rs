@@ -78,8 +78,11 @@ impl ports::BlobReader for Rc<BlobReader> {
         length: usize,
     ) -> (Result<(), StoreError>, Vec<u8>) {
         bytes.reserve_exact(length);
-        let end = bytes.len() + length;
-        let mut position = offset;
+        let start = bytes.len();
+        let end = start + length;
+        // Most small blobs are in memory: one system call here is cheaper than a round through the ring.
+        self.file.read_cached(&mut bytes, length, offset);
+        let mut position = offset + (bytes.len() - start) as u64;
         while bytes.len() < end {
             let missing = end - bytes.len();
             let (result, back) = self.file.read_at(bytes, missing, position).await;
