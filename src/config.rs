@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::api::http1::HeadLimits;
 use crate::api::{Limits, Timeouts};
 use crate::infrastructure::data_plane::buffers::LARGE_BLOCK_BYTES;
-use crate::infrastructure::persistence::{DatabaseSettings, DatabaseUrl};
+use crate::infrastructure::persistence::{DatabaseSettings, DatabaseUrl, GcSettings};
 
 /// What the program is told on its command line.
 #[derive(Debug, Parser)]
@@ -71,6 +71,8 @@ pub struct ServeArguments {
     timeouts: TimeoutArguments,
     #[command(flatten)]
     database: DatabaseArguments,
+    #[command(flatten)]
+    gc: GcArguments,
     #[command(flatten)]
     log: LogArguments,
     #[command(flatten)]
@@ -144,6 +146,20 @@ struct DatabaseArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Garbage collection")]
+struct GcArguments {
+    /// How often what nothing refers to is looked for
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(10..=86_400))]
+    gc_interval_secs: u64,
+    /// How much of it is forgotten in one transaction
+    #[arg(long, env, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    gc_batch_size: u32,
+    /// For how long nothing must have referred to it
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
+    gc_grace_secs: u64,
+}
+
+#[derive(Debug, Args)]
 #[command(next_help_heading = "Log")]
 struct LogArguments {
     /// How the log reads; auto is text on a terminal and JSON otherwise
@@ -159,12 +175,6 @@ struct LogArguments {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Not in this version (refused)")]
 struct LaterArguments {
-    #[arg(long, env, hide = true)]
-    gc_interval_secs: Option<String>,
-    #[arg(long, env, hide = true)]
-    gc_batch_size: Option<String>,
-    #[arg(long, env, hide = true)]
-    gc_grace_secs: Option<String>,
     #[arg(long, env, hide = true)]
     pack_blob_bytes_max: Option<String>,
     #[arg(long, env, hide = true)]
@@ -312,6 +322,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// How long running requests may take after SIGTERM.
     pub drain_timeout: Duration,
+    /// How what nothing refers to is removed.
+    pub gc: GcSettings,
     /// How the log reads.
     pub log_format: LogFormat,
     /// What is logged.
@@ -351,6 +363,7 @@ impl ServeArguments {
             buffer_bytes_max: usize::try_from(self.limits.buffer_bytes_max).unwrap_or(usize::MAX),
             timeouts: self.timeouts.timeouts(),
             drain_timeout: Duration::from_secs(self.timeouts.drain_timeout_secs),
+            gc: self.gc.settings(),
             log_format: self.log.log_format,
             log_level: self.log.log_level,
         })
@@ -412,12 +425,19 @@ impl DatabaseArguments {
     }
 }
 
+impl GcArguments {
+    fn settings(&self) -> GcSettings {
+        GcSettings {
+            interval: Duration::from_secs(self.gc_interval_secs),
+            batch_size: self.gc_batch_size,
+            grace: Duration::from_secs(self.gc_grace_secs),
+        }
+    }
+}
+
 impl LaterArguments {
     fn refuse(&self) -> Result<(), ConfigError> {
         let settings = [
-            ("GC_INTERVAL_SECS", &self.gc_interval_secs, "garbage collector"),
-            ("GC_BATCH_SIZE", &self.gc_batch_size, "garbage collector"),
-            ("GC_GRACE_SECS", &self.gc_grace_secs, "garbage collector"),
             ("PACK_BLOB_BYTES_MAX", &self.pack_blob_bytes_max, "packs"),
             ("JWT_SECRET", &self.jwt_secret, "credentials"),
             ("JWT_SECRET_FILE", &self.jwt_secret_file, "credentials"),
@@ -506,7 +526,9 @@ mod tests {
             (&["--dev", "--ack", "log"], "ACK=log"),
             (&["--dev", "--jwt-secret", "s"], "JWT_SECRET"),
             (&["--dev", "--tls-cert-file", "f"], "TLS_CERT_FILE"),
-            (&["--dev", "--gc-interval-secs", "60"], "GC_INTERVAL_SECS"),
+            (&["--dev", "--gc-interval-secs", "9"], "--gc-interval-secs"),
+            (&["--dev", "--gc-batch-size", "1001"], "--gc-batch-size"),
+            (&["--dev", "--gc-batch-size", "0"], "--gc-batch-size"),
             (&["--dev", "--metrics-addr", "127.0.0.1:1"], "METRICS_ADDR"),
         ] {
             let error = config(arguments).unwrap_err();

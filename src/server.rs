@@ -114,6 +114,7 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
         roots: roots.clone(),
         instance,
         clock: SystemClock,
+        gc: config.gc,
     };
     let metadata_thread = plane.start(metadata_end)?;
     let synced = sync_directory(&config.data_dir);
@@ -153,7 +154,8 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     tracing::info!("stopping: no new connections, running requests may finish");
     let _ = stop.send(true);
     // Every core is waited for, also behind one that has failed.
-    let failed_cores = cores.into_iter().map(JoinHandle::join).filter(|end| !matches!(end, Ok(Ok(())))).count();
+    let failed_cores =
+        cores.into_iter().map(JoinHandle::join).filter(|end| !matches!(end, Ok(Ok(())))).count();
     // The last core's sender is gone: the plane finishes its queue, flushes, and ends.
     let metadata_well = metadata_thread.join().is_ok();
     tracing::info!("stopped");

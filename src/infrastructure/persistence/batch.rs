@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::application::ports::{CommitOutcome, DeleteOutcome, ObjectCommit};
 use crate::domain::entities::{KeyPath, Object};
 use crate::domain::value_objects::{
-    ContentHash, CurrentVersion, ObjectId, ObjectStatus, Place, Precondition, StorageClass, Timestamp,
+    ContentHash, CurrentVersion, InstanceId, ObjectId, ObjectStatus, Place, Precondition, StorageClass,
+    Timestamp,
 };
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
 
@@ -128,6 +129,16 @@ pub(super) struct Changes {
     pub(super) abandon: Vec<ObjectId>,
     /// Blob rows as they are now.
     pub(super) blobs: Vec<(BlobKey, HeldBlob)>,
+}
+
+/// Who writes a batch, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BatchContext {
+    pub(super) writer: InstanceId,
+    /// By the wall clock, for people.
+    pub(super) now: Timestamp,
+    /// By the database's own clock, for the collector.
+    pub(super) tick: u64,
 }
 
 /// Applies `writes` in order to what is held. `next_sequence` moves on by one for each row that is put.

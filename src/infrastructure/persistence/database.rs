@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::batch::BatchContext;
+use super::collector::{Collected, Garbage};
 use super::errors::DatabaseError;
 use super::sqlite::SqliteDatabase;
 use crate::application::ports::{ListPage, ListQuery, ObjectName};
@@ -108,11 +110,10 @@ impl Database {
         &self,
         writes: &[Write],
         next_sequence: &mut u64,
-        writer: InstanceId,
-        now: Timestamp,
+        context: BatchContext,
     ) -> Result<Vec<WriteOutcome>, DatabaseError> {
         match self {
-            Self::Sqlite(database) => database.apply(writes, next_sequence, writer, now).await,
+            Self::Sqlite(database) => database.apply(writes, next_sequence, context).await,
         }
     }
 
@@ -189,6 +190,40 @@ impl Database {
     pub(super) async fn unnamed_files(&self, files: &[BlobFile]) -> Result<Vec<BlobFile>, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.unnamed_files(files).await,
+        }
+    }
+
+    /// The database's own clock as it was last stored, in milliseconds.
+    pub(super) async fn ticks(&self) -> Result<u64, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.ticks().await,
+        }
+    }
+
+    /// In one transaction: stores the clock, and turns at most `batch` blobs that nothing has referred to for `grace`
+    /// ticks into garbage; rows of objects forgotten as long ago go too.
+    pub(super) async fn collect(
+        &self,
+        tick: u64,
+        grace: u64,
+        batch: u32,
+    ) -> Result<Collected, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.collect(tick, grace, batch).await,
+        }
+    }
+
+    /// At most `limit` places whose bytes are to be removed.
+    pub(super) async fn garbage(&self, limit: u32) -> Result<Vec<Garbage>, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.garbage(limit).await,
+        }
+    }
+
+    /// Forgets garbage whose bytes are gone.
+    pub(super) async fn forget_garbage(&self, removed: &[Garbage]) -> Result<(), DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.forget_garbage(removed).await,
         }
     }
 

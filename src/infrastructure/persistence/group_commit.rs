@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc;
 
+use super::batch::BatchContext;
+use super::collector::GraceClock;
 use super::database::Database;
 use super::errors::{Consequence, DatabaseError};
 use crate::application::errors::RepositoryError;
@@ -44,6 +46,7 @@ pub(super) struct GroupCommit<C> {
     pub(super) clock: C,
     pub(super) instance: InstanceId,
     pub(super) next_sequence: u64,
+    pub(super) ticks: GraceClock,
 }
 
 impl<C: Clock> GroupCommit<C> {
@@ -56,8 +59,9 @@ impl<C: Clock> GroupCommit<C> {
                 answer_all(replies, RepositoryError::Unavailable);
                 continue;
             }
-            let applied =
-                self.database.apply(&writes, &mut self.next_sequence, self.instance, self.clock.now()).await;
+            let context =
+                BatchContext { writer: self.instance, now: self.clock.now(), tick: self.ticks.now() };
+            let applied = self.database.apply(&writes, &mut self.next_sequence, context).await;
             match applied {
                 Ok(outcomes) => answer_each(replies, outcomes),
                 Err(error) => answer_all(replies, self.latch.judge(&error)),

@@ -11,6 +11,7 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::LocalSet;
 
+use super::collector::{Collector, GcSettings, GraceClock};
 use super::database::{Database, DatabaseSettings, DatabaseUrl};
 use super::errors::DatabaseError;
 use super::group_commit::{GroupCommit, Latch};
@@ -69,6 +70,8 @@ pub struct MetadataPlane<C> {
     pub instance: InstanceId,
     /// For the dates of changes.
     pub clock: C,
+    /// How what nothing refers to is removed.
+    pub gc: GcSettings,
 }
 
 impl<C: Clock + Send + 'static> MetadataPlane<C> {
@@ -113,6 +116,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             tracing::info!(cleared, "cleared uploads that a former run left unfinished");
         }
         let next_sequence = database.next_sequence().await?;
+        let ticks = GraceClock::starting_at(database.ticks().await?);
         let (database, latch) = (Arc::new(database), Latch::default());
         let commit = GroupCommit {
             database: database.clone(),
@@ -120,9 +124,25 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             clock: self.clock,
             instance: self.instance,
             next_sequence,
+            ticks,
+        };
+        let collector = Collector {
+            database: database.clone(),
+            latch: latch.clone(),
+            roots: self.roots.clone(),
+            ticks,
+            settings: self.gc,
         };
         let queries_max = self.settings.max_connections as usize;
-        Ok(Service { database, latch, commit, roots: self.roots, instance: self.instance, queries_max })
+        Ok(Service {
+            database,
+            latch,
+            commit,
+            collector,
+            roots: self.roots,
+            instance: self.instance,
+            queries_max,
+        })
     }
 }
 
@@ -130,6 +150,7 @@ struct Service<C> {
     database: Arc<Database>,
     latch: Latch,
     commit: GroupCommit<C>,
+    collector: Collector,
     roots: Roots,
     instance: InstanceId,
     queries_max: usize,
@@ -138,10 +159,12 @@ struct Service<C> {
 impl<C: Clock + Send + 'static> Service<C> {
     async fn serve(self, channel: MetadataEnd) {
         let sweeping = tokio::task::spawn_local(log_sweep(self.database.clone(), self.roots, self.instance));
+        let collecting = tokio::task::spawn_local(self.collector.run());
         let queries = answer_queries(self.database.clone(), self.latch, channel.queries, self.queries_max);
         tokio::join!(self.commit.run(channel.writes), queries);
-        // What it has not swept yet, the next start sweeps.
+        // What they have not done yet, the next start does.
         sweeping.abort();
+        collecting.abort();
         self.database.close().await;
     }
 }

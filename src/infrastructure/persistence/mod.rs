@@ -2,6 +2,7 @@
 //! touches a socket or a ring; cores talk to it through the plane channel alone.
 
 mod batch;
+mod collector;
 mod database;
 mod errors;
 mod group_commit;
@@ -10,5 +11,6 @@ mod queries;
 mod recovery;
 mod sqlite;
 
+pub use collector::GcSettings;
 pub use database::{DatabaseSettings, DatabaseUrl, DatabaseUrlError};
 pub use metadata_plane::{MetadataPlane, StartError};

@@ -53,31 +53,33 @@ pub(super) const HELD_BLOBS: &str = "
 /// `?1`: rows in the order of the columns.
 pub(super) const PUT_OBJECTS: &str = "
     INSERT INTO objects (sequence, id, namespace, tenant_id, key, status, storage_class, content_hash, size_bytes,
-                         content_type, metadata, writer, created_at, updated_at)
+                         content_type, metadata, writer, created_at, updated_at, forgotten_since)
     SELECT j.value ->> 0, unhex(j.value ->> 1), j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5,
            j.value ->> 6, unhex(j.value ->> 7), j.value ->> 8, j.value ->> 9, j.value ->> 10, j.value ->> 11,
-           j.value ->> 12, j.value ->> 13
+           j.value ->> 12, j.value ->> 13, j.value ->> 14
     FROM json_each(?1) AS j WHERE true
     ON CONFLICT (id) DO UPDATE SET
         sequence = excluded.sequence, status = excluded.status, content_hash = excluded.content_hash,
-        size_bytes = excluded.size_bytes, updated_at = excluded.updated_at";
+        size_bytes = excluded.size_bytes, updated_at = excluded.updated_at,
+        forgotten_since = excluded.forgotten_since";
 
-/// `?1`: `["<id>", …]`, `?2`: the moment.
+/// `?1`: `["<id>", …]`, `?2`: the moment, `?3`: the tick.
 pub(super) const DELETE_OBJECTS: &str = "
-    UPDATE objects SET status = 3, updated_at = ?2
+    UPDATE objects SET status = 3, updated_at = ?2, forgotten_since = ?3
     WHERE id IN (SELECT unhex(value) FROM json_each(?1)) AND status = 1";
 
 /// `?1`: `["<id>", …]`
 pub(super) const ABANDON_OBJECTS: &str =
     "DELETE FROM objects WHERE id IN (SELECT unhex(value) FROM json_each(?1)) AND status = 0";
 
-/// `?1`: `[["<hash>", class, size, count, "<place>"], …]`
+/// `?1`: `[["<hash>", class, size, count, "<place>", zero since], …]`
 pub(super) const PUT_BLOBS: &str = "
-    INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place)
-    SELECT unhex(j.value ->> 0), j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4
+    INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place, zero_since)
+    SELECT unhex(j.value ->> 0), j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5
     FROM json_each(?1) AS j WHERE true
     ON CONFLICT (content_hash, storage_class) DO UPDATE SET
-        size_bytes = excluded.size_bytes, ref_count = excluded.ref_count, place = excluded.place";
+        size_bytes = excluded.size_bytes, ref_count = excluded.ref_count, place = excluded.place,
+        zero_since = excluded.zero_since";
 
 /// A committed object and its place, by id.
 pub(super) const FIND_BY_ID: &str = concat!(
@@ -113,3 +115,43 @@ pub(super) const LIST_CLASS: &str = newest_of_class!("?6");
 pub(super) const PLACES_IN_USE: &str = "
     SELECT b.content_hash, b.storage_class, b.place FROM json_each(?1) AS j CROSS JOIN blobs AS b
     WHERE b.content_hash = unhex(j.value ->> 0) AND b.storage_class = j.value ->> 1";
+
+/// The blobs that have been without a reference since before the tick `?1`, at most `?2` of them, oldest first. The
+/// two statements below name the same ones: nothing comes between them in a transaction of the one writer.
+macro_rules! dead_blobs {
+    ($columns:literal) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM blobs WHERE ref_count = 0 AND zero_since <= ?1 \
+              ORDER BY zero_since, content_hash, storage_class LIMIT ?2"
+        )
+    };
+}
+
+/// First half of a collection: their places become garbage.
+pub(super) const MOVE_TO_GARBAGE: &str = concat!(
+    "INSERT INTO garbage (content_hash, storage_class, place, size_bytes) ",
+    dead_blobs!("content_hash, storage_class, place, size_bytes")
+);
+
+/// Second half: they are no blobs any more. A new upload of the same content makes a new row, at a new place.
+pub(super) const FORGET_BLOBS: &str = concat!(
+    "DELETE FROM blobs WHERE (content_hash, storage_class) IN (",
+    dead_blobs!("content_hash, storage_class"),
+    ")"
+);
+
+/// Rows of objects that have been forgotten since before the tick `?1`, at most `?2` of them.
+pub(super) const PURGE_OBJECTS: &str = "
+    DELETE FROM objects WHERE sequence IN (
+        SELECT sequence FROM objects WHERE status = 3 AND forgotten_since <= ?1 ORDER BY forgotten_since LIMIT ?2)";
+
+/// What waits to be removed.
+pub(super) const GARBAGE: &str =
+    "SELECT content_hash, storage_class, place, size_bytes FROM garbage LIMIT ?1";
+
+/// `?1`: `[["<hash>", class, "<place>"], …]`
+pub(super) const FORGET_GARBAGE: &str = "
+    DELETE FROM garbage WHERE (content_hash, storage_class, place) IN (
+        SELECT unhex(value ->> 0), value ->> 1, value ->> 2 FROM json_each(?1))";

@@ -12,7 +12,8 @@ use sqlx::sqlite::{
 };
 use sqlx::{Decode, Row as _, SqlSafeStr as _, Sqlite, SqlitePool, Type};
 
-use super::batch::{self, Changes, Held, HeldBlob, HeldObject, Touched, VersionCount};
+use super::batch::{self, BatchContext, Changes, Held, HeldBlob, HeldObject, Touched, VersionCount};
+use super::collector::{Collected, Garbage};
 use super::database::{DatabaseSettings, RootRow};
 use super::errors::DatabaseError;
 use super::queries;
@@ -37,14 +38,14 @@ pub(super) struct SqliteDatabase {
 }
 
 fn migrator() -> Migrator {
-    let objects = include_str!("../../../migrations/sqlite/0001_objects.sql");
-    let mut migrator = Migrator::with_migrations(vec![Migration::new(
-        1,
-        "objects".into(),
-        MigrationType::Simple,
-        objects.into_sql_str(),
-        false,
-    )]);
+    let files = [
+        ("objects", include_str!("../../../migrations/sqlite/0001_objects.sql")),
+        ("garbage", include_str!("../../../migrations/sqlite/0002_garbage.sql")),
+    ];
+    let migration = |(version, (name, text)): (i64, (&'static str, &'static str))| {
+        Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
+    };
+    let mut migrator = Migrator::with_migrations((1..).zip(files).map(migration).collect());
     // The data directory is held by flock already; nothing else migrates it.
     migrator.set_locking(false);
     migrator
@@ -89,15 +90,14 @@ impl SqliteDatabase {
         &self,
         writes: &[Write],
         next_sequence: &mut u64,
-        instance: InstanceId,
-        now: Timestamp,
+        context: BatchContext,
     ) -> Result<Vec<WriteOutcome>, DatabaseError> {
         let begin = self.writer.begin_with("BEGIN IMMEDIATE").await;
         let mut transaction = begin.map_err(DatabaseError::of("begin a transaction"))?;
         let held =
             load(&mut transaction, writes).await.map_err(DatabaseError::of("load what a batch touches"))?;
-        let (outcomes, changes) = batch::apply(writes, held, next_sequence, now);
-        let stored = store(&mut transaction, &changes, instance, now).await;
+        let (outcomes, changes) = batch::apply(writes, held, next_sequence, context.now);
+        let stored = store(&mut transaction, &changes, context).await;
         stored.map_err(DatabaseError::of("store what a batch changes"))?;
         transaction.commit().await.map_err(DatabaseError::of("commit a transaction"))?;
         Ok(outcomes)
@@ -227,6 +227,68 @@ impl SqliteDatabase {
         Ok(files.iter().filter(|file| !in_use.contains(file)).copied().collect())
     }
 
+    pub(super) async fn ticks(&self) -> Result<u64, DatabaseError> {
+        let row = sqlx::query("SELECT ticks FROM clock").fetch_one(&self.writer).await;
+        let ticks = row.and_then(|row| column::<i64>(&row, 0));
+        ticks.map(i64::cast_unsigned).map_err(DatabaseError::of("read the clock"))
+    }
+
+    pub(super) async fn collect(
+        &self,
+        tick: u64,
+        grace: u64,
+        batch: u32,
+    ) -> Result<Collected, DatabaseError> {
+        let collect = async {
+            let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+            let clock = sqlx::query("UPDATE clock SET ticks = max(ticks, ?1)");
+            clock.bind(tick.cast_signed()).execute(&mut *transaction).await?;
+            // Before the grace period has passed for the first time, nothing can be over it.
+            let Some(before) = tick.checked_sub(grace) else {
+                transaction.commit().await?;
+                return Ok(Collected::default());
+            };
+            let (before, batch) = (before.cast_signed(), i64::from(batch));
+            let mut counts = [0; 3];
+            let statements = [queries::MOVE_TO_GARBAGE, queries::FORGET_BLOBS, queries::PURGE_OBJECTS];
+            for (count, statement) in counts.iter_mut().zip(statements) {
+                let query = sqlx::query(statement).bind(before).bind(batch);
+                *count = query.execute(&mut *transaction).await?.rows_affected();
+            }
+            if counts[0] != counts[1] {
+                crate::invariant::broken("what becomes garbage is what stops being a blob");
+            }
+            transaction.commit().await?;
+            Ok(Collected { blobs: counts[0], objects: counts[2] })
+        };
+        collect.await.map_err(DatabaseError::of("collect garbage"))
+    }
+
+    pub(super) async fn garbage(&self, limit: u32) -> Result<Vec<Garbage>, DatabaseError> {
+        let rows = sqlx::query(queries::GARBAGE).bind(i64::from(limit)).fetch_all(&self.readers).await;
+        let decode = |row: &SqliteRow| {
+            Ok(Garbage {
+                file: BlobLocation {
+                    content_hash: content_hash(row, 0)?,
+                    storage_class: storage_class(row, 1)?,
+                    place: Place::parse(column(row, 2)?).map_err(undecodable)?,
+                },
+                size_bytes: column::<i64>(row, 3)?.cast_unsigned(),
+            })
+        };
+        let garbage = rows.and_then(|rows| rows.iter().map(decode).collect());
+        garbage.map_err(DatabaseError::of("read the garbage"))
+    }
+
+    pub(super) async fn forget_garbage(&self, removed: &[Garbage]) -> Result<(), DatabaseError> {
+        let keys = removed.iter().map(|garbage| {
+            let BlobLocation { content_hash, storage_class, place } = garbage.file;
+            json!([content_hash.to_string(), class_number(storage_class), place.to_string()])
+        });
+        let query = sqlx::query(queries::FORGET_GARBAGE).bind(Value::Array(keys.collect()).to_string());
+        query.execute(&self.writer).await.map(|_| ()).map_err(DatabaseError::of("forget removed garbage"))
+    }
+
     pub(super) async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
@@ -288,20 +350,21 @@ fn version_queries(keys: &BTreeMap<KeyPath, VersionCount>) -> impl Iterator<Item
 async fn store(
     transaction: &mut SqliteTransaction<'_>,
     changes: &Changes,
-    writer: InstanceId,
-    now: Timestamp,
+    context: BatchContext,
 ) -> sqlx::Result<()> {
     if !changes.abandon.is_empty() {
         let query = sqlx::query(queries::ABANDON_OBJECTS).bind(ids_json(changes.abandon.iter()));
         query.execute(&mut **transaction).await?;
     }
     if !changes.delete.is_empty() {
-        let query =
-            sqlx::query(queries::DELETE_OBJECTS).bind(ids_json(changes.delete.iter())).bind(now.as_millis());
+        let query = sqlx::query(queries::DELETE_OBJECTS)
+            .bind(ids_json(changes.delete.iter()))
+            .bind(context.now.as_millis())
+            .bind(context.tick.cast_signed());
         query.execute(&mut **transaction).await?;
     }
     if !changes.put.is_empty() {
-        let rows = changes.put.iter().map(|(sequence, object)| object_json(*sequence, object, writer));
+        let rows = changes.put.iter().map(|(sequence, object)| object_json(*sequence, object, context));
         let query = sqlx::query(queries::PUT_OBJECTS).bind(Value::Array(rows.collect()).to_string());
         query.execute(&mut **transaction).await?;
     }
@@ -313,6 +376,7 @@ async fn store(
                 blob.size_bytes,
                 blob.ref_count,
                 blob.place.to_string(),
+                (blob.ref_count == 0).then_some(context.tick),
             ])
         });
         let query = sqlx::query(queries::PUT_BLOBS).bind(Value::Array(rows.collect()).to_string());
@@ -329,7 +393,8 @@ fn id_hex(id: &ObjectId) -> String {
     uuid::Uuid::from_bytes(*id.as_bytes()).simple().to_string()
 }
 
-fn object_json(sequence: u64, object: &Object, writer: InstanceId) -> Value {
+fn object_json(sequence: u64, object: &Object, context: BatchContext) -> Value {
+    let forgotten_since = (object.status == ObjectStatus::Deleted).then_some(context.tick);
     let metadata: serde_json::Map<_, _> =
         object.metadata.iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
     json!([
@@ -344,9 +409,10 @@ fn object_json(sequence: u64, object: &Object, writer: InstanceId) -> Value {
         object.size_bytes,
         object.content_type.as_str(),
         Value::Object(metadata).to_string(),
-        writer.to_i64(),
+        context.writer.to_i64(),
         object.created_at.as_millis(),
         object.updated_at.as_millis(),
+        forgotten_since,
     ])
 }
 
@@ -483,7 +549,7 @@ mod tests {
     use crate::application::fakes::FakeClock;
     use crate::infrastructure::data_plane::metadata_client::MetadataClient;
     use crate::infrastructure::data_plane::object_cache::ObjectCache;
-    use crate::infrastructure::persistence::{DatabaseUrl, MetadataPlane};
+    use crate::infrastructure::persistence::{DatabaseUrl, GcSettings, MetadataPlane};
     use crate::infrastructure::plane_channel::plane_channel;
     use crate::infrastructure::storage::Roots;
 
@@ -507,6 +573,11 @@ mod tests {
                 roots: Roots::open(&directory.path().join("hot"), &directory.path().join("cold")).unwrap(),
                 instance: InstanceId::generate(),
                 clock: FakeClock::default(),
+                gc: GcSettings {
+                    interval: Duration::from_secs(60),
+                    batch_size: 100,
+                    grace: Duration::from_secs(600),
+                },
             };
             plane.start(metadata_end).unwrap();
             directories.borrow_mut().push(directory);
@@ -574,9 +645,9 @@ mod tests {
         let database = SqliteDatabase::open(&directory.path().join("m.db"), SETTINGS).await.unwrap();
         let (mut outcomes, mut next_sequence) = (Vec::new(), 1);
         for writes in batches.iter().filter(|writes| !writes.is_empty()) {
-            let instance = InstanceId::from_i64(1);
-            let applied =
-                database.apply(writes, &mut next_sequence, instance, Timestamp::from_millis(5)).await;
+            let context =
+                BatchContext { writer: InstanceId::from_i64(1), now: Timestamp::from_millis(5), tick: 7 };
+            let applied = database.apply(writes, &mut next_sequence, context).await;
             outcomes.extend(applied.unwrap());
         }
         let mut rows = Vec::new();
@@ -608,6 +679,10 @@ mod tests {
                 queries::HELD_BLOBS,
                 queries::DELETE_OBJECTS,
                 queries::ABANDON_OBJECTS,
+                queries::MOVE_TO_GARBAGE,
+                queries::FORGET_BLOBS,
+                queries::PURGE_OBJECTS,
+                queries::FORGET_GARBAGE,
             ] {
                 let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}"));
                 let rows = sqlx::query(explain).fetch_all(&database.writer).await.unwrap();

@@ -1,0 +1,337 @@
+//! The collector: what nothing refers to is forgotten first, in a transaction, and only then removed.
+//!
+//! ```text
+//! blobs (count 0, grace over) ─► one transaction ─► garbage ─► file removed ─► garbage row removed
+//! ```
+//! A crash at any point leaves a garbage row whose file is there or not; the next cycle goes on from it. A new upload
+//! of the same content while its old copy is garbage makes a new blob row at a new place, which nothing here names.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::spawn_blocking;
+
+use super::database::Database;
+use super::errors::DatabaseError;
+use super::group_commit::Latch;
+use crate::infrastructure::storage::{BlobFile, Roots, remove_blob_files};
+
+/// How what nothing refers to is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GcSettings {
+    /// Between two cycles.
+    pub interval: Duration,
+    /// What is forgotten in one transaction at most. A cycle goes on until nothing is left to do.
+    pub batch_size: u32,
+    /// For how long nothing must have referred to it.
+    pub grace: Duration,
+}
+
+/// The database's own clock, in milliseconds: what was stored, and the monotonic time since the start. If a crash
+/// loses the last stretch, the clock is late, and what waits for it waits longer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GraceClock {
+    stored: u64,
+    started: Instant,
+}
+
+impl GraceClock {
+    pub(super) fn starting_at(stored: u64) -> Self {
+        Self { stored, started: Instant::now() }
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.stored + millis(self.started.elapsed())
+    }
+}
+
+/// What one transaction of a cycle forgot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Collected {
+    /// Blobs that are garbage now.
+    pub(super) blobs: u64,
+    /// Rows of objects that were forgotten long ago.
+    pub(super) objects: u64,
+}
+
+/// A place whose bytes are to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Garbage {
+    pub(super) file: BlobFile,
+    pub(super) size_bytes: u64,
+}
+
+/// Works in cycles until it is dropped.
+pub(super) struct Collector {
+    pub(super) database: Arc<Database>,
+    pub(super) latch: Latch,
+    pub(super) roots: Roots,
+    pub(super) ticks: GraceClock,
+    pub(super) settings: GcSettings,
+}
+
+/// What a whole cycle did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct CycleReport {
+    pub(super) blobs: u64,
+    pub(super) bytes: u64,
+    pub(super) objects: u64,
+}
+
+impl Collector {
+    pub(super) async fn run(self) {
+        loop {
+            tokio::time::sleep(self.settings.interval).await;
+            if self.latch.is_set() {
+                return;
+            }
+            match self.cycle().await {
+                Ok(CycleReport { blobs: 0, objects: 0, .. }) => {}
+                Ok(CycleReport { blobs, bytes, objects }) => {
+                    tracing::info!(
+                        blobs,
+                        bytes,
+                        forgotten_objects = objects,
+                        "removed what nothing refers to"
+                    );
+                }
+                Err(CycleError::Database(error)) => drop(self.latch.judge(&error)),
+                Err(CycleError::Files(error)) => {
+                    tracing::warn!(%error, "garbage could not be removed; the next cycle tries again");
+                }
+            }
+        }
+    }
+
+    /// Works off the whole backlog. Any error ends the cycle, and nothing more is removed in it.
+    pub(super) async fn cycle(&self) -> Result<CycleReport, CycleError> {
+        let (grace, batch) = (millis(self.settings.grace), self.settings.batch_size);
+        let mut report = CycleReport::default();
+        loop {
+            let collected = self.database.collect(self.ticks.now(), grace, batch).await?;
+            report.objects += collected.objects;
+            let garbage = self.database.garbage(batch).await?;
+            if garbage.is_empty() && collected == Collected::default() {
+                return Ok(report);
+            }
+            self.remove(&garbage).await?;
+            report.blobs += garbage.len() as u64;
+            report.bytes += garbage.iter().map(|garbage| garbage.size_bytes).sum::<u64>();
+        }
+    }
+
+    async fn remove(&self, garbage: &[Garbage]) -> Result<(), CycleError> {
+        if garbage.is_empty() {
+            return Ok(());
+        }
+        let (roots, files) =
+            (self.roots.clone(), garbage.iter().map(|garbage| garbage.file).collect::<Vec<_>>());
+        let removed = spawn_blocking(move || {
+            files.iter().try_for_each(|file| {
+                remove_blob_files(roots.of(file.storage_class), std::slice::from_ref(file))
+            })
+        });
+        removed.await.map_err(std::io::Error::other).flatten().map_err(CycleError::Files)?;
+        Ok(self.database.forget_garbage(garbage).await?)
+    }
+}
+
+/// Why a cycle ended before its work did.
+#[derive(Debug)]
+pub(super) enum CycleError {
+    Database(DatabaseError),
+    Files(std::io::Error),
+}
+
+impl From<DatabaseError> for CycleError {
+    fn from(error: DatabaseError) -> Self {
+        Self::Database(error)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::batch::BatchContext;
+    use super::super::database::{DatabaseSettings, DatabaseUrl};
+    use super::*;
+    use crate::application::contract::a_commit;
+    use crate::application::ports::ObjectCommit;
+    use crate::domain::value_objects::{InstanceId, Precondition, Timestamp};
+    use crate::infrastructure::plane_channel::Write;
+
+    const SETTINGS: DatabaseSettings = DatabaseSettings {
+        max_connections: 1,
+        min_connections: 1,
+        acquire_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(60),
+        max_lifetime: Duration::from_secs(60),
+    };
+    const GRACE: Duration = Duration::from_secs(600);
+
+    struct World {
+        directory: tempfile::TempDir,
+        collector: Collector,
+        next_sequence: u64,
+    }
+
+    impl World {
+        async fn new(batch_size: u32) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let roots = Roots::open(&directory.path().join("hot"), &directory.path().join("cold")).unwrap();
+            let url = DatabaseUrl::in_directory(directory.path());
+            let database = Arc::new(Database::open(&url, SETTINGS).await.unwrap());
+            let collector = Collector {
+                database,
+                latch: Latch::default(),
+                roots,
+                ticks: GraceClock::starting_at(0),
+                settings: GcSettings { interval: Duration::from_secs(60), batch_size, grace: GRACE },
+            };
+            Self { directory, collector, next_sequence: 1 }
+        }
+
+        /// The clock stands at so many milliseconds from now on.
+        fn set_clock(&mut self, ticks: u64) {
+            self.collector.ticks = GraceClock::starting_at(ticks);
+        }
+
+        async fn apply(&mut self, writes: &[Write]) {
+            let (writer, now) = (InstanceId::from_i64(7), Timestamp::from_millis(0));
+            let context = BatchContext { writer, now, tick: self.collector.ticks.now() };
+            self.collector.database.apply(writes, &mut self.next_sequence, context).await.unwrap();
+        }
+
+        /// Commits an object with a file of its own.
+        async fn put(&mut self, content: u8, number: u64) -> ObjectCommit {
+            let commit = a_commit(None, content, number);
+            let path = self.path_of(&commit);
+            std::fs::write(path, vec![content; usize::from(content)]).unwrap();
+            self.apply(&[Write::Commit(commit.clone())]).await;
+            commit
+        }
+
+        async fn delete(&mut self, commit: &ObjectCommit) {
+            let (id, precondition) = (commit.stored.object.id, Precondition::default());
+            self.apply(&[Write::Delete { id, precondition }]).await;
+        }
+
+        fn path_of(&self, commit: &ObjectCommit) -> std::path::PathBuf {
+            let location = commit.stored.location();
+            let hash = location.content_hash.to_string();
+            self.directory.path().join(format!("hot/blobs/{}/{hash}-{}", &hash[..2], location.place))
+        }
+
+        async fn cycle(&self) -> CycleReport {
+            self.collector.cycle().await.unwrap()
+        }
+    }
+
+    fn block_on<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn a_blob_goes_after_its_last_reference_and_the_grace() {
+        block_on(async {
+            let mut world = World::new(100).await;
+            let (first, second) = (world.put(9, 1).await, a_commit(None, 9, 2));
+            world.apply(&[Write::Commit(second.clone())]).await;
+            world.delete(&first).await;
+            world.set_clock(10_000_000);
+            // The row of the deleted object goes; the blob has a reference still.
+            assert_eq!(world.cycle().await, CycleReport { blobs: 0, bytes: 0, objects: 1 });
+            world.delete(&second).await;
+            world.set_clock(10_599_000);
+            assert_eq!(world.cycle().await, CycleReport::default(), "the grace is not over");
+            assert!(world.path_of(&first).exists());
+            world.set_clock(10_700_000);
+            assert_eq!(world.cycle().await, CycleReport { blobs: 1, bytes: 9, objects: 1 });
+            assert!(!world.path_of(&first).exists());
+            assert_eq!(world.cycle().await, CycleReport::default());
+        });
+    }
+
+    #[test]
+    fn a_new_upload_of_a_collected_content_is_another_copy() {
+        block_on(async {
+            let mut world = World::new(100).await;
+            let old = world.put(5, 1).await;
+            world.delete(&old).await;
+            world.set_clock(10_000_000);
+            // Forgotten, but its bytes not removed yet: then the same content comes again.
+            let forgotten =
+                world.collector.database.collect(world.collector.ticks.now(), 0, 100).await.unwrap();
+            assert_eq!(forgotten.blobs, 1);
+            let new = world.put(5, 2).await;
+            assert_eq!(world.cycle().await.blobs, 1);
+            assert!(!world.path_of(&old).exists());
+            assert!(world.path_of(&new).exists(), "the newer copy is not touched");
+        });
+    }
+
+    #[test]
+    fn a_reference_within_the_grace_saves_the_blob() {
+        block_on(async {
+            let mut world = World::new(100).await;
+            let first = world.put(5, 1).await;
+            world.delete(&first).await;
+            world.apply(&[Write::Commit(a_commit(None, 5, 2))]).await;
+            world.set_clock(10_000_000);
+            assert_eq!(world.cycle().await.blobs, 0);
+            assert!(world.path_of(&first).exists());
+        });
+    }
+
+    #[test]
+    fn one_cycle_works_off_the_whole_backlog() {
+        block_on(async {
+            let mut world = World::new(3).await;
+            for content in 1..=20 {
+                let commit = world.put(content, content.into()).await;
+                world.delete(&commit).await;
+            }
+            world.set_clock(10_000_000);
+            let report = world.cycle().await;
+            assert_eq!((report.blobs, report.objects), (20, 20));
+        });
+    }
+
+    #[test]
+    fn neither_downtime_nor_a_step_of_the_wall_clock_ages_anything() {
+        block_on(async {
+            let mut world = World::new(100).await;
+            world.set_clock(5_000_000);
+            let commit = world.put(5, 1).await;
+            world.delete(&commit).await;
+            assert_eq!(world.cycle().await, CycleReport::default());
+            // Whatever passed outside, the next run goes on where the clock was stored.
+            let stored = world.collector.database.ticks().await.unwrap();
+            assert!((5_000_000..5_100_000).contains(&stored), "{stored}");
+            // A run whose clock was lost is late, and collects nothing early.
+            world.set_clock(0);
+            assert_eq!(world.cycle().await, CycleReport::default());
+            assert!(world.collector.database.ticks().await.unwrap() >= stored, "the clock never goes back");
+        });
+    }
+
+    #[test]
+    fn bytes_that_cannot_be_removed_keep_their_row() {
+        block_on(async {
+            let mut world = World::new(100).await;
+            let commit = world.put(5, 1).await;
+            world.delete(&commit).await;
+            world.set_clock(10_000_000);
+            // A directory in the file's place cannot be unlinked.
+            std::fs::remove_file(world.path_of(&commit)).unwrap();
+            std::fs::create_dir(world.path_of(&commit)).unwrap();
+            assert!(matches!(world.collector.cycle().await, Err(CycleError::Files(_))));
+            std::fs::remove_dir(world.path_of(&commit)).unwrap();
+            assert_eq!(world.cycle().await.blobs, 1, "gone already is as good as removed");
+            assert_eq!(world.cycle().await, CycleReport::default());
+        });
+    }
+}
