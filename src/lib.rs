@@ -6,6 +6,7 @@ pub mod api;
 pub mod application;
 pub mod config;
 pub mod domain;
+mod fault_injection;
 pub mod infrastructure;
 pub mod invariant;
 pub mod logging;

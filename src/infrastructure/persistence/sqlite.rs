@@ -24,6 +24,7 @@ use crate::domain::value_objects::{
     ContentHash, ContentType, InstanceId, Key, Metadata, Namespace, ObjectId, ObjectStatus, Place,
     StorageClass, TenantId, Timestamp,
 };
+use crate::fault_injection::{DurableSync, skips};
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
 use crate::infrastructure::storage::BlobFile;
 
@@ -57,7 +58,11 @@ impl SqliteDatabase {
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
+            .synchronous(if skips(DurableSync::Database) {
+                SqliteSynchronous::Off
+            } else {
+                SqliteSynchronous::Full
+            })
             .foreign_keys(false)
             .busy_timeout(BUSY_TIMEOUT);
         let writer = SqlitePoolOptions::new()

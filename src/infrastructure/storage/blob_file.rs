@@ -18,6 +18,7 @@ use super::root::{StorageRoot, sync_directory};
 use crate::application::errors::StoreError;
 use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::Place;
+use crate::fault_injection::{DurableSync, skips};
 
 /// Bodies that are known to be at least this long get their blocks allocated ahead.
 const ALLOCATE_AHEAD_BYTES_MIN: u64 = 1024 * 1024;
@@ -86,9 +87,9 @@ impl UnfinishedFile {
         if length != size_bytes {
             self.file.set_len(size_bytes).map_err(|error| StoreError::io("cut a blob file", error))?;
         }
-        self.sync("sync a blob file", self.file.sync_data())?;
+        self.sync("sync a blob file", sync_file(&self.file))?;
         self.link(location).map_err(|error| StoreError::io("link a blob file", error))?;
-        self.sync("sync a blob directory", sync_directory(&self.root.shard_path(location)))
+        self.sync("sync a blob directory", sync_shard(&self.root, location))
     }
 
     fn link(&mut self, location: &BlobLocation) -> io::Result<()> {
@@ -117,6 +118,14 @@ impl Drop for UnfinishedFile {
             let _ = fs::remove_file(temporary);
         }
     }
+}
+
+fn sync_file(file: &File) -> io::Result<()> {
+    if skips(DurableSync::File) { Ok(()) } else { file.sync_data() }
+}
+
+fn sync_shard(root: &StorageRoot, location: &BlobLocation) -> io::Result<()> {
+    if skips(DurableSync::Directory) { Ok(()) } else { sync_directory(&root.shard_path(location)) }
 }
 
 /// Opens a blob for reading and makes sure that it has its size.
