@@ -20,7 +20,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::api::connection::{TOO_MANY_CONNECTIONS, serve};
+use crate::api::connection::{refuse, serve};
 use crate::api::{AccessLog, ConnectionTable, DateCache, RequestIds, Service, SystemClock};
 use crate::config::{Config, IoDriverChoice, LogLevel, buffer_bytes_of_core};
 use crate::domain::value_objects::InstanceId;
@@ -347,13 +347,15 @@ async fn accept(service: Rc<CoreService>, listener: Listener) {
     }
 }
 
-fn admit(service: &Rc<CoreService>, mut stream: Stream) {
+fn admit(service: &Rc<CoreService>, stream: Stream) {
     // Without it answers are only later, not wrong.
     let _ = stream.set_nodelay();
     match service.table.register(stream.shut_down_handle()) {
         Some(registration) => drop(spawn(serve(service.clone(), stream, registration))),
-        None => drop(spawn(async move {
-            let _ = stream.write(TOO_MANY_CONNECTIONS.to_vec(), 0).await;
-        })),
+        None => {
+            if let Some(place) = service.table.refusal_place() {
+                drop(spawn(refuse(service.clone(), stream, place)));
+            }
+        }
     }
 }

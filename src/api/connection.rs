@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::join;
 
 use super::access_log::AccessRecord;
-use super::connection_table::Registration;
+use super::connection_table::{RefusalPlace, Registration};
 use super::errors::Problem;
 use super::handlers::{Body, Response, handle};
 use super::http1::{HeadParser, Method, RequestHead, StatusLine, Version};
@@ -20,7 +20,7 @@ use crate::application::errors::StoreError;
 use crate::application::ports::{BlobReader, BlobStore, BufferSize, Clock, ObjectRepository};
 use crate::domain::value_objects::{ByteRange, TenantId};
 use crate::infrastructure::data_plane::buffers::Block;
-use crate::infrastructure::data_plane::runtime::Stream;
+use crate::infrastructure::data_plane::runtime::{Stream, within};
 
 /// Blobs up to this size are read behind their heads and leave with them in one piece.
 const INLINE_BYTES_MAX: u64 = 16 * 1024;
@@ -34,10 +34,6 @@ const LINGER_BYTES_MAX: usize = 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 /// A longer id of the caller's is replaced.
 const REQUEST_ID_BYTES_MAX: usize = 128;
-
-/// The answer to a connection too many.
-pub const TOO_MANY_CONNECTIONS: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n";
 
 /// Serves a connection until either side ends it. A bug in one request ends its connection, and no other.
 pub async fn serve<S, R, C>(service: Rc<Service<S, R, C>>, stream: Stream, registration: Registration)
@@ -55,6 +51,46 @@ where
     }
     // The registration holds the socket's number, and goes before the socket does.
     drop(registration);
+}
+
+/// Answers a connection too many, and waits a little for the client to read the answer.
+pub async fn refuse<S, R, C>(service: Rc<Service<S, R, C>>, mut stream: Stream, _place: RefusalPlace) {
+    let mut bytes = too_many_connections(&service);
+    let mut sent = 0;
+    while sent < bytes.len() {
+        let (result, back) = stream.write(bytes, sent).await;
+        bytes = back;
+        match result {
+            Ok(count) if count > 0 => sent += count,
+            _ => return,
+        }
+    }
+    stream.finish_sending();
+    let drop_input = async {
+        bytes.clear();
+        // What comes is written over again and again, and never looked at.
+        while let (Ok(1..), back) = stream.read(std::mem::take(&mut bytes), usize::MAX).await {
+            bytes = back;
+            bytes.clear();
+        }
+    };
+    let _ = within(LINGER, drop_input).await;
+}
+
+fn too_many_connections<S, R, C>(service: &Service<S, R, C>) -> Vec<u8> {
+    let request_id = service.request_ids.next();
+    let problem = Problem::new(503, "too_many_connections", "the server has as many connections as it takes");
+    let json = problem.to_json("", &request_id);
+    let mut fields = problem.fields;
+    fields.add("X-Request-Id", request_id).add("Content-Length", json.len());
+    fields.add_lines("Content-Type: application/problem+json\r\nConnection: close\r\n");
+    let mut bytes = Vec::new();
+    StatusLine(problem.status).append_to(&mut bytes);
+    service.date.append_field(Instant::now(), &mut bytes);
+    bytes.extend_from_slice(fields.as_bytes());
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(&json);
+    bytes
 }
 
 struct Connection<'s, S, R, C> {

@@ -143,6 +143,19 @@ pub struct ConnectionTable {
     draining: Cell<bool>,
     timeouts: Timeouts,
     connections_max: usize,
+    refusals: Cell<usize>,
+}
+
+/// How many connections too many are answered at once on a core. More are closed without a word.
+const REFUSALS_MAX: usize = 128;
+
+/// The right of a connection too many to be answered, given up when dropped.
+pub struct RefusalPlace(Rc<ConnectionTable>);
+
+impl Drop for RefusalPlace {
+    fn drop(&mut self) {
+        self.0.refusals.set(self.0.refusals.get() - 1);
+    }
 }
 
 /// A connection's place in the table, given up when dropped.
@@ -175,7 +188,17 @@ impl ConnectionTable {
             draining: Cell::new(false),
             timeouts,
             connections_max,
+            refusals: Cell::new(0),
         })
+    }
+
+    /// Lets a connection too many be answered, unless too many are.
+    pub fn refusal_place(self: &Rc<Self>) -> Option<RefusalPlace> {
+        if self.refusals.get() >= REFUSALS_MAX {
+            return None;
+        }
+        self.refusals.set(self.refusals.get() + 1);
+        Some(RefusalPlace(self.clone()))
     }
 
     /// Enters a connection, unless there are too many. The handle's socket must stay open until the registration

@@ -1,0 +1,31 @@
+//! The server as its clients see it: every test starts the real binary on loopback, in a directory of its own, and
+//! talks to it over sockets. One binary, so that it links once; one `mod` line a file.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers fail by panicking, too; clippy.toml covers only the functions marked #[test]"
+)]
+
+// What the tests stand on.
+mod content;
+mod raw;
+mod server;
+
+// What they hold the server to.
+mod bad_input;
+mod conditions;
+mod connection;
+mod crash;
+mod expectations;
+mod framing;
+mod keys;
+mod layers;
+mod lifecycle;
+mod limits;
+mod listing;
+mod logging;
+mod objects;
+mod roots;
+mod settings;
+mod timeouts;
