@@ -249,6 +249,39 @@ fn the_same_content_from_two_servers_is_counted_and_kept_once() {
     );
 }
 
+#[test]
+fn two_busy_servers_get_in_each_others_way_and_lose_nothing() {
+    const ROUNDS: u64 = 40;
+    const AT_ONCE: u64 = 32;
+    let postgres = ThrowawayPostgres::start();
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = start_two(&postgres.database(), directory.path());
+    thread::scope(|scope| {
+        for (server, client) in [one, two].into_iter().enumerate() {
+            scope.spawn(move || {
+                block_on(async {
+                    for round in 0..ROUNDS {
+                        let commits = (0..AT_ONCE).map(|number| {
+                            let key = format!("{server}/{round}/{number}");
+                            // Few contents, so that both count the same blobs up.
+                            client.commit(a_commit(
+                                Some(&key),
+                                (number % 100) as u8 + 100 * server as u8,
+                                number,
+                            ))
+                        });
+                        let outcomes = futures_util::future::join_all(commits).await;
+                        assert!(outcomes.iter().all(is_committed), "{outcomes:?}");
+                    }
+                });
+            });
+        }
+    });
+    let all = (2 * ROUNDS * AT_ONCE).to_string();
+    assert_eq!(postgres.ask("SELECT count(*) FROM objects"), all);
+    assert_eq!(postgres.ask("SELECT sum(ref_count) FROM blobs"), all);
+}
+
 /// Both servers delete both objects at the same time.
 async fn deleted_once_each(one: &MetadataClient, two: &MetadataClient, ids: [ObjectId; 2]) {
     for id in ids {

@@ -2,10 +2,9 @@
 //! tried again where another server's came between, and asked after where its end was lost on the way.
 //!
 //! ```text
-//! BEGIN ─► load ─► sequence, tick, transaction id ─► store ─► COMMIT ─► outcomes
+//! BEGIN ─► sequences, tick, transaction id ─► load ─► store ─► COMMIT ─► outcomes
 //!   ▲                                                          │ connection lost
-//!   ├── raced (40001, 40P01, 23505) ◄── not committed ◄── ask ─┤
-//!   └────────────────────────────────                          └─► committed: outcomes
+//!   └─ once more ◄─ raced (40001, 40P01, 23505), not committed ◄─ ask ─► committed: outcomes
 //! ```
 
 use std::time::Duration;
@@ -23,13 +22,16 @@ use super::postgres_rows::{held_blobs, held_objects};
 use crate::domain::value_objects::InstanceId;
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
 
-/// How often a batch is tried. Of those that get in each other's way one always commits, so this many in a row
-/// means that something else is wrong.
-pub(super) const TRIES_MAX: u32 = 32;
-/// The pause before the second try; it doubles each time.
+/// How often a batch is tried. One that is alone has nobody to race with, so this many in a row means that something
+/// else is wrong.
+const TRIES_MAX: u32 = 16;
+/// After so many tries a batch waits until it is alone. Without that, one that takes longer than the others' could
+/// lose against the next of them each time.
+const TRIES_BESIDE_OTHERS_MAX: u32 = 3;
+/// The longest pause before the second try; it doubles each time.
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
 /// The longest pause between tries.
-const PAUSE_MAX: Duration = Duration::from_millis(64);
+const PAUSE_MAX: Duration = Duration::from_millis(16);
 /// How long a transaction, or its commit, may be without an answer before the connection counts as lost.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// For how long the outcome of a commit whose answer was lost is asked for.
@@ -49,6 +51,28 @@ pub(super) struct PostgresWriter {
 struct Prepared {
     outcomes: Vec<WriteOutcome>,
     trace: Trace,
+}
+
+/// Whether other servers' batches run at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Company {
+    Beside,
+    Alone,
+}
+
+impl Company {
+    fn of_try(number: u32) -> Self {
+        if number > TRIES_BESIDE_OTHERS_MAX { Self::Alone } else { Self::Beside }
+    }
+
+    fn begin_statement(self) -> &'static str {
+        match self {
+            Self::Beside => "BEGIN ISOLATION LEVEL SERIALIZABLE",
+            // Every batch changes a row of this table first, so that this waits for those that run, before it looks
+            // at anything, and holds back those that come.
+            Self::Alone => "BEGIN ISOLATION LEVEL SERIALIZABLE; LOCK TABLE instances IN EXCLUSIVE MODE",
+        }
+    }
 }
 
 /// What came of one try.
@@ -92,7 +116,9 @@ impl PostgresWriter {
         let mut kept = self.kept.lock().await;
         let mut tries = 1;
         loop {
-            match self.try_to_apply(&mut kept, writes, next_sequence, context).await {
+            let company = Company::of_try(tries);
+            let tried = self.try_to_apply((&mut kept, company), writes, next_sequence, context).await;
+            match tried {
                 Ok(Try::Done(outcomes)) => return Ok(outcomes),
                 Ok(Try::Again(error)) if tries < TRIES_MAX => {
                     tracing::debug!(tries, error = %error.source, "a batch is tried again");
@@ -113,12 +139,12 @@ impl PostgresWriter {
 
     async fn try_to_apply(
         &self,
-        kept: &mut Option<PgConnection>,
+        (kept, company): (&mut Option<PgConnection>, Company),
         writes: &[Write],
         next_sequence: &mut u64,
         context: BatchContext,
     ) -> Result<Try, DatabaseError> {
-        let begin = self.begin(kept.take()).await;
+        let begin = self.begin(kept.take(), company).await;
         let mut connection = begin.map_err(DatabaseError::of("begin a transaction"))?;
         let prepared = timeout(TRANSACTION_TIMEOUT, prepare(&mut connection, writes, next_sequence, context));
         let Prepared { outcomes, trace } = match prepared.await.unwrap_or_else(|_| Err(silent())) {
@@ -152,15 +178,15 @@ impl PostgresWriter {
     }
 
     /// Begins on the kept connection, or on a new one: a kept one may have died since, and nothing was asked of it.
-    async fn begin(&self, kept: Option<PgConnection>) -> sqlx::Result<PgConnection> {
-        const BEGIN: &str = "BEGIN ISOLATION LEVEL SERIALIZABLE";
+    async fn begin(&self, kept: Option<PgConnection>, company: Company) -> sqlx::Result<PgConnection> {
+        let begin = company.begin_statement();
         if let Some(mut connection) = kept
-            && let Ok(Ok(())) = timeout(self.connect_timeout, execute(&mut connection, BEGIN)).await
+            && let Ok(Ok(())) = timeout(self.connect_timeout, execute(&mut connection, begin)).await
         {
             return Ok(connection);
         }
         let mut connection = self.connect().await?;
-        execute(&mut connection, BEGIN).await?;
+        execute(&mut connection, begin).await?;
         Ok(connection)
     }
 
@@ -220,11 +246,11 @@ fn silent() -> DatabaseError {
     DatabaseError::of("hear from the database")(source.into())
 }
 
-/// Doubles with each try, up to a limit, and differs from server to server.
+/// Any time up to a limit, which doubles with each try.
 fn pause_after(tries: u32) -> Duration {
-    let longest = PAUSE_FIRST.saturating_mul(1 << tries.min(16)).min(PAUSE_MAX);
+    let longest = PAUSE_FIRST.saturating_mul(1 << (tries - 1).min(16)).min(PAUSE_MAX);
     let [random, ..] = *uuid::Uuid::new_v4().as_bytes();
-    longest.mul_f64(0.5 + f64::from(random) / 512.0)
+    longest.mul_f64(f64::from(random) / 256.0)
 }
 
 /// Everything of a batch but its COMMIT.
@@ -234,18 +260,19 @@ async fn prepare(
     next_sequence: &mut u64,
     mut context: BatchContext,
 ) -> Result<Prepared, DatabaseError> {
-    let held = load(connection, writes).await.map_err(DatabaseError::of("load what a batch touches"))?;
     let (trace, tick) =
         take_sequences(connection, context).await.map_err(DatabaseError::of("take sequences for a batch"))?;
     context.tick = tick;
     *next_sequence = trace.sequence.cast_unsigned();
+    let held = load(connection, writes).await.map_err(DatabaseError::of("load what a batch touches"))?;
     let (outcomes, changes) = batch::apply(writes, held, next_sequence, context.now);
     let stored = store(connection, &changes, context).await;
     stored.map_err(DatabaseError::of("store what a batch changes"))?;
     Ok(Prepared { outcomes, trace })
 }
 
-/// Takes a block of sequences, a tick, and what the transaction will be known by.
+/// Takes a block of sequences, a tick, and what the transaction will be known by. As the first statement it has the
+/// snapshot of all the others: whoever's commit they see had its sequences before.
 async fn take_sequences(connection: &mut PgConnection, context: BatchContext) -> sqlx::Result<(Trace, u64)> {
     let query =
         sqlx::query(queries::BEGIN_BATCH).bind(context.writer.to_i64()).bind(context.tick.cast_signed());
