@@ -35,8 +35,8 @@ pub struct ServeArguments {
     /// Defaults for one's own machine: data in ./data, loopback only, no credentials asked
     #[arg(long)]
     dev: bool,
-    /// Where the metadata is: sqlite://PATH [default: sqlite://{DATA_DIR}/metadata.db]
-    #[arg(long, env, value_name = "URL")]
+    /// Where the metadata is: sqlite://PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE [default: sqlite://{DATA_DIR}/metadata.db]
+    #[arg(long, env, value_name = "URL", hide_env_values = true)]
     database_url: Option<DatabaseUrl>,
     /// Where everything is that has no other place [default: /data; with --dev: ./data]
     #[arg(long, env, value_name = "DIR")]
@@ -512,7 +512,7 @@ mod tests {
     fn bad_settings_are_named() {
         for (arguments, name) in [
             (&["--dev", "--listen-addr", "localhost"][..], "--listen-addr"),
-            (&["--dev", "--database-url", "postgres://h/d"], "--database-url"),
+            (&["--dev", "--database-url", "postgres://h:x/d"], "--database-url"),
             (&["--dev", "--database-url", "mysql://h/d"], "--database-url"),
             (&["--dev", "--cores", "0"], "--cores"),
             (&["--dev", "--header-bytes-max", "1023"], "--header-bytes-max"),

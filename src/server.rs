@@ -2,7 +2,7 @@
 //! down in order.
 //!
 //! ```text
-//! start:  lock data directory ─► open roots ─► metadata plane (migrate, claim roots, clear) ─► bind ─► cores
+//! start:  lock data directory ─► open roots ─► bind ─► metadata plane (migrate, claim roots, clear) ─► listen ─► cores
 //! stop:   SIGTERM ─► cores stop accepting, drain ─► channel closes ─► metadata plane flushes ─► log ends
 //! ```
 
@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use socket2::Socket;
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -27,7 +28,7 @@ use crate::domain::value_objects::InstanceId;
 use crate::infrastructure::data_plane::buffers::BufferPool;
 use crate::infrastructure::data_plane::helpers::HelperPool;
 use crate::infrastructure::data_plane::metadata_client::MetadataClient;
-use crate::infrastructure::data_plane::object_cache::ObjectCache;
+use crate::infrastructure::data_plane::object_cache::{ObjectCache, SHARED_AGE_MAX};
 use crate::infrastructure::data_plane::runtime::{
     IoDriver, IoUringRefused, Listener, Stream, probe_io_uring, run, sleep, spawn,
 };
@@ -106,6 +107,10 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     let _lock = lock_data_directory(config)?;
     let driver = choose_driver(config.io_driver)?;
     let roots = Roots::open(&config.hot_storage_root, &config.cold_storage_root)?;
+    let allowed_cpus = sched_getaffinity(None).unwrap_or_default();
+    let cpus = usable_cpus(&allowed_cpus, config.cores);
+    let (sockets, address) = bind(config.listen_addr, cpus.len())?;
+    let node = config.node_name.clone().unwrap_or_else(|| format!("{}:{}", host_name(), address.port()));
     let instance = InstanceId::generate();
     let (data_end, metadata_end) = plane_channel();
     let plane = MetadataPlane {
@@ -113,6 +118,7 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
         settings: config.database,
         roots: roots.clone(),
         instance,
+        node: node.clone(),
         clock: SystemClock,
         gc: config.gc,
     };
@@ -120,18 +126,14 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     let synced = sync_directory(&config.data_dir);
     synced.map_err(|source| data_directory_error(config, "sync it", source))?;
 
-    let allowed_cpus = sched_getaffinity(None).unwrap_or_default();
-    let cpus = usable_cpus(&allowed_cpus, config.cores);
-    let listeners = bind(config.listen_addr, cpus.len())?;
-    let address =
-        listeners.first().and_then(|listener| listener.local_addr().ok()).unwrap_or(config.listen_addr);
+    let listeners = listen(sockets, address)?;
     let (stop, stopped) = watch::channel(false);
     let template = CoreTemplate {
         config: config.clone(),
         driver,
         roots,
         data_end,
-        cache: Arc::default(),
+        cache: Arc::new(ObjectCache::new(config.database_url.is_shared().then_some(SHARED_AGE_MAX))),
         places: Arc::new(PlaceSequence::new(instance)),
         instance,
         access_log,
@@ -147,7 +149,6 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
         .collect::<io::Result<_>>()
         .map_err(ServerError::Threads)?;
     drop(template);
-    let node = config.node_name.clone().unwrap_or_else(|| format!("{}:{}", host_name(), address.port()));
     tracing::info!(%address, node, cores = cores.len(), "listening on http://{address}");
 
     let ended_well = wait_for_signal_or_failure(&cores)?;
@@ -202,26 +203,36 @@ fn usable_cpus(allowed: &CpuSet, wanted: Option<u16>) -> Vec<usize> {
     cpus.iter().copied().cycle().take(wanted).collect()
 }
 
-/// One listener for each core on the same address: the kernel spreads connections over them.
-fn bind(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, ServerError> {
-    let mut listeners: Vec<TcpListener> = Vec::with_capacity(count);
+/// One socket for each core on the same address: the kernel spreads connections over them, once they listen. Bound
+/// before the metadata plane starts, since the port is part of the server's name; until then, clients are refused.
+fn bind(address: SocketAddr, count: usize) -> Result<(Vec<Socket>, SocketAddr), ServerError> {
+    let mut address = address;
+    let mut sockets = Vec::with_capacity(count);
     for _ in 0..count {
+        let (socket, bound) = bind_one(address).map_err(|source| ServerError::Listen { address, source })?;
         // With port 0 the first one is given a port, which the others share.
-        let address = listeners.first().and_then(|first| first.local_addr().ok()).unwrap_or(address);
-        let listener = bind_one(address).map_err(|source| ServerError::Listen { address, source })?;
-        listeners.push(listener);
+        address = bound;
+        sockets.push(socket);
     }
-    Ok(listeners)
+    Ok((sockets, address))
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_one(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
     let domain = socket2::Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    let socket = Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok((socket, bound))
+}
+
+fn listen(sockets: Vec<Socket>, address: SocketAddr) -> Result<Vec<TcpListener>, ServerError> {
+    let listen_on_one = |socket: Socket| {
+        socket.listen(BACKLOG).map_err(|source| ServerError::Listen { address, source })?;
+        Ok(socket.into())
+    };
+    sockets.into_iter().map(listen_on_one).collect()
 }
 
 /// SIGTERM or SIGINT is `true`; a core that ends by itself is `false`.

@@ -8,10 +8,14 @@
 //! reader:  ticket ─ query(old) ───────────────────────── fill: ticket is stale, dropped
 //! writer:              commit(new) ─ forget: generation + 1 ─ answer
 //! ```
+//!
+//! Where other servers change the same database, nothing here learns of it: there an entry also has an age, which is
+//! counted from before its query.
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
@@ -21,41 +25,68 @@ use crate::domain::entities::StoredObject;
 const SHARDS: usize = 64;
 /// How many names are remembered in all.
 pub const NAMES_CACHED_MAX: usize = 64 * 512;
+/// How old an answer may be where other servers share the database: the documented staleness.
+pub const SHARED_AGE_MAX: Duration = Duration::from_secs(1);
 /// An object with more metadata than this is not remembered, so that the cache's size stays bounded.
 const METADATA_BYTES_CACHED_MAX: usize = 1024;
 
 /// Names and the committed objects that they mean.
 pub struct ObjectCache {
     hasher: RandomState,
+    /// `None` where nobody else changes the database.
+    age_max: Option<Duration>,
     shards: Box<[Mutex<Shard>]>,
 }
 
 struct Shard {
     generation: u64,
-    objects: LruCache<ObjectName, Arc<StoredObject>>,
+    objects: LruCache<ObjectName, Entry>,
+}
+
+struct Entry {
+    object: Arc<StoredObject>,
+    /// `None` is never.
+    expires: Option<Instant>,
 }
 
 /// The state of a shard before a query.
 #[derive(Debug, Clone, Copy)]
-pub struct Ticket(u64);
+pub struct Ticket {
+    generation: u64,
+    /// When the answer will be too old.
+    expires: Option<Instant>,
+}
 
 impl Default for ObjectCache {
     fn default() -> Self {
-        let capacity = NonZeroUsize::MIN.saturating_add(NAMES_CACHED_MAX / SHARDS - 1);
-        let shard = || Mutex::new(Shard { generation: 0, objects: LruCache::new(capacity) });
-        Self { hasher: RandomState::new(), shards: std::iter::repeat_with(shard).take(SHARDS).collect() }
+        Self::new(None)
     }
 }
 
 impl ObjectCache {
+    /// A cache whose entries live so long at most.
+    pub fn new(age_max: Option<Duration>) -> Self {
+        let capacity = NonZeroUsize::MIN.saturating_add(NAMES_CACHED_MAX / SHARDS - 1);
+        let shard = || Mutex::new(Shard { generation: 0, objects: LruCache::new(capacity) });
+        let shards = std::iter::repeat_with(shard).take(SHARDS).collect();
+        Self { hasher: RandomState::new(), age_max, shards }
+    }
+
     /// What `name` means, if it is remembered.
     pub fn get(&self, name: &ObjectName) -> Option<Arc<StoredObject>> {
-        self.shard(name).objects.get(name).cloned()
+        let mut shard = self.shard(name);
+        let entry = shard.objects.get(name)?;
+        if entry.expires.is_some_and(|expires| expires <= Instant::now()) {
+            shard.objects.pop(name);
+            return None;
+        }
+        Some(entry.object.clone())
     }
 
     /// To be taken before the query whose answer will be filled in.
     pub fn ticket(&self, name: &ObjectName) -> Ticket {
-        Ticket(self.shard(name).generation)
+        let expires = self.age_max.map(|age_max| Instant::now() + age_max);
+        Ticket { generation: self.shard(name).generation, expires }
     }
 
     /// Remembers the answer of a query, unless the shard has changed since `ticket`.
@@ -63,8 +94,8 @@ impl ObjectCache {
         let metadata_bytes: usize =
             object.object.metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
         let mut shard = self.shard(name);
-        if shard.generation == ticket.0 && metadata_bytes <= METADATA_BYTES_CACHED_MAX {
-            shard.objects.put(name.clone(), object);
+        if shard.generation == ticket.generation && metadata_bytes <= METADATA_BYTES_CACHED_MAX {
+            shard.objects.put(name.clone(), Entry { object, expires: ticket.expires });
         }
     }
 
@@ -113,6 +144,18 @@ mod tests {
         assert_eq!(cache.get(&name), Some(stored));
         cache.clear();
         assert_eq!(cache.get(&name), None);
+    }
+
+    #[test]
+    fn an_answer_lives_no_longer_than_it_may() {
+        let stored = Arc::new(a_commit(Some("k"), 1, 1).stored);
+        let name = ObjectName::Id(stored.object.id);
+        let hour = Duration::from_secs(3600);
+        for (age_max, lives) in [(None, true), (Some(hour), true), (Some(Duration::ZERO), false)] {
+            let cache = ObjectCache::new(age_max);
+            cache.fill(cache.ticket(&name), &name, stored.clone());
+            assert_eq!(cache.get(&name).is_some(), lives, "{age_max:?}");
+        }
     }
 
     #[test]

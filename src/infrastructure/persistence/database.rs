@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use sqlx::postgres::PgConnectOptions;
 use thiserror::Error;
 
 use super::batch::BatchContext;
 use super::collector::{Collected, Garbage};
 use super::errors::DatabaseError;
+use super::postgres::PostgresDatabase;
 use super::sqlite::SqliteDatabase;
 use crate::application::ports::{ListPage, ListQuery, ObjectName};
 use crate::domain::entities::{Object, StoredObject};
@@ -22,10 +24,41 @@ use crate::infrastructure::storage::{BlobFile, RootIdentity};
 pub enum DatabaseUrl {
     /// A SQLite file of this server alone.
     Sqlite(PathBuf),
+    /// A PostgreSQL database, which other servers may share.
+    Postgres(PostgresUrl),
+}
+
+/// How a PostgreSQL database is reached. Its password is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PostgresUrl(String);
+
+impl PostgresUrl {
+    fn parse(text: &str) -> Result<Self, DatabaseUrlError> {
+        PgConnectOptions::from_str(text).map_err(DatabaseUrlError::Postgres)?;
+        Ok(Self(text.into()))
+    }
+
+    fn options(&self) -> Result<PgConnectOptions, DatabaseError> {
+        PgConnectOptions::from_str(&self.0).map_err(DatabaseError::of("read the database's URL"))
+    }
+}
+
+impl fmt::Display for PostgresUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ok(options) = self.options() else { return formatter.write_str("postgres://…") };
+        let (user, host, port) = (options.get_username(), options.get_host(), options.get_port());
+        write!(formatter, "postgres://{user}@{host}:{port}/{}", options.get_database().unwrap_or(user))
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
 }
 
 /// A database that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Error)]
 pub enum DatabaseUrlError {
     /// Not one of the known schemes.
     #[error("a database is sqlite://PATH, postgres://… or postgresql://…")]
@@ -33,9 +66,9 @@ pub enum DatabaseUrlError {
     /// No file is named.
     #[error("sqlite:// is followed by the path of a file")]
     NoPath,
-    /// Not in this version.
-    #[error("this version keeps its metadata in SQLite only; use sqlite://PATH")]
-    Postgres,
+    /// Not a URL of PostgreSQL.
+    #[error("postgres:// is followed by USER:PASSWORD@HOST:PORT/DATABASE ({0})")]
+    Postgres(#[source] sqlx::Error),
 }
 
 impl FromStr for DatabaseUrl {
@@ -43,7 +76,7 @@ impl FromStr for DatabaseUrl {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            return Err(DatabaseUrlError::Postgres);
+            return PostgresUrl::parse(text).map(Self::Postgres);
         }
         let path = text.strip_prefix("sqlite://").ok_or(DatabaseUrlError::Scheme)?;
         // A server whose metadata is gone with its process would keep no promise.
@@ -58,6 +91,7 @@ impl fmt::Display for DatabaseUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(formatter, "sqlite://{}", path.display()),
+            Self::Postgres(url) => url.fmt(formatter),
         }
     }
 }
@@ -66,6 +100,14 @@ impl DatabaseUrl {
     /// The default: a file in the data directory.
     pub fn in_directory(data_dir: &Path) -> Self {
         Self::Sqlite(data_dir.join("metadata.db"))
+    }
+
+    /// Whether other servers may change what is in it.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(_) => true,
+        }
     }
 }
 
@@ -87,6 +129,7 @@ pub struct DatabaseSettings {
 /// The database, whichever it is.
 pub(super) enum Database {
     Sqlite(SqliteDatabase),
+    Postgres(Box<PostgresDatabase>),
 }
 
 /// What is known of a root.
@@ -102,6 +145,9 @@ impl Database {
     pub(super) async fn open(url: &DatabaseUrl, settings: DatabaseSettings) -> Result<Self, DatabaseError> {
         match url {
             DatabaseUrl::Sqlite(path) => SqliteDatabase::open(path, settings).await.map(Self::Sqlite),
+            DatabaseUrl::Postgres(url) => {
+                PostgresDatabase::open(url.options()?, settings).await.map(Box::new).map(Self::Postgres)
+            }
         }
     }
 
@@ -114,24 +160,28 @@ impl Database {
     ) -> Result<Vec<WriteOutcome>, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.apply(writes, next_sequence, context).await,
+            Self::Postgres(database) => database.apply(writes, next_sequence, context).await,
         }
     }
 
     pub(super) async fn find(&self, name: &ObjectName) -> Result<Option<StoredObject>, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.find(name).await,
+            Self::Postgres(database) => database.find(name).await,
         }
     }
 
     pub(super) async fn inspect(&self, name: &ObjectName) -> Result<Option<Object>, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.inspect(name).await,
+            Self::Postgres(database) => database.inspect(name).await,
         }
     }
 
     pub(super) async fn list(&self, query: &ListQuery) -> Result<ListPage, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.list(query).await,
+            Self::Postgres(database) => database.list(query).await,
         }
     }
 
@@ -139,6 +189,7 @@ impl Database {
     pub(super) async fn check(&self) -> Result<(), DatabaseError> {
         match self {
             Self::Sqlite(database) => database.check().await,
+            Self::Postgres(database) => database.check().await,
         }
     }
 
@@ -146,36 +197,50 @@ impl Database {
     pub(super) async fn next_sequence(&self) -> Result<u64, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.next_sequence().await,
+            // Each batch is given its own.
+            Self::Postgres(_) => Ok(0),
         }
     }
 
     pub(super) async fn root(&self, class: StorageClass) -> Result<Option<RootRow>, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.root(class).await,
+            Self::Postgres(database) => database.root(class).await,
         }
     }
 
-    pub(super) async fn put_root(&self, class: StorageClass, row: RootRow) -> Result<(), DatabaseError> {
+    /// Notes what a root is, and gives what stands there then: an identity that was noted first stays, and a claim
+    /// that is complete stays complete.
+    pub(super) async fn put_root(&self, class: StorageClass, row: RootRow) -> Result<RootRow, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.put_root(class, row).await,
+            Self::Postgres(database) => database.put_root(class, row).await,
         }
     }
 
-    /// Makes this instance known, and clears the reservations of all others.
+    /// Makes this instance known, and clears the reservations of dead ones: where servers share the database, of
+    /// earlier ones of this node's name, which can commit nothing from now on.
     pub(super) async fn begin_instance(
         &self,
         instance: InstanceId,
+        node: &str,
         now: Timestamp,
     ) -> Result<u64, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.begin_instance(instance, now).await,
+            Self::Postgres(database) => database.begin_instance(instance, node, now).await,
         }
     }
 
-    /// All instances whose leftovers have not been swept.
-    pub(super) async fn instances(&self) -> Result<Vec<InstanceId>, DatabaseError> {
+    /// Dead instances whose leftovers have not been swept.
+    pub(super) async fn dead_instances(
+        &self,
+        instance: InstanceId,
+        node: &str,
+    ) -> Result<Vec<InstanceId>, DatabaseError> {
         match self {
-            Self::Sqlite(database) => database.instances().await,
+            Self::Sqlite(database) => database.dead_instances(instance).await,
+            Self::Postgres(database) => database.dead_instances(node).await,
         }
     }
 
@@ -183,6 +248,16 @@ impl Database {
     pub(super) async fn end_instances(&self, instances: &[InstanceId]) -> Result<(), DatabaseError> {
         match self {
             Self::Sqlite(database) => database.end_instances(instances).await,
+            Self::Postgres(database) => database.end_instances(instances).await,
+        }
+    }
+
+    /// Says that this instance lives. `false` if its node's name belongs to another one.
+    pub(super) async fn heartbeat(&self, instance: InstanceId, node: &str) -> Result<bool, DatabaseError> {
+        match self {
+            // The data directory's lock keeps others away.
+            Self::Sqlite(_) => Ok(true),
+            Self::Postgres(database) => database.heartbeat(instance, node).await,
         }
     }
 
@@ -190,6 +265,7 @@ impl Database {
     pub(super) async fn unnamed_files(&self, files: &[BlobFile]) -> Result<Vec<BlobFile>, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.unnamed_files(files).await,
+            Self::Postgres(database) => database.unnamed_files(files).await,
         }
     }
 
@@ -197,6 +273,7 @@ impl Database {
     pub(super) async fn ticks(&self) -> Result<u64, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.ticks().await,
+            Self::Postgres(database) => database.ticks().await,
         }
     }
 
@@ -210,6 +287,7 @@ impl Database {
     ) -> Result<Collected, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.collect(tick, grace, batch).await,
+            Self::Postgres(database) => database.collect(tick, grace, batch).await,
         }
     }
 
@@ -217,6 +295,7 @@ impl Database {
     pub(super) async fn garbage(&self, limit: u32) -> Result<Vec<Garbage>, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.garbage(limit).await,
+            Self::Postgres(database) => database.garbage(limit).await,
         }
     }
 
@@ -224,6 +303,7 @@ impl Database {
     pub(super) async fn forget_garbage(&self, removed: &[Garbage]) -> Result<(), DatabaseError> {
         match self {
             Self::Sqlite(database) => database.forget_garbage(removed).await,
+            Self::Postgres(database) => database.forget_garbage(removed).await,
         }
     }
 
@@ -231,6 +311,7 @@ impl Database {
     pub(super) async fn close(&self) {
         match self {
             Self::Sqlite(database) => database.close().await,
+            Self::Postgres(database) => database.close().await,
         }
     }
 }
@@ -241,18 +322,30 @@ mod tests {
 
     #[test]
     fn urls_name_a_database_or_say_why_not() {
-        assert_eq!("sqlite:///data/m.db".parse(), Ok(DatabaseUrl::Sqlite("/data/m.db".into())));
-        assert_eq!("sqlite://data/m.db".parse(), Ok(DatabaseUrl::Sqlite("data/m.db".into())));
+        for path in ["/data/m.db", "data/m.db"] {
+            let url: DatabaseUrl = format!("sqlite://{path}").parse().unwrap();
+            assert_eq!(url, DatabaseUrl::Sqlite(path.into()));
+        }
         for (text, error) in [
-            ("postgres://h/d", DatabaseUrlError::Postgres),
-            ("postgresql://h/d", DatabaseUrlError::Postgres),
-            ("mysql://h/d", DatabaseUrlError::Scheme),
-            ("", DatabaseUrlError::Scheme),
-            ("sqlite://", DatabaseUrlError::NoPath),
-            ("sqlite://:memory:", DatabaseUrlError::NoPath),
-            ("sqlite://m.db?mode=memory", DatabaseUrlError::NoPath),
+            ("mysql://h/d", "a database is sqlite://"),
+            ("", "a database is sqlite://"),
+            ("sqlite://", "sqlite:// is followed by"),
+            ("sqlite://:memory:", "sqlite:// is followed by"),
+            ("sqlite://m.db?mode=memory", "sqlite:// is followed by"),
+            ("postgres://h:port/d", "postgres:// is followed by"),
         ] {
-            assert_eq!(text.parse::<DatabaseUrl>(), Err(error), "{text}");
+            let told = text.parse::<DatabaseUrl>().unwrap_err().to_string();
+            assert!(told.starts_with(error), "{text}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_shown_nowhere() {
+        for scheme in ["postgres", "postgresql"] {
+            let url: DatabaseUrl = format!("{scheme}://me:secret@db.example:6432/store").parse().unwrap();
+            assert_eq!(url.to_string(), "postgres://me@db.example:6432/store");
+            assert!(!format!("{url:?}").contains("secret"));
+            assert!(url.is_shared());
         }
     }
 }

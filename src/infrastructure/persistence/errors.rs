@@ -1,5 +1,6 @@
 //! What a database can answer, sorted by what has to follow.
 
+use sqlx::postgres::PgDatabaseError;
 use thiserror::Error;
 
 use crate::application::errors::RepositoryError;
@@ -20,7 +21,8 @@ pub struct DatabaseError {
 pub enum Consequence {
     /// Nothing was done; it works again once there is room.
     NoSpace,
-    /// The database cannot be trusted until a restart: a sync or a read has failed, or the file is damaged.
+    /// The database cannot be trusted until a restart: a sync or a read has failed, or the file is damaged. Or it is
+    /// this server that cannot be, since another one goes by its name.
     Latch,
     /// It may work the next time. Whether this time's change happened is not known.
     Unknown,
@@ -34,6 +36,47 @@ mod sqlite_code {
     pub(super) const NOT_A_DATABASE: u32 = 26;
 }
 
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+mod sqlstate {
+    pub(super) const INVALID_PARAMETER_VALUE: &str = "22023";
+    pub(super) const UNIQUE_VIOLATION: &str = "23505";
+    pub(super) const SERIALIZATION_FAILURE: &str = "40001";
+    pub(super) const DEADLOCK_DETECTED: &str = "40P01";
+    pub(super) const DISK_FULL: &str = "53100";
+    pub(super) const DATA_CORRUPTED: &str = "XX001";
+    pub(super) const INDEX_CORRUPTED: &str = "XX002";
+}
+
+/// The row of this instance says that it has ended, or is gone.
+#[derive(Debug, Error)]
+#[error("another server goes by this server's name (NODE_NAME) now")]
+pub(super) struct NameTaken;
+
+impl NameTaken {
+    pub(super) fn into_database_error() -> sqlx::Error {
+        sqlx::Error::AnyDriverError(Box::new(Self))
+    }
+
+    fn is_cause_of(error: &sqlx::Error) -> bool {
+        matches!(error, sqlx::Error::AnyDriverError(cause) if cause.is::<Self>())
+    }
+}
+
+/// Whether another transaction came between, so that the same one may succeed now.
+pub(super) fn is_race(error: &sqlx::Error) -> bool {
+    let races = [sqlstate::SERIALIZATION_FAILURE, sqlstate::DEADLOCK_DETECTED, sqlstate::UNIQUE_VIOLATION];
+    postgres_code(error).is_some_and(|code| races.contains(&code))
+}
+
+/// Whether PostgreSQL says that a transaction's name is none that it has given.
+pub(super) fn says_unknown_transaction(error: &sqlx::Error) -> bool {
+    postgres_code(error) == Some(sqlstate::INVALID_PARAMETER_VALUE)
+}
+
+fn postgres_code(error: &sqlx::Error) -> Option<&str> {
+    Some(error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?.code())
+}
+
 impl DatabaseError {
     /// Names what was tried.
     pub fn of(operation: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
@@ -42,6 +85,16 @@ impl DatabaseError {
 
     /// What follows.
     pub fn consequence(&self) -> Consequence {
+        if NameTaken::is_cause_of(&self.source) {
+            return Consequence::Latch;
+        }
+        if let Some(code) = postgres_code(&self.source) {
+            return match code {
+                sqlstate::DISK_FULL => Consequence::NoSpace,
+                sqlstate::DATA_CORRUPTED | sqlstate::INDEX_CORRUPTED => Consequence::Latch,
+                _ => Consequence::Unknown,
+            };
+        }
         let code = self.source.as_database_error().and_then(|error| error.code());
         // An extended code has its primary code in the lowest byte.
         match code.and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {

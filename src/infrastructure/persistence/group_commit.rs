@@ -19,7 +19,7 @@ use crate::infrastructure::plane_channel::{Reply, WriteOutcome, WriteRequest};
 pub(super) const BATCH_WRITES_MAX: usize = 1024;
 
 /// Set by an I/O error of the database, never cleared: what the database says after one cannot be relied on until a
-/// restart has recovered it.
+/// restart has recovered it. Set too when another server has taken this one's name.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Latch(Arc<AtomicBool>);
 
@@ -32,10 +32,17 @@ impl Latch {
     pub(super) fn judge(&self, error: &DatabaseError) -> RepositoryError {
         let consequence = error.consequence();
         tracing::error!(error = %error.source, "the database could not {}", error.operation.trim_start_matches("cannot "));
-        if consequence == Consequence::Latch && !self.0.swap(true, Ordering::Relaxed) {
-            tracing::error!("the metadata plane takes no more writes until a restart");
+        if consequence == Consequence::Latch {
+            self.set();
         }
         consequence.into()
+    }
+
+    /// From now on no more writes are taken.
+    pub(super) fn set(&self) {
+        if !self.0.swap(true, Ordering::Relaxed) {
+            tracing::error!("the metadata plane takes no more writes until a restart");
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::collector::{Collector, GcSettings, GraceClock};
 use super::database::{Database, DatabaseSettings, DatabaseUrl};
 use super::errors::DatabaseError;
 use super::group_commit::{GroupCommit, Latch};
+use super::heartbeat::Heartbeat;
 use super::recovery::{claim_root, sweep};
 use crate::application::errors::RepositoryError;
 use crate::application::ports::Clock;
@@ -68,6 +69,8 @@ pub struct MetadataPlane<C> {
     pub roots: Roots,
     /// This run of the process.
     pub instance: InstanceId,
+    /// This server's name among others of the database. An earlier run under the same name is dead.
+    pub node: String,
     /// For the dates of changes.
     pub clock: C,
     /// How what nothing refers to is removed.
@@ -91,7 +94,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
     fn run(self, channel: MetadataEnd, report: &std_mpsc::Sender<Result<(), StartError>>) {
         // Who waits for the report waits for exactly one message, so it cannot fail to arrive.
         let send = |result| drop(report.send(result));
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return send(Err(StartError::Thread(error))),
         };
@@ -111,7 +114,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
         for class in StorageClass::ALL {
             claim_root(&database, self.roots.of(class)).await?;
         }
-        let cleared = database.begin_instance(self.instance, self.clock.now()).await?;
+        let cleared = database.begin_instance(self.instance, &self.node, self.clock.now()).await?;
         if cleared > 0 {
             tracing::info!(cleared, "cleared uploads that a former run left unfinished");
         }
@@ -133,16 +136,14 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             ticks,
             settings: self.gc,
         };
-        let queries_max = self.settings.max_connections as usize;
-        Ok(Service {
-            database,
-            latch,
-            commit,
-            collector,
-            roots: self.roots,
+        let heartbeat = Heartbeat {
+            database: database.clone(),
+            latch: latch.clone(),
             instance: self.instance,
-            queries_max,
-        })
+            node: self.node.into(),
+        };
+        let queries_max = self.settings.max_connections as usize;
+        Ok(Service { database, latch, commit, collector, heartbeat, roots: self.roots, queries_max })
     }
 }
 
@@ -151,26 +152,30 @@ struct Service<C> {
     latch: Latch,
     commit: GroupCommit<C>,
     collector: Collector,
+    heartbeat: Heartbeat,
     roots: Roots,
-    instance: InstanceId,
     queries_max: usize,
 }
 
 impl<C: Clock + Send + 'static> Service<C> {
     async fn serve(self, channel: MetadataEnd) {
-        let sweeping = tokio::task::spawn_local(log_sweep(self.database.clone(), self.roots, self.instance));
+        let (instance, node) = (self.heartbeat.instance, self.heartbeat.node.clone());
+        let sweep = log_sweep(self.database.clone(), self.roots, instance, node);
+        let sweeping = tokio::task::spawn_local(sweep);
+        let beating = tokio::task::spawn_local(self.heartbeat.run());
         let collecting = tokio::task::spawn_local(self.collector.run());
         let queries = answer_queries(self.database.clone(), self.latch, channel.queries, self.queries_max);
         tokio::join!(self.commit.run(channel.writes), queries);
         // What they have not done yet, the next start does.
         sweeping.abort();
         collecting.abort();
+        beating.abort();
         self.database.close().await;
     }
 }
 
-async fn log_sweep(database: Arc<Database>, roots: Roots, instance: InstanceId) {
-    match sweep(database, roots, instance).await {
+async fn log_sweep(database: Arc<Database>, roots: Roots, instance: InstanceId, node: Arc<str>) {
+    match sweep(database, roots, instance, &node).await {
         Ok(0) => {}
         Ok(removed) => tracing::info!(removed, "swept files that former runs left without an object"),
         Err(error) => tracing::warn!(%error, "the sweep of former runs stopped; the next start tries again"),

@@ -24,8 +24,13 @@ use crate::infrastructure::storage::{
 pub(super) async fn claim_root(database: &Database, root: &StorageRoot) -> Result<(), StartError> {
     let class = root.class();
     let path = || root.path().to_path_buf();
+    // The root first: who finds an identity there finds it in the database too, also while another server claims.
+    let mut identity = root.read_identity()?;
     let row = database.root(class).await?;
-    let identity = root.read_identity()?;
+    if identity.is_none() && row.is_some_and(|row| row.claimed) {
+        // It may have been written between the two looks.
+        identity = root.read_identity()?;
+    }
     match (row, identity) {
         (Some(row), Some(identity)) if row.identity != identity => {
             Err(StartError::ForeignRoot { class, path: path() })
@@ -35,16 +40,18 @@ pub(super) async fn claim_root(database: &Database, root: &StorageRoot) -> Resul
         (None, Some(_)) => Err(StartError::ForeignRoot { class, path: path() }),
         (Some(RootRow { claimed: false, identity }), _) => complete_claim(database, root, identity).await,
         (None, None) => {
-            let identity = Uuid::new_v4();
-            database.put_root(class, RootRow { identity, claimed: false }).await?;
-            complete_claim(database, root, identity).await
+            let row = RootRow { identity: Uuid::new_v4(), claimed: false };
+            // Where two servers claim at the same time, both go on with what the first one noted.
+            let row = database.put_root(class, row).await?;
+            complete_claim(database, root, row.identity).await
         }
     }
 }
 
 async fn complete_claim(database: &Database, root: &StorageRoot, identity: Uuid) -> Result<(), StartError> {
     root.write_identity(identity)?;
-    Ok(database.put_root(root.class(), RootRow { identity, claimed: true }).await?)
+    database.put_root(root.class(), RootRow { identity, claimed: true }).await?;
+    Ok(())
 }
 
 /// Removes what dead instances left in the roots. Runs beside the server: nobody writes under their names any more.
@@ -55,9 +62,9 @@ pub(super) async fn sweep(
     database: Arc<Database>,
     roots: Roots,
     instance: InstanceId,
+    node: &str,
 ) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
-    let mut dead = database.instances().await?;
-    dead.retain(|other| *other != instance);
+    let dead = database.dead_instances(instance, node).await?;
     if dead.is_empty() {
         return Ok(0);
     }

@@ -14,6 +14,10 @@ use sqlx::{Decode, Row as _, SqlSafeStr as _, Sqlite, SqlitePool, Type};
 
 use super::batch::{self, BatchContext, Changes, Held, HeldBlob, HeldObject, Touched, VersionCount};
 use super::collector::{Collected, Garbage};
+use super::columns::{
+    class_number, class_of_number, metadata_json, metadata_of_json, status_number, status_of_number,
+    undecodable,
+};
 use super::database::{DatabaseSettings, RootRow};
 use super::errors::DatabaseError;
 use super::queries;
@@ -21,8 +25,8 @@ use crate::application::ports::{ListPage, ListQuery, ObjectName};
 use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
 use crate::domain::errors::InvalidValue;
 use crate::domain::value_objects::{
-    ContentHash, ContentType, InstanceId, Key, Metadata, Namespace, ObjectId, ObjectStatus, Place,
-    StorageClass, TenantId, Timestamp,
+    ContentHash, ContentType, InstanceId, Key, Namespace, ObjectId, ObjectStatus, Place, StorageClass,
+    TenantId, Timestamp,
 };
 use crate::fault_injection::{DurableSync, skips};
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
@@ -167,21 +171,21 @@ impl SqliteDatabase {
     pub(super) async fn root(&self, class: StorageClass) -> Result<Option<RootRow>, DatabaseError> {
         let query = sqlx::query("SELECT identity, claimed FROM roots WHERE storage_class = ?1");
         let row = query.bind(class_number(class)).fetch_optional(&self.writer).await;
-        let decode = |row: SqliteRow| {
-            let identity = uuid::Uuid::from_slice(column::<&[u8]>(&row, 0)?).map_err(undecodable)?;
-            Ok(RootRow { identity, claimed: column(&row, 1)? })
-        };
-        row.and_then(|row| row.map(decode).transpose()).map_err(DatabaseError::of("read what a root is"))
+        row.and_then(|row| row.as_ref().map(root_row).transpose())
+            .map_err(DatabaseError::of("read what a root is"))
     }
 
-    pub(super) async fn put_root(&self, class: StorageClass, row: RootRow) -> Result<(), DatabaseError> {
+    pub(super) async fn put_root(&self, class: StorageClass, row: RootRow) -> Result<RootRow, DatabaseError> {
         let query = sqlx::query(
-            "INSERT OR REPLACE INTO roots (storage_class, identity, claimed) VALUES (?1, ?2, ?3)",
+            "INSERT INTO roots (storage_class, identity, claimed) VALUES (?1, ?2, ?3)
+             ON CONFLICT (storage_class) DO UPDATE SET claimed = max(claimed, excluded.claimed)
+             RETURNING identity, claimed",
         )
         .bind(class_number(class))
         .bind(&row.identity.as_bytes()[..])
         .bind(row.claimed);
-        query.execute(&self.writer).await.map(|_| ()).map_err(DatabaseError::of("note what a root is"))
+        let row = query.fetch_one(&self.writer).await;
+        row.and_then(|row| root_row(&row)).map_err(DatabaseError::of("note what a root is"))
     }
 
     pub(super) async fn begin_instance(
@@ -201,8 +205,13 @@ impl SqliteDatabase {
         begin.await.map_err(DatabaseError::of("note the start of the server"))
     }
 
-    pub(super) async fn instances(&self) -> Result<Vec<InstanceId>, DatabaseError> {
-        let rows = sqlx::query("SELECT id FROM instances").fetch_all(&self.writer).await;
+    /// The data directory is this server's alone, so all others are dead.
+    pub(super) async fn dead_instances(
+        &self,
+        instance: InstanceId,
+    ) -> Result<Vec<InstanceId>, DatabaseError> {
+        let query = sqlx::query("SELECT id FROM instances WHERE id <> ?1").bind(instance.to_i64());
+        let rows = query.fetch_all(&self.writer).await;
         let decode =
             |rows: Vec<SqliteRow>| rows.iter().map(|row| column(row, 0).map(InstanceId::from_i64)).collect();
         rows.and_then(decode).map_err(DatabaseError::of("read the instances"))
@@ -400,8 +409,6 @@ fn id_hex(id: &ObjectId) -> String {
 
 fn object_json(sequence: u64, object: &Object, context: BatchContext) -> Value {
     let forgotten_since = (object.status == ObjectStatus::Deleted).then_some(context.tick);
-    let metadata: serde_json::Map<_, _> =
-        object.metadata.iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
     json!([
         sequence,
         id_hex(&object.id),
@@ -413,7 +420,7 @@ fn object_json(sequence: u64, object: &Object, context: BatchContext) -> Value {
         object.content_hash.map(|hash| hash.to_string()),
         object.size_bytes,
         object.content_type.as_str(),
-        Value::Object(metadata).to_string(),
+        metadata_json(&object.metadata),
         context.writer.to_i64(),
         object.created_at.as_millis(),
         object.updated_at.as_millis(),
@@ -432,7 +439,7 @@ fn held_objects(rows: &[SqliteRow]) -> sqlx::Result<HashMap<ObjectId, HeldObject
         let held = HeldObject {
             sequence: column::<i64>(row, 0)?.cast_unsigned(),
             key_path,
-            status: status(row, 5)?,
+            status: status_of_number(column(row, 5)?)?,
             storage_class: storage_class(row, 6)?,
             content_hash: optional_hash(row, 7)?,
             updated_at: Timestamp::from_millis(column(row, 8)?),
@@ -448,12 +455,12 @@ fn object(row: &SqliteRow) -> sqlx::Result<Object> {
         id: ObjectId::from_slice(column(row, 1)?).map_err(undecodable)?,
         scope: scope(row)?,
         key: column::<Option<&str>>(row, 4)?.map(Key::parse).transpose().map_err(undecodable)?,
-        status: status(row, 5)?,
+        status: status_of_number(column(row, 5)?)?,
         storage_class: storage_class(row, 6)?,
         content_hash: optional_hash(row, 7)?,
         size_bytes: column::<Option<i64>>(row, 8)?.map(i64::cast_unsigned),
         content_type: ContentType::parse(column(row, 9)?).map_err(undecodable)?,
-        metadata: metadata(column(row, 10)?)?,
+        metadata: metadata_of_json(column(row, 10)?)?,
         created_at: Timestamp::from_millis(column(row, 11)?),
         updated_at: Timestamp::from_millis(column(row, 12)?),
     })
@@ -478,20 +485,16 @@ fn page(rows: &[SqliteRow], limit: usize) -> sqlx::Result<ListPage> {
     Ok(ListPage { objects, next })
 }
 
-fn metadata(text: &str) -> sqlx::Result<Metadata> {
-    let entries: BTreeMap<String, String> = serde_json::from_str(text).map_err(undecodable)?;
-    let mut metadata = Metadata::default();
-    for (name, value) in &entries {
-        metadata.insert(name, value).map_err(undecodable)?;
-    }
-    Ok(metadata)
-}
-
 fn scope(row: &SqliteRow) -> sqlx::Result<Scope> {
     Ok(Scope {
         namespace: Namespace::parse(column(row, 2)?).map_err(undecodable)?,
         tenant_id: TenantId::parse(column(row, 3)?).map_err(undecodable)?,
     })
+}
+
+fn root_row(row: &SqliteRow) -> sqlx::Result<RootRow> {
+    let identity = uuid::Uuid::from_slice(column::<&[u8]>(row, 0)?).map_err(undecodable)?;
+    Ok(RootRow { identity, claimed: column(row, 1)? })
 }
 
 fn content_hash(row: &SqliteRow, index: usize) -> sqlx::Result<ContentHash> {
@@ -503,46 +506,11 @@ fn optional_hash(row: &SqliteRow, index: usize) -> sqlx::Result<Option<ContentHa
 }
 
 fn storage_class(row: &SqliteRow, index: usize) -> sqlx::Result<StorageClass> {
-    match column::<i64>(row, index)? {
-        0 => Ok(StorageClass::Hot),
-        1 => Ok(StorageClass::Cold),
-        _ => Err(undecodable(InvalidValue::StorageClass)),
-    }
-}
-
-fn class_number(class: StorageClass) -> i64 {
-    match class {
-        StorageClass::Hot => 0,
-        StorageClass::Cold => 1,
-    }
-}
-
-fn status(row: &SqliteRow, index: usize) -> sqlx::Result<ObjectStatus> {
-    match column::<i64>(row, index)? {
-        0 => Ok(ObjectStatus::Writing),
-        1 => Ok(ObjectStatus::Committed),
-        2 => Ok(ObjectStatus::Deleting),
-        3 => Ok(ObjectStatus::Deleted),
-        _ => Err(undecodable(InvalidValue::ObjectStatus)),
-    }
-}
-
-fn status_number(status: ObjectStatus) -> i64 {
-    match status {
-        ObjectStatus::Writing => 0,
-        ObjectStatus::Committed => 1,
-        ObjectStatus::Deleting => 2,
-        ObjectStatus::Deleted => 3,
-    }
+    class_of_number(column(row, index)?)
 }
 
 fn column<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(row: &'r SqliteRow, index: usize) -> sqlx::Result<T> {
     row.try_get(index)
-}
-
-/// A row that this program did not write.
-fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
-    sqlx::Error::Decode(Box::new(error))
 }
 
 #[cfg(test)]
@@ -550,10 +518,14 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::application::contract::{a_commit, repository_contract};
+    use crate::application::contract::repository_contract;
     use crate::application::fakes::FakeClock;
     use crate::infrastructure::data_plane::metadata_client::MetadataClient;
     use crate::infrastructure::data_plane::object_cache::ObjectCache;
+    use crate::infrastructure::persistence::batch_pairs::{
+        PairWorld, every_pair_is_the_same_in_one_batch_and_in_two,
+    };
+    use crate::infrastructure::persistence::database::Database;
     use crate::infrastructure::persistence::{DatabaseUrl, GcSettings, MetadataPlane};
     use crate::infrastructure::plane_channel::plane_channel;
     use crate::infrastructure::storage::Roots;
@@ -578,6 +550,7 @@ mod tests {
                 roots: Roots::open(&directory.path().join("hot"), &directory.path().join("cold")).unwrap(),
                 instance: InstanceId::generate(),
                 clock: FakeClock::default(),
+                node: "node".into(),
                 gc: GcSettings {
                     interval: Duration::from_secs(60),
                     batch_size: 100,
@@ -590,82 +563,53 @@ mod tests {
         });
     }
 
-    #[test]
-    fn a_batch_is_the_same_as_its_writes_one_after_the_other() {
-        use crate::application::contract::key_path;
-        use crate::domain::value_objects::{EntityTags, Precondition};
+    struct SqlitePairs {
+        /// Goes with the database in it.
+        _directory: tempfile::TempDir,
+        database: Database,
+    }
 
-        let if_none = Precondition { if_none_match: Some(EntityTags::Any), ..Precondition::default() };
-        let first = a_commit(Some("k"), 1, 1);
-        let second = a_commit(Some("k"), 2, 2);
-        let again = a_commit(Some("other"), 1, 3);
-        let conditional =
-            crate::application::ports::ObjectCommit { precondition: if_none, ..a_commit(Some("k"), 4, 4) };
-        let mut reserved = a_commit(Some("k"), 5, 5);
-        let mut writing = reserved.stored.object.clone();
-        writing.status = ObjectStatus::Writing;
-        (writing.content_hash, writing.size_bytes) = (None, None);
-        reserved.stored.object.id = writing.id;
-        let delete = |commit: &crate::application::ports::ObjectCommit| Write::Delete {
-            id: commit.stored.object.id,
-            precondition: Precondition::default(),
-        };
-        let kinds = [
-            Write::Commit(first.clone()),
-            Write::Commit(second.clone()),
-            Write::Commit(again.clone()),
-            Write::Commit(conditional),
-            Write::Reserve(writing.clone()),
-            Write::Commit(reserved.clone()),
-            Write::Abandon(writing.id),
-            delete(&first),
-            delete(&second),
-            delete(&again),
-            Write::DeleteKey { key_path: key_path("k"), precondition: Precondition::default() },
-        ];
-        block_on_tokio(async {
-            for one in &kinds {
-                for two in &kinds {
-                    for before in [&[][..], &[Write::Commit(a_commit(Some("k"), 9, 9))]] {
-                        if matches!((one, two), (Write::Commit(one), Write::Commit(two)) if one == two) {
-                            continue; // an object is committed once
-                        }
-                        let together = outcome_of(&[before, &[one.clone(), two.clone()]]).await;
-                        let apart =
-                            outcome_of(&[before, std::slice::from_ref(one), std::slice::from_ref(two)]).await;
-                        assert_eq!(together, apart, "{one:?} then {two:?}");
-                    }
+    impl SqlitePairs {
+        async fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let url = DatabaseUrl::in_directory(directory.path());
+            let database = Database::open(&url, SETTINGS).await.unwrap();
+            Self { _directory: directory, database }
+        }
+    }
+
+    impl PairWorld for SqlitePairs {
+        async fn emptied(&mut self) -> &Database {
+            self.database.close().await;
+            *self = Self::new().await;
+            &self.database
+        }
+
+        async fn rows(&self) -> Vec<String> {
+            let Database::Sqlite(database) = &self.database else { panic!("it is SQLite") };
+            let mut rows = Vec::new();
+            for query in [
+                "SELECT hex(id) || status || ifnull(hex(content_hash), '') || updated_at FROM objects ORDER BY sequence",
+                "SELECT hex(content_hash) || storage_class || ref_count || place FROM blobs ORDER BY 1",
+            ] {
+                for row in sqlx::query(query).fetch_all(&database.readers).await.unwrap() {
+                    rows.push(row.get::<String, _>(0));
                 }
             }
+            rows
+        }
+    }
+
+    #[test]
+    fn a_batch_is_the_same_as_its_writes_one_after_the_other() {
+        block_on_tokio(async {
+            let mut world = SqlitePairs::new().await;
+            every_pair_is_the_same_in_one_batch_and_in_two(&mut world).await;
         });
     }
 
     fn block_on_tokio<F: Future>(future: F) -> F::Output {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
-    }
-
-    /// All outcomes of the batches in order, and all rows that they leave.
-    async fn outcome_of(batches: &[&[Write]]) -> (Vec<WriteOutcome>, Vec<String>) {
-        let directory = tempfile::tempdir().unwrap();
-        let database = SqliteDatabase::open(&directory.path().join("m.db"), SETTINGS).await.unwrap();
-        let (mut outcomes, mut next_sequence) = (Vec::new(), 1);
-        for writes in batches.iter().filter(|writes| !writes.is_empty()) {
-            let context =
-                BatchContext { writer: InstanceId::from_i64(1), now: Timestamp::from_millis(5), tick: 7 };
-            let applied = database.apply(writes, &mut next_sequence, context).await;
-            outcomes.extend(applied.unwrap());
-        }
-        let mut rows = Vec::new();
-        for query in [
-            "SELECT hex(id) || status || ifnull(hex(content_hash), '') || updated_at FROM objects ORDER BY sequence",
-            "SELECT hex(content_hash) || storage_class || ref_count || place FROM blobs ORDER BY 1",
-        ] {
-            for row in sqlx::query(query).fetch_all(&database.readers).await.unwrap() {
-                rows.push(row.get::<String, _>(0));
-            }
-        }
-        database.close().await;
-        (outcomes, rows)
     }
 
     #[test]

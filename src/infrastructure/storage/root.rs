@@ -196,7 +196,11 @@ impl StorageRoot {
         let mut file = File::create(&path)?;
         file.write_all(&[0; 512])?;
         drop(file);
-        fs::remove_file(&path)
+        match fs::remove_file(&path) {
+            // Another server on the same root probes it too.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
     }
 
     /// Reads whose root this is, or `None` if it has not been claimed yet.
@@ -221,7 +225,8 @@ impl StorageRoot {
     /// # Errors
     /// [`RootError`].
     pub fn write_identity(&self, identity: RootIdentity) -> Result<(), RootError> {
-        let unfinished = self.path.join(format!("{IDENTITY_FILE}.new"));
+        // Under a name of its own: two servers may claim the root at the same time, with the same identity.
+        let unfinished = self.path.join(format!("{IDENTITY_FILE}.{}", Uuid::new_v4()));
         let write = || {
             let mut file = File::create(&unfinished)?;
             writeln!(file, "{identity}")?;
@@ -280,7 +285,7 @@ pub(crate) fn make_durable_directory(path: &Path) -> io::Result<()> {
                 && path.parent().is_some_and(|parent| parent != Path::new("")) =>
         {
             make_durable_directory(path.parent().unwrap_or(Path::new("/")))?;
-            fs::create_dir(path)?;
+            fs::create_dir(path).or_else(|error| if path.is_dir() { Ok(()) } else { Err(error) })?;
         }
         Err(error) => return Err(error),
     }

@@ -1,0 +1,83 @@
+//! The test that every database passes: each pair of writes means the same in one batch and in two.
+
+use super::batch::BatchContext;
+use super::database::Database;
+use crate::application::contract::{a_commit, key_path};
+use crate::application::ports::ObjectCommit;
+use crate::domain::value_objects::{EntityTags, InstanceId, ObjectStatus, Precondition, Timestamp};
+use crate::infrastructure::plane_channel::{Write, WriteOutcome};
+
+/// Who writes in [`every_pair_is_the_same_in_one_batch_and_in_two`].
+pub(super) const WRITER: InstanceId = InstanceId::from_i64(1);
+
+/// What is left of a pair of writes.
+pub(super) const ROWS_IN_WORDS: &str =
+    "the id, status, hash and date of each object by sequence; the hash, class, count and place of each blob";
+
+/// A database that can be emptied and looked at.
+pub(super) trait PairWorld {
+    /// The database without a row, but for the instance [`WRITER`].
+    async fn emptied(&mut self) -> &Database;
+
+    /// [`ROWS_IN_WORDS`].
+    async fn rows(&self) -> Vec<String>;
+}
+
+pub(super) async fn every_pair_is_the_same_in_one_batch_and_in_two(world: &mut impl PairWorld) {
+    let kinds = kinds_of_writes();
+    for one in &kinds {
+        for two in &kinds {
+            for before in [&[][..], &[Write::Commit(a_commit(Some("k"), 9, 9))]] {
+                if matches!((one, two), (Write::Commit(one), Write::Commit(two)) if one == two) {
+                    continue; // an object is committed once
+                }
+                let together = outcome_of(world, &[before, &[one.clone(), two.clone()]]).await;
+                let (first, second) = (std::slice::from_ref(one), std::slice::from_ref(two));
+                let apart = outcome_of(world, &[before, first, second]).await;
+                assert_eq!(together, apart, "{one:?} then {two:?}: {ROWS_IN_WORDS}");
+            }
+        }
+    }
+}
+
+fn kinds_of_writes() -> Vec<Write> {
+    let if_none = Precondition { if_none_match: Some(EntityTags::Any), ..Precondition::default() };
+    let first = a_commit(Some("k"), 1, 1);
+    let second = a_commit(Some("k"), 2, 2);
+    let again = a_commit(Some("other"), 1, 3);
+    let conditional = ObjectCommit { precondition: if_none, ..a_commit(Some("k"), 4, 4) };
+    let mut reserved = a_commit(Some("k"), 5, 5);
+    let mut writing = reserved.stored.object.clone();
+    writing.status = ObjectStatus::Writing;
+    (writing.content_hash, writing.size_bytes) = (None, None);
+    reserved.stored.object.id = writing.id;
+    let delete = |commit: &ObjectCommit| Write::Delete {
+        id: commit.stored.object.id,
+        precondition: Precondition::default(),
+    };
+    vec![
+        Write::Commit(first.clone()),
+        Write::Commit(second.clone()),
+        Write::Commit(again.clone()),
+        Write::Commit(conditional),
+        Write::Reserve(writing.clone()),
+        Write::Commit(reserved.clone()),
+        Write::Abandon(writing.id),
+        delete(&first),
+        delete(&second),
+        delete(&again),
+        Write::DeleteKey { key_path: key_path("k"), precondition: Precondition::default() },
+    ]
+}
+
+/// All outcomes of the batches in order, and all rows that they leave.
+async fn outcome_of(world: &mut impl PairWorld, batches: &[&[Write]]) -> (Vec<WriteOutcome>, Vec<String>) {
+    let database = world.emptied().await;
+    let (mut outcomes, mut next_sequence) = (Vec::new(), 1);
+    for writes in batches.iter().filter(|writes| !writes.is_empty()) {
+        let context = BatchContext { writer: WRITER, now: Timestamp::from_millis(5), tick: 7 };
+        let applied = database.apply(writes, &mut next_sequence, context).await;
+        outcomes.extend(applied.unwrap());
+    }
+    (outcomes, world.rows().await)
+}

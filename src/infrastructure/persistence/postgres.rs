@@ -1,0 +1,310 @@
+//! The repository on PostgreSQL, which several servers may share: a pool of connections that read, and one that
+//! writes ([`PostgresWriter`]).
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::{Connection as _, PgPool, SqlSafeStr as _};
+use tokio::time::{sleep, timeout};
+
+use super::batch::BatchContext;
+use super::collector::{Collected, Garbage};
+use super::columns::{class_number, status_number};
+use super::database::{DatabaseSettings, RootRow};
+use super::errors::{DatabaseError, is_race};
+use super::postgres_queries as queries;
+use super::postgres_rows::{
+    bind_blob_keys, bind_garbage, blob_location, column, garbage, object, page, stored_object, uuid_of,
+};
+use super::postgres_writer::PostgresWriter;
+use crate::application::ports::{ListPage, ListQuery, ObjectName};
+use crate::domain::entities::{Object, StoredObject};
+use crate::domain::value_objects::{InstanceId, StorageClass, Timestamp};
+use crate::infrastructure::plane_channel::{Write, WriteOutcome};
+use crate::infrastructure::storage::BlobFile;
+
+/// A connection that was idle for longer is asked whether it lives before it is used.
+const IDLE_TRUSTED: Duration = Duration::from_secs(1);
+/// How long the database may take to say that it is there.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often migrations are tried, where other servers start at the same time.
+const MIGRATION_TRIES_MAX: u32 = 20;
+/// Between two such tries.
+const MIGRATION_PAUSE: Duration = Duration::from_millis(100);
+
+/// What every connection is told about its session.
+///
+/// Every statement looks rows up by an index, one by one. A plan that reads a whole table would be slower, and in a
+/// serializable transaction it would conflict with every write to that table. And a server that stands still in the
+/// middle of a transaction must not hold its locks against the others.
+const SESSION: [(&str, &str); 5] = [
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+    ("idle_in_transaction_session_timeout", "5s"),
+];
+
+pub(super) struct PostgresDatabase {
+    readers: PgPool,
+    writer: PostgresWriter,
+}
+
+fn migrator() -> Migrator {
+    let files = [
+        ("objects", include_str!("../../../migrations/postgres/0001_objects.sql")),
+        ("garbage", include_str!("../../../migrations/postgres/0002_garbage.sql")),
+    ];
+    let migration = |(version, (name, text)): (i64, (&'static str, &'static str))| {
+        Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
+    };
+    let mut migrator = Migrator::with_migrations((1..).zip(files).map(migration).collect());
+    // The lock would be an advisory one. Each migration is a transaction that makes tables, which only one server
+    // can; the others are refused, and look again.
+    migrator.set_locking(false);
+    migrator
+}
+
+async fn migrate(pool: &PgPool) -> Result<(), DatabaseError> {
+    let mut tries = 1;
+    loop {
+        match migrator().run(pool).await {
+            Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
+                if is_race_of_migrations(&error) && tries < MIGRATION_TRIES_MAX =>
+            {
+                tracing::debug!(%error, "another server migrates the database");
+                sleep(MIGRATION_PAUSE).await;
+                tries += 1;
+            }
+            result => {
+                return result.map_err(|error| DatabaseError {
+                    operation: "migrate the database",
+                    source: error.into(),
+                });
+            }
+        }
+    }
+}
+
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>: somebody else has just made the same thing.
+fn is_race_of_migrations(error: &sqlx::Error) -> bool {
+    const DUPLICATE_TABLE: &str = "42P07";
+    const DUPLICATE_COLUMN: &str = "42701";
+    const DUPLICATE_OBJECT: &str = "42710";
+    let code = error.as_database_error().and_then(|error| error.code());
+    is_race(error) || matches!(code.as_deref(), Some(DUPLICATE_TABLE | DUPLICATE_COLUMN | DUPLICATE_OBJECT))
+}
+
+impl PostgresDatabase {
+    pub(super) async fn open(
+        options: PgConnectOptions,
+        settings: DatabaseSettings,
+    ) -> Result<Self, DatabaseError> {
+        let options = options.application_name("just_storage").options(SESSION);
+        let readers = PgPoolOptions::new()
+            .max_connections(settings.max_connections)
+            .min_connections(settings.min_connections)
+            .acquire_timeout(settings.acquire_timeout)
+            .idle_timeout(settings.idle_timeout)
+            .max_lifetime(settings.max_lifetime)
+            .test_before_acquire(false)
+            .before_acquire(|connection, state| {
+                Box::pin(async move {
+                    if state.idle_for > IDLE_TRUSTED {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_with(options.clone())
+            .await
+            .map_err(DatabaseError::of("open the database"))?;
+        migrate(&readers).await?;
+        warn_of_lost_commits(&readers).await?;
+        Ok(Self { readers, writer: PostgresWriter::new(options, settings.acquire_timeout) })
+    }
+
+    pub(super) async fn apply(
+        &self,
+        writes: &[Write],
+        next_sequence: &mut u64,
+        context: BatchContext,
+    ) -> Result<Vec<WriteOutcome>, DatabaseError> {
+        self.writer.apply(writes, next_sequence, context).await
+    }
+
+    pub(super) async fn find(&self, name: &ObjectName) -> Result<Option<StoredObject>, DatabaseError> {
+        let query = match name {
+            ObjectName::Id(id) => sqlx::query(queries::FIND_BY_ID).bind(uuid_of(id)),
+            ObjectName::Key(path) => sqlx::query(queries::FIND_BY_KEY)
+                .bind(path.scope.namespace.as_str())
+                .bind(path.scope.tenant_id.as_str())
+                .bind(path.key.as_str()),
+        };
+        let row = query.fetch_optional(&self.readers).await;
+        let found = row.and_then(|row| row.as_ref().map(stored_object).transpose());
+        found.map_err(DatabaseError::of("find an object"))
+    }
+
+    pub(super) async fn inspect(&self, name: &ObjectName) -> Result<Option<Object>, DatabaseError> {
+        let ObjectName::Id(id) = name else {
+            return Ok(self.find(name).await?.map(|stored| stored.object));
+        };
+        let row = sqlx::query(queries::INSPECT_BY_ID).bind(uuid_of(id)).fetch_optional(&self.readers).await;
+        let found = row.and_then(|row| row.as_ref().map(object).transpose());
+        found.map_err(DatabaseError::of("look at an object"))
+    }
+
+    pub(super) async fn list(&self, query: &ListQuery) -> Result<ListPage, DatabaseError> {
+        let text = if query.storage_class.is_some() { queries::LIST_CLASS } else { queries::LIST_BOTH };
+        let mut statement = sqlx::query(text)
+            .bind(query.scope.namespace.as_str())
+            .bind(query.scope.tenant_id.as_str())
+            .bind(status_number(query.status))
+            .bind(query.before.map_or(i64::MAX, u64::cast_signed))
+            // One more than asked for tells whether there is a next page.
+            .bind(i64::from(query.limit) + 1);
+        if let Some(class) = query.storage_class {
+            statement = statement.bind(class_number(class));
+        }
+        let rows = statement.fetch_all(&self.readers).await;
+        rows.and_then(|rows| page(&rows, query.limit as usize)).map_err(DatabaseError::of("list objects"))
+    }
+
+    pub(super) async fn check(&self) -> Result<(), DatabaseError> {
+        let answer = sqlx::query("SELECT 1").execute(&self.readers);
+        let answer = timeout(CHECK_TIMEOUT, answer).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        answer.map(|_| ()).map_err(DatabaseError::of("ask the database"))
+    }
+
+    pub(super) async fn root(&self, class: StorageClass) -> Result<Option<RootRow>, DatabaseError> {
+        let query = sqlx::query(queries::ROOT).bind(class_number(class));
+        let row = query.fetch_optional(&self.readers).await;
+        let row = row.and_then(|row| row.as_ref().map(root_row).transpose());
+        row.map_err(DatabaseError::of("read what a root is"))
+    }
+
+    pub(super) async fn put_root(&self, class: StorageClass, row: RootRow) -> Result<RootRow, DatabaseError> {
+        let query =
+            sqlx::query(queries::PUT_ROOT).bind(class_number(class)).bind(row.identity).bind(row.claimed);
+        let row = query.fetch_one(&self.readers).await;
+        row.and_then(|row| root_row(&row)).map_err(DatabaseError::of("note what a root is"))
+    }
+
+    /// Takes the name for this instance, ends earlier instances of it, and clears their reservations. Each statement
+    /// sees what the one before waited for; the row of the name holds back another start under it.
+    pub(super) async fn begin_instance(
+        &self,
+        instance: InstanceId,
+        node: &str,
+        now: Timestamp,
+    ) -> Result<u64, DatabaseError> {
+        let begin = async {
+            let mut transaction = self.readers.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+            let claim = sqlx::query(queries::CLAIM_NODE).bind(node).bind(instance.to_i64());
+            claim.execute(&mut *transaction).await?;
+            sqlx::query(queries::END_INSTANCES_OF_NODE).bind(node).execute(&mut *transaction).await?;
+            let insert = sqlx::query(queries::BEGIN_INSTANCE).bind(instance.to_i64()).bind(node);
+            insert.bind(now.as_millis()).execute(&mut *transaction).await?;
+            let cleared = sqlx::query(queries::CLEAR_WRITING).bind(node).execute(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(cleared.rows_affected())
+        };
+        begin.await.map_err(DatabaseError::of("note the start of the server"))
+    }
+
+    pub(super) async fn dead_instances(&self, node: &str) -> Result<Vec<InstanceId>, DatabaseError> {
+        let rows = sqlx::query(queries::DEAD_INSTANCES).bind(node).fetch_all(&self.readers).await;
+        let decode =
+            |rows: Vec<PgRow>| rows.iter().map(|row| column(row, 0).map(InstanceId::from_i64)).collect();
+        rows.and_then(decode).map_err(DatabaseError::of("read the instances"))
+    }
+
+    pub(super) async fn end_instances(&self, instances: &[InstanceId]) -> Result<(), DatabaseError> {
+        let ids: Vec<_> = instances.iter().map(|instance| instance.to_i64()).collect();
+        let ended = sqlx::query(queries::FORGET_INSTANCES).bind(ids).execute(&self.readers).await;
+        ended.map(|_| ()).map_err(DatabaseError::of("forget swept instances"))
+    }
+
+    pub(super) async fn heartbeat(&self, instance: InstanceId, node: &str) -> Result<bool, DatabaseError> {
+        let query = sqlx::query(queries::HEARTBEAT).bind(node).bind(instance.to_i64());
+        let beaten = query.execute(&self.readers).await.map(|done| done.rows_affected() > 0);
+        beaten.map_err(DatabaseError::of("renew the claim of this server's name"))
+    }
+
+    pub(super) async fn unnamed_files(&self, files: &[BlobFile]) -> Result<Vec<BlobFile>, DatabaseError> {
+        let keys = files.iter().map(|file| (file.content_hash, file.storage_class));
+        let query = bind_blob_keys(sqlx::query(queries::PLACES_IN_USE), keys);
+        let rows = query.fetch_all(&self.readers).await;
+        let in_use =
+            rows.and_then(|rows| rows.iter().map(blob_location).collect::<sqlx::Result<HashSet<_>>>());
+        let in_use = in_use.map_err(DatabaseError::of("look for places in use"))?;
+        Ok(files.iter().filter(|file| !in_use.contains(file)).copied().collect())
+    }
+
+    pub(super) async fn ticks(&self) -> Result<u64, DatabaseError> {
+        let row = sqlx::query(queries::TICKS).fetch_one(&self.readers).await;
+        let ticks = row.and_then(|row| column::<i64>(&row, 0));
+        ticks.map(i64::cast_unsigned).map_err(DatabaseError::of("read the database's clock"))
+    }
+
+    pub(super) async fn collect(
+        &self,
+        tick: u64,
+        grace: u64,
+        batch: u32,
+    ) -> Result<Collected, DatabaseError> {
+        // Before the grace period has passed for the first time, nothing can be over it.
+        let horizon = tick.checked_sub(grace).map_or(-1, u64::cast_signed);
+        let tick = tick.cast_signed();
+        let collect = async {
+            let mut transaction = self.readers.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+            sqlx::query(queries::STORE_TICKS).bind(tick).execute(&mut *transaction).await?;
+            let forget = sqlx::query(queries::COLLECT_BLOBS).bind(horizon).bind(i64::from(batch));
+            let blobs = forget.execute(&mut *transaction).await?.rows_affected();
+            let purge = sqlx::query(queries::PURGE_OBJECTS).bind(horizon).bind(i64::from(batch));
+            let objects = purge.execute(&mut *transaction).await?.rows_affected();
+            transaction.commit().await?;
+            Ok(Collected { blobs, objects })
+        };
+        collect.await.map_err(DatabaseError::of("collect what nothing refers to"))
+    }
+
+    pub(super) async fn garbage(&self, limit: u32) -> Result<Vec<Garbage>, DatabaseError> {
+        let rows = sqlx::query(queries::GARBAGE).bind(i64::from(limit)).fetch_all(&self.readers).await;
+        let places = rows.and_then(|rows| rows.iter().map(garbage).collect());
+        places.map_err(DatabaseError::of("read the garbage"))
+    }
+
+    pub(super) async fn forget_garbage(&self, removed: &[Garbage]) -> Result<(), DatabaseError> {
+        let query = bind_garbage(sqlx::query(queries::FORGET_GARBAGE), removed);
+        query.execute(&self.readers).await.map(|_| ()).map_err(DatabaseError::of("forget removed garbage"))
+    }
+
+    pub(super) async fn close(&self) {
+        self.writer.close().await;
+        self.readers.close().await;
+    }
+}
+
+fn root_row(row: &PgRow) -> sqlx::Result<RootRow> {
+    Ok(RootRow { identity: column(row, 0)?, claimed: column(row, 1)? })
+}
+
+/// A database that answers before it has synced takes the promise out of every `201`.
+async fn warn_of_lost_commits(pool: &PgPool) -> Result<(), DatabaseError> {
+    for setting in ["fsync", "synchronous_commit", "full_page_writes"] {
+        let row = sqlx::query("SELECT current_setting($1)").bind(setting).fetch_one(pool).await;
+        let value = row.and_then(|row| column::<String>(&row, 0));
+        if value.map_err(DatabaseError::of("read the database's settings"))? == "off" {
+            tracing::warn!("the database has {setting} = off: what it has committed can be lost in a crash");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "postgres_tests.rs"]
+mod tests;

@@ -1,0 +1,203 @@
+//! The statements on PostgreSQL. Every one takes its rows as arrays, one a column, so that its text, and the number
+//! of statements of a batch, are the same for one row and for a thousand.
+
+macro_rules! object_columns {
+    () => {
+        "o.sequence, o.id, o.namespace, o.tenant_id, o.key, o.status, o.storage_class, o.content_hash, \
+         o.size_bytes, o.content_type, o.metadata::text, o.created_at, o.updated_at"
+    };
+}
+
+macro_rules! held_columns {
+    () => {
+        "o.sequence, o.id, o.namespace, o.tenant_id, o.key, o.status, o.storage_class, o.content_hash, o.updated_at"
+    };
+}
+
+macro_rules! newest_of_class {
+    ($class:literal) => {
+        concat!(
+            "(SELECT ",
+            object_columns!(),
+            " FROM objects AS o WHERE o.namespace = $1 AND o.tenant_id = $2 AND o.status = $3 \
+             AND o.storage_class = ",
+            $class,
+            " AND o.sequence < $4 ORDER BY o.sequence DESC LIMIT $5)"
+        )
+    };
+}
+
+/// `$1`: the instance, `$2`: its tick. Gives the batch its first sequence, a tick that is not before what any server
+/// has stored, and the name of its transaction; gives no row if another server goes by this one's name.
+pub(super) const BEGIN_BATCH: &str = "
+    UPDATE instances SET last_sequence = nextval('objects_sequence') WHERE id = $1 AND NOT ended
+    RETURNING last_sequence, greatest($2::bigint, (SELECT ticks FROM clock WHERE id = 1)),
+              pg_current_xact_id()::text";
+
+/// `$1`: ids.
+pub(super) const HELD_BY_ID: &str =
+    concat!("SELECT ", held_columns!(), " FROM objects AS o WHERE o.id = ANY ($1::uuid[])");
+
+/// `$1` to `$3`: namespaces, tenants and keys, `$4`: how many versions of each, newest first; `NULL` for all.
+pub(super) const HELD_VERSIONS: &str = concat!(
+    "SELECT ",
+    held_columns!(),
+    " FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS n (namespace, tenant_id, key, versions)
+      CROSS JOIN LATERAL (
+        SELECT * FROM objects AS v
+        WHERE v.namespace = n.namespace AND v.tenant_id = n.tenant_id AND v.key = n.key AND v.status = 1
+        ORDER BY v.sequence DESC LIMIT n.versions) AS o"
+);
+
+/// `$1`: hashes, `$2`: classes. Locked, since a row that the collector takes away meanwhile would be put back by
+/// [`PUT_BLOBS`], and name bytes that are garbage.
+pub(super) const HELD_BLOBS: &str = "
+    SELECT b.content_hash, b.storage_class, b.size_bytes, b.ref_count, b.place
+    FROM unnest($1::bytea[], $2::smallint[]) AS n (content_hash, storage_class)
+    JOIN blobs AS b ON b.content_hash = n.content_hash AND b.storage_class = n.storage_class
+    FOR UPDATE OF b";
+
+/// `$1` to `$14`: the columns of the rows, `$15`: their writer.
+pub(super) const PUT_OBJECTS: &str = "
+    INSERT INTO objects (sequence, id, namespace, tenant_id, key, status, storage_class, content_hash, size_bytes,
+                         content_type, metadata, created_at, updated_at, forgotten_since, writer)
+    SELECT n.sequence, n.id, n.namespace, n.tenant_id, n.key, n.status, n.storage_class, n.content_hash,
+           n.size_bytes, n.content_type, n.metadata::jsonb, n.created_at, n.updated_at,
+           n.forgotten_since, $15
+    FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::smallint[],
+                $8::bytea[], $9::bigint[], $10::text[], $11::text[], $12::bigint[], $13::bigint[],
+                $14::bigint[])
+      AS n (sequence, id, namespace, tenant_id, key, status, storage_class, content_hash, size_bytes,
+            content_type, metadata, created_at, updated_at, forgotten_since)
+    ON CONFLICT (id) DO UPDATE SET
+        sequence = excluded.sequence, status = excluded.status, content_hash = excluded.content_hash,
+        size_bytes = excluded.size_bytes, updated_at = excluded.updated_at,
+        forgotten_since = excluded.forgotten_since";
+
+/// `$1`: ids, `$2`: the moment, `$3`: the tick.
+pub(super) const DELETE_OBJECTS: &str = "
+    UPDATE objects SET status = 3, updated_at = $2, forgotten_since = $3
+    WHERE id = ANY ($1::uuid[]) AND status = 1";
+
+/// `$1`: ids.
+pub(super) const ABANDON_OBJECTS: &str = "DELETE FROM objects WHERE id = ANY ($1::uuid[]) AND status = 0";
+
+/// `$1` to `$6`: the columns of the rows.
+pub(super) const PUT_BLOBS: &str = "
+    INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place, zero_since)
+    SELECT * FROM unnest($1::bytea[], $2::smallint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[])
+    ON CONFLICT (content_hash, storage_class) DO UPDATE SET
+        size_bytes = excluded.size_bytes, ref_count = excluded.ref_count, place = excluded.place,
+        zero_since = excluded.zero_since";
+
+/// A committed object and its place, by id.
+pub(super) const FIND_BY_ID: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    ", b.place FROM objects AS o
+      JOIN blobs AS b ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
+     WHERE o.id = $1 AND o.status = 1"
+);
+
+/// The newest committed version of a key and its place.
+pub(super) const FIND_BY_KEY: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    ", b.place FROM objects AS o
+      JOIN blobs AS b ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
+     WHERE o.namespace = $1 AND o.tenant_id = $2 AND o.key = $3 AND o.status = 1
+     ORDER BY o.sequence DESC LIMIT 1"
+);
+
+/// An object in any state but `DELETED`, by id.
+pub(super) const INSPECT_BY_ID: &str =
+    concat!("SELECT ", object_columns!(), " FROM objects AS o WHERE o.id = $1 AND o.status <> 3");
+
+/// One page of both classes: each is read in its index's order, and the two are merged.
+pub(super) const LIST_BOTH: &str =
+    concat!(newest_of_class!("0"), " UNION ALL ", newest_of_class!("1"), " ORDER BY 1 DESC LIMIT $5");
+
+/// One page of one class.
+pub(super) const LIST_CLASS: &str = newest_of_class!("$6");
+
+/// `$1`: hashes, `$2`: classes: the places that are in use.
+pub(super) const PLACES_IN_USE: &str = "
+    SELECT b.content_hash, b.storage_class, b.place
+    FROM unnest($1::bytea[], $2::smallint[]) AS n (content_hash, storage_class)
+    JOIN blobs AS b ON b.content_hash = n.content_hash AND b.storage_class = n.storage_class";
+
+/// Takes the name for this instance, whoever has it. `$1`: the name, `$2`: the instance.
+pub(super) const CLAIM_NODE: &str = "
+    INSERT INTO nodes (name, instance, heartbeat_at) VALUES ($1, $2, now())
+    ON CONFLICT (name) DO UPDATE SET instance = excluded.instance, heartbeat_at = excluded.heartbeat_at";
+
+/// Ends all instances of a name. From its commit on, none of them commits any more.
+pub(super) const END_INSTANCES_OF_NODE: &str =
+    "UPDATE instances SET ended = true WHERE node = $1 AND NOT ended";
+
+/// `$1`: the instance, `$2`: its node's name, `$3`: the moment.
+pub(super) const BEGIN_INSTANCE: &str = "INSERT INTO instances (id, node, started_at) VALUES ($1, $2, $3)";
+
+/// What ended instances of a name left half done.
+pub(super) const CLEAR_WRITING: &str = "
+    DELETE FROM objects
+    WHERE status = 0 AND writer = ANY (ARRAY (SELECT id FROM instances WHERE node = $1 AND ended))";
+
+/// Ended instances of a name whose leftovers have not been swept.
+pub(super) const DEAD_INSTANCES: &str = "SELECT id FROM instances WHERE node = $1 AND ended";
+
+/// `$1`: instances.
+pub(super) const FORGET_INSTANCES: &str = "DELETE FROM instances WHERE id = ANY ($1::bigint[])";
+
+/// `$1`: the name, `$2`: the instance. Touches no row if the name belongs to another one.
+pub(super) const HEARTBEAT: &str = "UPDATE nodes SET heartbeat_at = now() WHERE name = $1 AND instance = $2";
+
+/// `$1`: the class.
+pub(super) const ROOT: &str = "SELECT identity, claimed FROM roots WHERE storage_class = $1";
+
+/// `$1`: the class, `$2`: an identity, `$3`: whether the root holds it. Gives what stands there now: of two servers
+/// that claim a root at the same time, both get the identity of the first.
+pub(super) const PUT_ROOT: &str = "
+    INSERT INTO roots (storage_class, identity, claimed) VALUES ($1, $2, $3)
+    ON CONFLICT (storage_class) DO UPDATE SET claimed = roots.claimed OR excluded.claimed
+    RETURNING identity, claimed";
+
+/// Whether a transaction still runs. `$1`: its name.
+pub(super) const TRANSACTION_STATUS: &str = "SELECT pg_xact_status($1::text::xid8)";
+
+/// `$1`: the instance.
+pub(super) const LAST_SEQUENCE: &str = "SELECT last_sequence FROM instances WHERE id = $1";
+
+/// The database's own clock.
+pub(super) const TICKS: &str = "SELECT ticks FROM clock WHERE id = 1";
+
+/// `$1`: the tick. The clock never goes back.
+pub(super) const STORE_TICKS: &str = "UPDATE clock SET ticks = greatest(ticks, $1) WHERE id = 1";
+
+/// Turns blobs that have been without a reference since before the tick `$1`, at most `$2` of them, into garbage. What
+/// a batch is just working on is passed over. A new upload of the same content makes a new row, at a new place.
+pub(super) const COLLECT_BLOBS: &str = "
+    WITH dead AS (
+        SELECT content_hash, storage_class FROM blobs WHERE ref_count = 0 AND zero_since <= $1
+        ORDER BY zero_since LIMIT $2 FOR UPDATE SKIP LOCKED),
+    forgotten AS (
+        DELETE FROM blobs AS b USING dead AS d
+        WHERE b.content_hash = d.content_hash AND b.storage_class = d.storage_class AND b.ref_count = 0
+        RETURNING b.content_hash, b.storage_class, b.place, b.size_bytes)
+    INSERT INTO garbage (content_hash, storage_class, place, size_bytes) SELECT * FROM forgotten";
+
+/// Rows of objects that have been forgotten since before the tick `$1`, at most `$2` of them.
+pub(super) const PURGE_OBJECTS: &str = "
+    DELETE FROM objects WHERE sequence = ANY (ARRAY (
+        SELECT sequence FROM objects WHERE status = 3 AND forgotten_since <= $1
+        ORDER BY forgotten_since LIMIT $2 FOR UPDATE SKIP LOCKED))";
+
+/// What waits to be removed, at most `$1` places.
+pub(super) const GARBAGE: &str =
+    "SELECT content_hash, storage_class, place, size_bytes FROM garbage LIMIT $1";
+
+/// `$1`: hashes, `$2`: classes, `$3`: places.
+pub(super) const FORGET_GARBAGE: &str = "
+    DELETE FROM garbage AS g
+    USING unnest($1::bytea[], $2::smallint[], $3::text[]) AS n (content_hash, storage_class, place)
+    WHERE g.content_hash = n.content_hash AND g.storage_class = n.storage_class AND g.place = n.place";

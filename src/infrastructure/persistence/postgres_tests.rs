@@ -1,0 +1,497 @@
+use std::cell::RefCell;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use futures_util::join;
+use sqlx::Row as _;
+
+use super::*;
+use crate::application::contract::{a_commit, key_path, repository_contract};
+use crate::application::errors::RepositoryError;
+use crate::application::fakes::{FakeClock, an_object, block_on};
+use crate::application::ports::{
+    CommitOutcome, DeleteOutcome, Freshness, ObjectCommit, ObjectRepository as _,
+};
+use crate::domain::value_objects::{EntityTags, ObjectId, ObjectStatus, Precondition};
+use crate::infrastructure::data_plane::metadata_client::MetadataClient;
+use crate::infrastructure::data_plane::object_cache::ObjectCache;
+use crate::infrastructure::persistence::batch_pairs::{
+    PairWorld, WRITER, every_pair_is_the_same_in_one_batch_and_in_two,
+};
+use crate::infrastructure::persistence::database::{Database, DatabaseUrl};
+use crate::infrastructure::persistence::group_commit::BATCH_WRITES_MAX;
+use crate::infrastructure::persistence::throwaway_postgres::{SETTINGS, ThrowawayPostgres};
+use crate::infrastructure::persistence::{GcSettings, MetadataPlane};
+use crate::infrastructure::plane_channel::plane_channel;
+use crate::infrastructure::storage::Roots;
+
+/// Both roots in one directory.
+fn roots_in(directory: &std::path::Path) -> Roots {
+    Roots::open(&directory.join("hot"), &directory.join("cold")).unwrap()
+}
+
+/// A server's metadata plane, as a core sees it.
+fn start(url: &DatabaseUrl, node: &str, roots: Roots) -> MetadataClient {
+    let (data_end, metadata_end) = plane_channel();
+    let plane = MetadataPlane {
+        url: url.clone(),
+        settings: SETTINGS,
+        roots,
+        instance: InstanceId::generate(),
+        node: node.into(),
+        clock: FakeClock::default(),
+        gc: GcSettings {
+            interval: Duration::from_secs(60),
+            batch_size: 100,
+            grace: Duration::from_secs(600),
+        },
+    };
+    plane.start(metadata_end).unwrap();
+    MetadataClient::new(data_end, Arc::new(ObjectCache::default()))
+}
+
+/// Two servers that start at the same time on an empty database and empty roots.
+fn start_two(url: &DatabaseUrl, directory: &std::path::Path) -> (MetadataClient, MetadataClient) {
+    let start_one = |node: &'static str| {
+        let (url, directory) = (url.clone(), directory.to_path_buf());
+        thread::spawn(move || start(&url, node, roots_in(&directory)))
+    };
+    let (one, two) = (start_one("one"), start_one("two"));
+    (one.join().unwrap(), two.join().unwrap())
+}
+
+fn block_on_tokio<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+async fn open(url: &DatabaseUrl) -> Database {
+    Database::open(url, SETTINGS).await.unwrap()
+}
+
+fn pool(database: &Database) -> &PgPool {
+    let Database::Postgres(database) = database else { panic!("it is PostgreSQL") };
+    &database.readers
+}
+
+async fn begin_writer(database: &Database) {
+    database.begin_instance(WRITER, "node", Timestamp::from_millis(0)).await.unwrap();
+}
+
+async fn apply(database: &Database, writes: &[Write]) -> Vec<WriteOutcome> {
+    let context = BatchContext { writer: WRITER, now: Timestamp::from_millis(5), tick: 7 };
+    database.apply(writes, &mut 0, context).await.unwrap()
+}
+
+fn is_committed(outcome: &Result<CommitOutcome, RepositoryError>) -> bool {
+    matches!(outcome, Ok(CommitOutcome::Committed { .. }))
+}
+
+#[test]
+fn the_metadata_plane_on_postgresql_keeps_the_contract() {
+    let postgres = ThrowawayPostgres::start();
+    let directories = RefCell::new(Vec::new());
+    repository_contract(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let client = start(&postgres.database(), "node", roots_in(directory.path()));
+        directories.borrow_mut().push(directory);
+        client
+    });
+}
+
+struct PostgresPairs(Database);
+
+impl PairWorld for PostgresPairs {
+    async fn emptied(&mut self) -> &Database {
+        sqlx::raw_sql("TRUNCATE objects, blobs").execute(pool(&self.0)).await.unwrap();
+        &self.0
+    }
+
+    async fn rows(&self) -> Vec<String> {
+        let mut rows = Vec::new();
+        for query in [
+            "SELECT concat(id, status, content_hash, updated_at) FROM objects ORDER BY sequence",
+            "SELECT concat(content_hash, storage_class, ref_count, place) FROM blobs ORDER BY 1",
+        ] {
+            for row in sqlx::query(query).fetch_all(pool(&self.0)).await.unwrap() {
+                rows.push(row.get::<String, _>(0));
+            }
+        }
+        rows
+    }
+}
+
+#[test]
+fn a_batch_is_the_same_as_its_writes_one_after_the_other() {
+    let postgres = ThrowawayPostgres::start();
+    let url = postgres.database();
+    block_on_tokio(async {
+        let mut world = PostgresPairs(open(&url).await);
+        begin_writer(&world.0).await;
+        every_pair_is_the_same_in_one_batch_and_in_two(&mut world).await;
+    });
+}
+
+#[test]
+fn a_full_batch_takes_sequences_of_its_own() {
+    let postgres = ThrowawayPostgres::start();
+    let url = postgres.database();
+    block_on_tokio(async {
+        let database = open(&url).await;
+        begin_writer(&database).await;
+        let full: Vec<_> =
+            (0..BATCH_WRITES_MAX as u64).map(|number| Write::Commit(a_commit(None, 1, number))).collect();
+        apply(&database, &full).await;
+        apply(&database, &[Write::Commit(a_commit(None, 1, 1))]).await;
+    });
+    let counts =
+        postgres.ask("SELECT count(*), max(sequence) - min(sequence), max(ref_count) FROM objects, blobs");
+    assert_eq!(counts, format!("{0}|{1}|{0}", BATCH_WRITES_MAX + 1, BATCH_WRITES_MAX));
+}
+
+#[test]
+fn every_query_uses_an_index() {
+    let postgres = ThrowawayPostgres::start();
+    let url = postgres.database();
+    block_on_tokio(async {
+        let database = open(&url).await;
+        let mut connection = pool(&database).acquire().await.unwrap();
+        for query in [
+            queries::BEGIN_BATCH,
+            queries::HELD_BY_ID,
+            queries::HELD_VERSIONS,
+            queries::HELD_BLOBS,
+            queries::DELETE_OBJECTS,
+            queries::ABANDON_OBJECTS,
+            queries::FIND_BY_ID,
+            queries::FIND_BY_KEY,
+            queries::INSPECT_BY_ID,
+            queries::LIST_BOTH,
+            queries::LIST_CLASS,
+            queries::PLACES_IN_USE,
+            queries::END_INSTANCES_OF_NODE,
+            queries::CLEAR_WRITING,
+            queries::DEAD_INSTANCES,
+            queries::FORGET_INSTANCES,
+            queries::HEARTBEAT,
+            queries::ROOT,
+            queries::LAST_SEQUENCE,
+            queries::STORE_TICKS,
+            queries::COLLECT_BLOBS,
+            queries::PURGE_OBJECTS,
+            queries::FORGET_GARBAGE,
+        ] {
+            let parameters = (1..=15).rev().find(|number| query.contains(&format!("${number}"))).unwrap_or(0);
+            let nulls = vec!["NULL"; parameters].join(", ");
+            let explain = format!("PREPARE p AS {query}; EXPLAIN EXECUTE p ({nulls}); DEALLOCATE p");
+            let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(explain)).fetch_all(&mut *connection).await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            let plan = plan.join("\n");
+            assert!(!plan.contains("Seq Scan"), "{query}\n{plan}");
+            assert!(plan.contains("Index Scan") || plan.contains("Index Only Scan"), "{query}\n{plan}");
+            // The two halves of a page are merged; nothing else is sorted.
+            assert!(!plan.contains("Sort  (") || query == queries::LIST_BOTH, "{query}\n{plan}");
+        }
+    });
+}
+
+#[test]
+fn of_two_servers_that_write_on_one_condition_one_wins() {
+    let postgres = ThrowawayPostgres::start();
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = start_two(&postgres.database(), directory.path());
+    block_on(async {
+        for round in 0..30 {
+            let key = format!("k{round}");
+            let if_none = Precondition { if_none_match: Some(EntityTags::Any), ..Precondition::default() };
+            let conditional =
+                |content| ObjectCommit { precondition: if_none.clone(), ..a_commit(Some(&key), content, 1) };
+            let outcomes = join!(one.commit(conditional(1)), two.commit(conditional(2)));
+            let wins = [&outcomes.0, &outcomes.1].map(is_committed);
+            assert!(wins[0] ^ wins[1], "{outcomes:?}");
+            assert!(outcomes.0.is_ok() && outcomes.1.is_ok(), "{outcomes:?}");
+        }
+    });
+    assert_eq!(postgres.ask("SELECT count(*) FROM objects"), "30");
+    assert_eq!(postgres.ask("SELECT sum(ref_count) FROM blobs"), "30");
+    assert_eq!(postgres.ask("SELECT count(*) FROM roots WHERE claimed"), "2");
+}
+
+#[test]
+fn the_same_content_from_two_servers_is_counted_and_kept_once() {
+    let postgres = ThrowawayPostgres::start();
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = start_two(&postgres.database(), directory.path());
+    block_on(async {
+        for content in 0..20 {
+            let (first, second) = (a_commit(Some("a"), content, 1), a_commit(Some("b"), content, 2));
+            let ids = [first.stored.object.id, second.stored.object.id];
+            let outcomes = join!(one.commit(first), two.commit(second));
+            let (
+                Ok(CommitOutcome::Committed { place, .. }),
+                Ok(CommitOutcome::Committed { place: other, .. }),
+            ) = outcomes
+            else {
+                panic!("{outcomes:?}")
+            };
+            assert_eq!(place, other);
+            if content % 2 == 0 {
+                deleted_once_each(&one, &two, ids).await;
+            }
+        }
+    });
+    assert_eq!(postgres.ask("SELECT DISTINCT ref_count FROM blobs ORDER BY 1"), "0\n2");
+    assert_eq!(
+        postgres.ask("SELECT count(*) FROM blobs WHERE (ref_count = 0) <> (zero_since IS NOT NULL)"),
+        "0"
+    );
+}
+
+#[test]
+fn two_busy_servers_get_in_each_others_way_and_lose_nothing() {
+    const ROUNDS: u64 = 40;
+    const AT_ONCE: u64 = 32;
+    let postgres = ThrowawayPostgres::start();
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = start_two(&postgres.database(), directory.path());
+    thread::scope(|scope| {
+        for (server, client) in [one, two].into_iter().enumerate() {
+            scope.spawn(move || {
+                block_on(async {
+                    for round in 0..ROUNDS {
+                        let commits = (0..AT_ONCE).map(|number| {
+                            let key = format!("{server}/{round}/{number}");
+                            // Few contents, so that both count the same blobs up.
+                            client.commit(a_commit(
+                                Some(&key),
+                                (number % 100) as u8 + 100 * server as u8,
+                                number,
+                            ))
+                        });
+                        let outcomes = futures_util::future::join_all(commits).await;
+                        assert!(outcomes.iter().all(is_committed), "{outcomes:?}");
+                    }
+                });
+            });
+        }
+    });
+    let all = (2 * ROUNDS * AT_ONCE).to_string();
+    assert_eq!(postgres.ask("SELECT count(*) FROM objects"), all);
+    assert_eq!(postgres.ask("SELECT sum(ref_count) FROM blobs"), all);
+}
+
+/// Both servers delete both objects at the same time.
+async fn deleted_once_each(one: &MetadataClient, two: &MetadataClient, ids: [ObjectId; 2]) {
+    for id in ids {
+        let outcomes =
+            join!(one.delete(id, Precondition::default()), two.delete(id, Precondition::default()));
+        let deleted = [outcomes.0.unwrap(), outcomes.1.unwrap()]
+            .iter()
+            .filter(|outcome| matches!(outcome, DeleteOutcome::Deleted { .. }))
+            .count();
+        assert_eq!(deleted, 1);
+    }
+}
+
+#[test]
+fn who_takes_a_name_ends_the_server_that_had_it() {
+    let postgres = ThrowawayPostgres::start();
+    let url = postgres.database();
+    let directory = tempfile::tempdir().unwrap();
+    let former = start(&url, "one", roots_in(directory.path()));
+    let other = start(&url, "two", roots_in(directory.path()));
+    let mut writing = an_object("models", "acme", None);
+    writing.status = ObjectStatus::Writing;
+    let writing_elsewhere = crate::domain::entities::Object { id: ObjectId::generate(), ..writing.clone() };
+    block_on(async {
+        former.reserve(&writing).await.unwrap();
+        other.reserve(&writing_elsewhere).await.unwrap();
+        let later = start(&url, "one", roots_in(directory.path()));
+        let left = later.inspect(&ObjectName::Id(writing.id)).await.unwrap();
+        assert_eq!(left, None, "its reservation is cleared");
+        let kept = later.inspect(&ObjectName::Id(writing_elsewhere.id)).await.unwrap();
+        assert_eq!(kept, Some(writing_elsewhere), "that of another server is not");
+        assert_eq!(former.commit(a_commit(None, 1, 1)).await, Err(RepositoryError::Unavailable));
+        assert_eq!(former.check().await, Err(RepositoryError::Unavailable));
+        for alive in [&other, &later] {
+            assert!(is_committed(&alive.commit(a_commit(None, 1, 1)).await));
+        }
+    });
+}
+
+#[test]
+fn a_server_notices_that_its_name_is_taken_before_it_writes() {
+    let postgres = ThrowawayPostgres::start();
+    let url = postgres.database();
+    let directory = tempfile::tempdir().unwrap();
+    let former = start(&url, "one", roots_in(directory.path()));
+    let later = start(&url, "one", roots_in(directory.path()));
+    block_on(async {
+        wait_for(async || former.check().await == Err(RepositoryError::Unavailable)).await;
+        assert_eq!(later.check().await, Ok(()));
+    });
+}
+
+/// Looks again and again until it is so.
+async fn wait_for(so: impl AsyncFn() -> bool) {
+    let begin = Instant::now();
+    while !so().await {
+        assert!(begin.elapsed() < Duration::from_secs(30), "it has not come about");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_lost_database_is_told_and_found_again() {
+    let mut postgres = ThrowawayPostgres::start();
+    let directory = tempfile::tempdir().unwrap();
+    let client = start(&postgres.database(), "one", roots_in(directory.path()));
+    block_on(async {
+        let before = a_commit(Some("k"), 1, 1);
+        assert!(is_committed(&client.commit(before.clone()).await));
+        postgres.crash();
+        let name = ObjectName::Id(before.stored.object.id);
+        assert_eq!(client.commit(a_commit(Some("k"), 2, 2)).await, Err(RepositoryError::Unavailable));
+        assert_eq!(client.check().await, Err(RepositoryError::Unavailable));
+        assert_eq!(client.find(&name, Freshness::Current).await, Err(RepositoryError::Unavailable));
+        postgres.start_again();
+        wait_for(async || client.check().await.is_ok()).await;
+        assert!(is_committed(&client.commit(a_commit(Some("k"), 3, 3)).await));
+        assert!(client.find(&name, Freshness::Current).await.unwrap().is_some());
+    });
+    assert_eq!(postgres.ask("SELECT count(*) FROM objects"), "2");
+}
+
+/// When a [`Cutter`] cuts the connection on which it sees a COMMIT.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    BeforeTheCommitArrives,
+    WhileItIsOnItsWay,
+    AfterItHasArrived,
+}
+
+/// Stands between a server and its database and cuts the connection of one COMMIT.
+struct Cutter {
+    port: u16,
+    cut: Arc<Mutex<Option<Cut>>>,
+}
+
+impl Cutter {
+    fn before(database_port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let cut = Arc::new(Mutex::new(None));
+        let shared = cut.clone();
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, cut) = (client.unwrap(), shared.clone());
+                let database = TcpStream::connect(("127.0.0.1", database_port)).unwrap();
+                let (from, to) = (database.try_clone().unwrap(), client.try_clone().unwrap());
+                thread::spawn(move || copy_answers(from, to));
+                thread::spawn(move || copy_until_cut(client, database, &cut));
+            }
+        });
+        Self { port, cut }
+    }
+}
+
+fn copy_answers(mut database: TcpStream, mut client: TcpStream) {
+    let _ = std::io::copy(&mut database, &mut client);
+    let _ = client.shutdown(Shutdown::Both);
+}
+
+fn copy_until_cut(mut client: TcpStream, mut database: TcpStream, cut: &Mutex<Option<Cut>>) {
+    let pause = || thread::sleep(Duration::from_millis(500));
+    let mut bytes = [0; 65_536];
+    while let Ok(count @ 1..) = client.read(&mut bytes) {
+        let commits = bytes[..count].windows(7).any(|window| window == b"COMMIT\0");
+        let cut = if commits { cut.lock().unwrap().take() } else { None };
+        if cut.is_some() {
+            client.shutdown(Shutdown::Both).unwrap();
+        }
+        match cut {
+            Some(Cut::BeforeTheCommitArrives) => break,
+            Some(Cut::WhileItIsOnItsWay) => pause(),
+            Some(Cut::AfterItHasArrived) | None => {}
+        }
+        if database.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+        if cut.is_some() {
+            pause();
+        }
+    }
+    let _ = database.shutdown(Shutdown::Both);
+}
+
+#[test]
+fn a_commit_whose_answer_is_lost_happens_once() {
+    let postgres = ThrowawayPostgres::start();
+    postgres.database();
+    let cutter = Cutter::before(postgres.port);
+    let url = postgres.latest_through(cutter.port);
+    block_on_tokio(async {
+        let database = open(&url).await;
+        begin_writer(&database).await;
+        for cut in [Cut::AfterItHasArrived, Cut::BeforeTheCommitArrives, Cut::WhileItIsOnItsWay] {
+            *cutter.cut.lock().unwrap() = Some(cut);
+            let commit = Write::Commit(a_commit(Some("k"), 1, 1));
+            let outcomes = apply(&database, std::slice::from_ref(&commit)).await;
+            assert!(cutter.cut.lock().unwrap().is_none(), "{cut:?}: the connection was not cut");
+            assert!(
+                matches!(outcomes[..], [WriteOutcome::Committed(CommitOutcome::Committed { .. })]),
+                "{cut:?}: {outcomes:?}"
+            );
+        }
+    });
+    assert_eq!(postgres.ask("SELECT count(*), max(ref_count) FROM objects, blobs"), "3|3");
+}
+
+#[test]
+fn what_a_batch_works_on_is_not_collected() {
+    let postgres = ThrowawayPostgres::start();
+    let url = postgres.database();
+    block_on_tokio(async {
+        let database = open(&url).await;
+        begin_writer(&database).await;
+        let commit = a_commit(Some("k"), 1, 1);
+        apply(&database, &[Write::Commit(commit.clone())]).await;
+        let delete = Write::DeleteKey { key_path: key_path("k"), precondition: Precondition::default() };
+        apply(&database, &[delete]).await;
+
+        let key = (commit.stored.content_hash, commit.stored.object.storage_class);
+        let mut batch = pool(&database).begin().await.unwrap();
+        let held = bind_blob_keys(sqlx::query(queries::HELD_BLOBS), std::iter::once(key));
+        assert_eq!(held.fetch_all(&mut *batch).await.unwrap().len(), 1);
+        let collected = database.collect(1000, 0, 10).await.unwrap();
+        assert_eq!(collected, Collected { blobs: 0, objects: 1 });
+        batch.rollback().await.unwrap();
+
+        let collected = database.collect(1000, 993, 10).await.unwrap();
+        assert_eq!(collected, Collected { blobs: 1, objects: 0 }, "it died at tick 7");
+        let garbage = database.garbage(10).await.unwrap();
+        assert_eq!(
+            garbage.iter().map(|garbage| garbage.file).collect::<Vec<_>>(),
+            [commit.stored.location()]
+        );
+        database.forget_garbage(&garbage).await.unwrap();
+        assert!(database.garbage(10).await.unwrap().is_empty());
+        assert_eq!(database.ticks().await.unwrap(), 1000);
+    });
+}
+
+#[test]
+fn nothing_is_dead_before_the_grace_has_passed_once() {
+    let postgres = ThrowawayPostgres::start();
+    let url = postgres.database();
+    block_on_tokio(async {
+        let database = open(&url).await;
+        begin_writer(&database).await;
+        let commit = Write::Commit(a_commit(Some("k"), 1, 1));
+        let delete = Write::DeleteKey { key_path: key_path("k"), precondition: Precondition::default() };
+        apply(&database, &[commit, delete]).await;
+        assert_eq!(database.collect(500, 600, 10).await.unwrap(), Collected::default());
+    });
+}
