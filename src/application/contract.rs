@@ -22,6 +22,7 @@ pub(crate) fn repository_contract<R: ObjectRepository>(make: impl Fn() -> R) {
         conditional_commits_compare_and_swap(&make()).await;
         deletes_forget_and_reveal(&make()).await;
         the_same_content_shares_its_place(&make()).await;
+        a_lost_copy_is_mended_once(&make()).await;
         listings_page_newest_first(&make()).await;
         everything_of_an_object_comes_back(&make()).await;
     });
@@ -160,6 +161,22 @@ async fn the_same_content_shares_its_place(repository: &impl ObjectRepository) {
     let own = cold.stored.place;
     let outcome = repository.commit(cold).await.unwrap();
     assert_eq!(outcome, CommitOutcome::Committed { replaced: false, place: own });
+}
+
+async fn a_lost_copy_is_mended_once(repository: &impl ObjectRepository) {
+    let first = a_commit(Some("k"), 1, 1);
+    let (lost, place) = (first.stored.location(), Place { number: 2, ..first.stored.place });
+    let id = commit(repository, first).await;
+    assert!(repository.mend(&lost, place).await.unwrap());
+    let found = repository.find(&ObjectName::Id(id), Freshness::Current).await.unwrap().unwrap();
+    assert_eq!(found.place, place);
+    let again = Place { number: 3, ..place };
+    assert!(
+        !repository.mend(&lost, again).await.unwrap(),
+        "the copy at the old place serves nobody any more"
+    );
+    let strange = BlobLocation { content_hash: ContentHash::from_bytes([9; 32]), ..lost };
+    assert!(!repository.mend(&strange, again).await.unwrap());
 }
 
 fn a_query() -> ListQuery {

@@ -406,6 +406,13 @@ impl ObjectRepository for FakeRepository {
         }
     }
 
+    async fn mend(&self, lost: &BlobLocation, place: Place) -> Result<bool, RepositoryError> {
+        let mut state = self.0.borrow_mut();
+        let blob = state.blobs.get_mut(&(lost.content_hash, lost.storage_class));
+        let blob = blob.filter(|(named, _)| *named == lost.place);
+        Ok(blob.map(|(named, _)| *named = place).is_some())
+    }
+
     async fn find(
         &self,
         name: &ObjectName,

@@ -291,6 +291,13 @@ pub trait ObjectRepository {
         precondition: Precondition,
     ) -> Result<DeleteOutcome, RepositoryError>;
 
+    /// Lets a content be served from the durable copy at `place`, because the copy at `lost` is no good. `false` if
+    /// another copy than that one serves it by now.
+    ///
+    /// # Errors
+    /// [`RepositoryError`]; after `Unavailable` it may or may not have happened.
+    async fn mend(&self, lost: &BlobLocation, place: Place) -> Result<bool, RepositoryError>;
+
     /// A committed object and where its bytes are.
     ///
     /// # Errors

@@ -7,8 +7,8 @@ use crate::application::errors::RepositoryError;
 use crate::application::ports::{
     CommitOutcome, DeleteOutcome, ListPage, ListQuery, ObjectCommit, ObjectName,
 };
-use crate::domain::entities::{KeyPath, Object, StoredObject};
-use crate::domain::value_objects::{ObjectId, Precondition};
+use crate::domain::entities::{BlobLocation, KeyPath, Object, StoredObject};
+use crate::domain::value_objects::{ObjectId, Place, Precondition};
 
 /// How many writes wait for the metadata plane at most.
 pub const WRITES_QUEUED_MAX: usize = 4096;
@@ -41,6 +41,13 @@ pub enum Write {
         /// What must hold for its newest version.
         precondition: Precondition,
     },
+    /// Let a content be served from another copy, because the one that is named has been found lost or damaged.
+    Mend {
+        /// The copy that is no good.
+        lost: BlobLocation,
+        /// The durable one that takes its place.
+        place: Place,
+    },
 }
 
 /// What came of a [`Write`].
@@ -52,6 +59,8 @@ pub enum WriteOutcome {
     Committed(CommitOutcome),
     /// Of a deletion.
     Deleted(DeleteOutcome),
+    /// Of a mending: whether the lost copy was still the one that is named.
+    Mended(bool),
 }
 
 /// A write on its way.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::content::{chunked, content, repr_digest};
-use crate::raw::{Connection, Response, request};
+use crate::raw::{Connection, Fields, Response, request};
 use crate::server::{SCOPE, Server};
 
 const UPLOAD: &str = "/v1/objects?namespace=models&tenant_id=acme";
@@ -14,7 +14,7 @@ const KEY: &str = "/v1/keys/models/acme/k";
 struct Case<'a> {
     method: &'a str,
     target: &'a str,
-    fields: &'a [(&'a str, &'a str)],
+    fields: Fields<'a>,
     status: u16,
     code: &'a str,
     parameter: Option<&'a str>,
@@ -272,7 +272,7 @@ fn a_header_field_of_an_upload_that_is_wrong_is_refused() {
     let server = Server::start();
     let long = format!("text/{}", "x".repeat(251));
     let huge = "v".repeat(16 * 1024);
-    let rows: [(&[(&str, &str)], u16, &str, Option<&str>); 24] = [
+    let rows: [(Fields<'_>, u16, &str, Option<&str>); 24] = [
         (&[("Content-Range", "bytes 0-9/10")], 400, "content_range_refused", Some("Content-Range")),
         (&[("Content-Range", "bytes */10")], 400, "content_range_refused", Some("Content-Range")),
         (&[("Content-Encoding", "gzip")], 415, "unsupported_content_encoding", None),
@@ -357,7 +357,7 @@ fn an_upload_with_a_wrong_digest_leaves_nothing() {
         let in_chunks = chunked(&body, 3000, &[&trailer]);
         let chunks = ("Transfer-Encoding", "chunked");
         let different = [("Repr-Digest", right.as_str()), ("Content-Digest", wrong.as_str())];
-        let rows: [(&[(&str, &str)], &[u8], &str); 6] = [
+        let rows: [(Fields<'_>, &[u8], &str); 6] = [
             (&[("Repr-Digest", &wrong)], &body, "digest_mismatch"),
             (&[("Content-Digest", &wrong)], &body, "digest_mismatch"),
             (&[chunks], &in_chunks, "digest_mismatch"),
@@ -419,7 +419,7 @@ fn a_right_digest_is_taken_in_header_and_trailer() {
         let trailer = format!("repr-digest:{right}");
         let in_chunks = chunked(&body, 777, &["X-Other: y", &trailer]);
         let chunks = ("Transfer-Encoding", "chunked");
-        let rows: [(&[(&str, &str)], &[u8]); 6] = [
+        let rows: [(Fields<'_>, &[u8]); 6] = [
             (&[("Repr-Digest", &right)], &body),
             (&[("Repr-Digest", &right), ("Content-Digest", &right)], &body),
             (&[("Content-Digest", &others)], &body),

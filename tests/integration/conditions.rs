@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use crate::content::{content, etag, sha256_hex};
+use crate::raw::Fields;
 use crate::server::Server;
 
 /// Ten bytes whose every range is easy to see.
@@ -30,7 +31,7 @@ fn every_condition_has_its_verdict_in_the_order_of_the_standard() {
     let (weak, upper) = (format!("W/{own}"), format!("\"sha256-{}\"", sha256_hex(DIGITS).to_uppercase()));
     let (same, before, after) = (http_date(&object, 0), http_date(&object, -1), http_date(&object, 60));
     let several = format!("{other}, \"x\" , {own}");
-    let cases: [(&[(&str, &str)], u16); 31] = [
+    let cases: [(Fields<'_>, u16); 31] = [
         (&[("If-None-Match", &own)], 304),
         (&[("If-None-Match", &weak)], 304),
         (&[("If-None-Match", "*")], 304),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::content::{chunked, content, sha256_hex};
-use crate::raw::request;
+use crate::raw::{Fields, request};
 use crate::server::{SCOPE, Server, wait_until};
 
 const UPLOAD: &str = "/v1/objects?namespace=models&tenant_id=acme";
@@ -202,7 +202,7 @@ fn a_request_id_of_the_callers_is_given_back_and_any_other_replaced() {
     }
     let too_long = "i".repeat(129);
     let mut given = BTreeSet::new();
-    let rows: [&[(&str, &str)]; 7] = [
+    let rows: [Fields<'_>; 7] = [
         &[],
         &[("X-Request-Id", "")],
         &[("X-Request-Id", "two words")],

@@ -209,7 +209,7 @@ fn violations(source: &Source<'_>, dependencies: &[String]) -> Vec<String> {
             let below = |own: &&str| {
                 path == **own || path.strip_prefix(*own).is_some_and(|rest| rest.starts_with("::"))
             };
-            if !rule.own.iter().any(|own| below(&own)) {
+            if !rule.own.iter().any(below) {
                 tell(line, format!("{} must not name {path}", rule.part));
             }
         }

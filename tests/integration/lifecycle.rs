@@ -183,6 +183,20 @@ fn an_address_in_use_is_refused_by_name() {
 }
 
 #[test]
+fn an_address_that_another_server_serves_is_refused() {
+    // Every core listens for itself on the same address. A server of other data must not join them: then each would
+    // get a share of the requests, and what one has taken in the other has never heard of.
+    let server = Server::start();
+    let (address, directory) = (server.address().to_string(), tempfile::tempdir().unwrap());
+    let mut command = program();
+    command.args(["serve", "--dev", "--listen-addr", &address, "--data-dir"]).arg(directory.path());
+    command.args(["--log-format", "json"]);
+    let second = Arc::new(directory);
+    let refusal = start_or_refusal(command, &second);
+    assert!(refusal.contains(&format!("LISTEN_ADDR {address}")), "{refusal}");
+}
+
+#[test]
 fn both_io_drivers_serve_the_same() {
     for driver in ["epoll", "io-uring"] {
         let server = Server::start_with(&["--io-driver", driver]);

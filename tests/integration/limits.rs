@@ -1,7 +1,7 @@
 //! What a message may be at most, at its edges; and what a client sees that sends on after it was refused.
 
 use crate::content::{chunked, content, etag};
-use crate::raw::request;
+use crate::raw::{Fields, request};
 use crate::server::{SCOPE, Server};
 
 const UPLOAD: &str = "/v1/objects?namespace=models&tenant_id=acme";
@@ -119,7 +119,7 @@ fn a_client_that_sends_on_after_it_was_refused_still_reads_the_answer() {
     let body = content(1, 512 * 1024);
     let (absent, length) = (etag(b"absent"), body.len().to_string());
     let long = (body.len() * 2).to_string();
-    let rows: [(&str, &str, &[(&str, &str)], u16); 9] = [
+    let rows: [(&str, &str, Fields<'_>, u16); 9] = [
         ("POST", "/v1/objects?namespace=models", &[("Content-Length", &length)], 400),
         ("PUT", "/nowhere", &[("Content-Length", &length)], 404),
         ("PUT", "/health", &[("Content-Length", &length)], 405),
@@ -160,4 +160,42 @@ fn a_client_that_passes_the_limit_in_chunks_still_reads_the_answer() {
     assert!(response.closes());
     connection.assert_closed();
     server.assert_nothing_kept("in chunks");
+}
+
+#[test]
+fn uploads_past_the_memory_for_bodies_are_told_to_come_back_and_harm_no_other() {
+    // 8 MiB on one core are 512 blocks of 16 KiB, and every upload that runs holds one at least.
+    const BLOCKS: usize = 512;
+    let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limits.maximum, maximum: limits.maximum };
+    // Many distributions allow 1,024 descriptors unless one asks; the server inherits it.
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    let mut server = Server::start_with(&["--cores", "1", "--buffer-bytes-max", "8388608"]);
+    let mut uploads: Vec<_> = (0..BLOCKS + 8)
+        .map(|n| {
+            let mut connection = server.connect();
+            connection.send(format!("PUT /v1/keys/models/acme/{n} HTTP/1.1\r\nHost: h\r\n"));
+            connection.send("Content-Length: 4\r\n\r\nhal");
+            connection
+        })
+        .collect();
+    server.wait_for_line("one too many", |line| line["status"] == 503);
+    // All others go on: which were too many, their answers tell.
+    let mut refused = 0;
+    for (n, upload) in uploads.iter_mut().enumerate() {
+        if upload.try_send("f").is_err() || upload.status_ahead() == 503 {
+            refused += 1;
+            let response = upload.response();
+            response.assert_problem(503, "overloaded", &n.to_string());
+            assert!(response.header("Retry-After").unwrap().parse::<u32>().is_ok());
+        } else {
+            let response = upload.response();
+            assert_eq!(response.status, 201, "{n}: {response:?}");
+        }
+    }
+    assert!((1..=8).contains(&refused), "{refused}");
+    assert_eq!(server.list(&format!("{SCOPE}&limit=1000")).len(), BLOCKS + 8 - refused);
+    drop(uploads);
+    let after = server.request("PUT", "/v1/keys/models/acme/after", &[], b"x");
+    assert_eq!(after.status, 201, "there is room again");
 }

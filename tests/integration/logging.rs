@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::content::content;
+use crate::raw::Fields;
 use crate::server::{Server, serve_command};
 
 const KEY: &str = "/v1/keys/models/acme/k";
@@ -13,7 +14,9 @@ const KEY: &str = "/v1/keys/models/acme/k";
 fn every_request_is_told_in_one_json_line() {
     let server = Server::start();
     let large = content(1, 300_000);
-    let rows: [(&str, &str, &[(&str, &str)], &[u8], u16, u64); 11] = [
+    // Method, target, fields, body, status, and how much of a blob comes back.
+    type Row<'a> = (&'a str, &'a str, Fields<'a>, &'a [u8], u16, u64);
+    let rows: [Row<'_>; 11] = [
         ("PUT", KEY, &[], b"ten bytes.", 201, 0),
         ("PUT", KEY, &[], &large, 200, 0),
         ("GET", KEY, &[], b"", 200, 300_000),
@@ -31,7 +34,7 @@ fn every_request_is_told_in_one_json_line() {
     for (index, (method, target, fields, body, status, _)) in rows.iter().enumerate() {
         let id = format!("\"row\\{index}\"");
         let fields = [*fields, &[("X-Request-Id", id.as_str())]].concat();
-        let response = connection.exchange(method, &format!("{target}"), &fields, body);
+        let response = connection.exchange(method, target, &fields, body);
         assert_eq!(response.status, *status, "{target}");
         answered.push(response.body.len() as u64);
     }

@@ -17,6 +17,7 @@ mod bad_input;
 mod conditions;
 mod connection;
 mod crash;
+mod damage;
 mod expectations;
 mod framing;
 mod keys;

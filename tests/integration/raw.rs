@@ -12,6 +12,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A head of the server's is far smaller.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
+/// Header fields to send: names and values.
+pub(crate) type Fields<'a> = &'a [(&'a str, &'a str)];
+
 /// One connection to the server.
 pub(crate) struct Connection {
     stream: TcpStream,
@@ -66,7 +69,7 @@ impl Connection {
         &mut self,
         method: &str,
         target: &str,
-        fields: &[(&str, &str)],
+        fields: Fields<'_>,
         body: &[u8],
     ) -> Response {
         self.try_exchange(method, target, fields, body).expect("the server answers")
@@ -76,7 +79,7 @@ impl Connection {
         &mut self,
         method: &str,
         target: &str,
-        fields: &[(&str, &str)],
+        fields: Fields<'_>,
         body: &[u8],
     ) -> io::Result<Response> {
         self.try_send(request(method, target, fields, body))?;
@@ -104,6 +107,15 @@ impl Connection {
             }
             return Ok(response);
         }
+    }
+
+    /// Waits for the head of the next answer and gives its status, without taking anything of it.
+    pub(crate) fn status_ahead(&mut self) -> u16 {
+        while !self.received.windows(4).any(|window| window == b"\r\n\r\n") {
+            self.receive().expect("the server answers");
+        }
+        let status = self.received.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok());
+        status.and_then(|digits| digits.parse().ok()).expect("a status is a number")
     }
 
     /// Reads the head of a 1xx answer alone.
@@ -191,7 +203,7 @@ impl Response {
         assert_eq!(problem["code"], code, "{case}: {text}");
         assert_eq!(problem["status"], status, "{case}");
         assert_eq!(problem["request_id"].as_str(), self.header("X-Request-Id"), "{case}");
-        for member in ["type", "title", "detail", "instance"] {
+        for member in ["type", "title", "detail", "instance", "request_id"] {
             assert!(problem[member].is_string(), "{case}: {member} in {text}");
         }
         problem
@@ -199,7 +211,7 @@ impl Response {
 }
 
 /// A request with a body of known length; without a body, it says nothing of one.
-pub(crate) fn request(method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+pub(crate) fn request(method: &str, target: &str, fields: Fields<'_>, body: &[u8]) -> Vec<u8> {
     let mut request = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n");
     for (name, value) in fields {
         request.push_str(&format!("{name}: {value}\r\n"));

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::raw::{Connection, Response};
+use crate::raw::{Connection, Fields, Response};
 
 /// Longer than anything here takes on a busy machine; a test that runs into it has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -153,13 +153,7 @@ impl Server {
     }
 
     /// One request on a connection of its own.
-    pub(crate) fn request(
-        &self,
-        method: &str,
-        target: &str,
-        fields: &[(&str, &str)],
-        body: &[u8],
-    ) -> Response {
+    pub(crate) fn request(&self, method: &str, target: &str, fields: Fields<'_>, body: &[u8]) -> Response {
         self.connect().exchange(method, target, fields, body)
     }
 

@@ -2,12 +2,12 @@
 
 use futures_util::future::try_join;
 
-use crate::application::errors::{RepositoryError, UploadError};
+use crate::application::errors::{RepositoryError, StoreError, UploadError};
 use crate::application::ports::{
     BlobStore, BlobUpload, BodyState, ByteSource, Clock, CommitOutcome, Freshness, ObjectCommit, ObjectName,
     ObjectRepository,
 };
-use crate::domain::entities::{Object, Scope, StoredObject};
+use crate::domain::entities::{BlobLocation, Object, Scope, StoredObject};
 use crate::domain::value_objects::{
     ContentHash, ContentType, Key, Metadata, ObjectId, ObjectStatus, Place, Precondition, StorageClass,
 };
@@ -99,7 +99,7 @@ async fn finish<S: BlobStore, R: ObjectRepository>(
     let stored = StoredObject { object, content_hash, size_bytes, place };
     let commit = ObjectCommit { stored: stored.clone(), precondition };
     let outcome = repository.commit(commit).await;
-    if copy_can_go(&outcome, place) {
+    if copy_can_go(&outcome, place) && !takes_a_lost_place((store, repository), &outcome, &stored).await {
         store.discard(&stored.location()).await;
     }
     match outcome? {
@@ -117,6 +117,28 @@ fn copy_can_go(outcome: &Result<CommitOutcome, RepositoryError>, written: Place)
         Ok(CommitOutcome::PreconditionFailed) => true,
         Err(RepositoryError::Overloaded | RepositoryError::NoSpace) => true,
         Err(RepositoryError::Unavailable) => false,
+    }
+}
+
+/// Whether the copy of the content that was there before turns out lost or damaged, so that the new one has to serve
+/// in its place: whoever is told that the upload is durable has bytes stored, and not only a count raised.
+async fn takes_a_lost_place<S: BlobStore, R: ObjectRepository>(
+    (store, repository): (&S, &R),
+    outcome: &Result<CommitOutcome, RepositoryError>,
+    stored: &StoredObject,
+) -> bool {
+    let Ok(CommitOutcome::Committed { place, .. }) = outcome else { return false };
+    let kept = BlobLocation { place: *place, ..stored.location() };
+    match store.open(&kept, stored.size_bytes).await {
+        Err(StoreError::Missing | StoreError::Damaged) => {
+            tracing::error!(hash = %kept.content_hash, "a stored blob is damaged; its content has just come again");
+            // Where the answer is lost the new copy stays: it may be named by now.
+            !matches!(
+                repository.mend(&kept, stored.place).await,
+                Ok(false) | Err(RepositoryError::Overloaded)
+            )
+        }
+        _ => false,
     }
 }
 
@@ -217,6 +239,20 @@ mod tests {
         let cold = UploadOrder { storage_class: StorageClass::Cold, ..an_order(Some("c")) };
         world.upload(cold, &mut FakeSource::of(b"same")).unwrap();
         assert_eq!(world.store.blob_count(), 2);
+    }
+
+    #[test]
+    fn a_content_whose_copy_is_lost_is_served_from_the_new_one() {
+        let world = World::new();
+        let first = world.upload(an_order(Some("a")), &mut FakeSource::of(b"same")).unwrap();
+        let name = ObjectName::Id(first.object.id);
+        let lost = block_on(world.repository.find(&name, Freshness::Current)).unwrap().unwrap();
+        block_on(world.store.discard(&lost.location()));
+        world.upload(an_order(Some("b")), &mut FakeSource::of(b"same")).unwrap();
+        let found = block_on(world.repository.find(&name, Freshness::Current)).unwrap().unwrap();
+        assert_ne!(found.place, lost.place);
+        assert!(block_on(world.store.open(&found.location(), 4)).is_ok());
+        assert_eq!(world.store.blob_count(), 1);
     }
 
     #[test]

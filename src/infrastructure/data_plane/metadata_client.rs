@@ -9,8 +9,8 @@ use crate::application::errors::RepositoryError;
 use crate::application::ports::{
     CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, ObjectCommit, ObjectName, ObjectRepository,
 };
-use crate::domain::entities::{KeyPath, Object, StoredObject};
-use crate::domain::value_objects::{ObjectId, Precondition};
+use crate::domain::entities::{BlobLocation, KeyPath, Object, StoredObject};
+use crate::domain::value_objects::{ObjectId, Place, Precondition};
 use crate::infrastructure::plane_channel::{DataEnd, Query, Reply, Write, WriteOutcome, WriteRequest};
 
 /// A core's way to the metadata plane.
@@ -101,6 +101,14 @@ impl ObjectRepository for MetadataClient {
         precondition: Precondition,
     ) -> Result<DeleteOutcome, RepositoryError> {
         self.delete_and_forget(Write::DeleteKey { key_path: key_path.clone(), precondition }).await
+    }
+
+    async fn mend(&self, lost: &BlobLocation, place: Place) -> Result<bool, RepositoryError> {
+        match self.write(Write::Mend { lost: *lost, place }).await? {
+            // Names in the cache still lead to the lost copy; whoever misses it there asks again.
+            WriteOutcome::Mended(mended) => Ok(mended),
+            _ => crate::invariant::broken("a mending is answered with a mending"),
+        }
     }
 
     async fn find(

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::application::ports::{CommitOutcome, DeleteOutcome, ObjectCommit};
-use crate::domain::entities::{KeyPath, Object};
+use crate::domain::entities::{BlobLocation, KeyPath, Object};
 use crate::domain::value_objects::{
     ContentHash, CurrentVersion, InstanceId, ObjectId, ObjectStatus, Place, Precondition, StorageClass,
     Timestamp,
@@ -77,6 +77,9 @@ impl Touched {
                     }
                 }
                 Write::DeleteKey { key_path, .. } => touched.need(key_path.clone(), VersionCount::All),
+                Write::Mend { lost, .. } => {
+                    touched.blobs.insert((lost.content_hash, lost.storage_class));
+                }
             }
         }
         touched
@@ -193,6 +196,7 @@ impl<'a> Batch<'a> {
             Write::DeleteKey { key_path, precondition } => {
                 WriteOutcome::Deleted(self.delete_key(key_path, precondition))
             }
+            Write::Mend { lost, place } => WriteOutcome::Mended(self.mend(lost, *place)),
         }
     }
 
@@ -268,6 +272,18 @@ impl<'a> Batch<'a> {
         }
         ids.iter().for_each(|id| self.forget(*id));
         DeleteOutcome::Deleted { ids, key_path: Some(key_path.clone()) }
+    }
+
+    fn mend(&mut self, lost: &BlobLocation, place: Place) -> bool {
+        let key = (lost.content_hash, lost.storage_class);
+        match self.held.blobs.get_mut(&key) {
+            Some(blob) if blob.place == lost.place => {
+                blob.place = place;
+                self.changed_blobs.insert(key);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// A committed object becomes a deleted one; its blob is counted down.
