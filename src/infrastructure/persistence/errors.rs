@@ -43,6 +43,8 @@ mod sqlstate {
     pub(super) const SERIALIZATION_FAILURE: &str = "40001";
     pub(super) const DEADLOCK_DETECTED: &str = "40P01";
     pub(super) const DISK_FULL: &str = "53100";
+    /// Connection exceptions, and shutdown or start of the server.
+    pub(super) const LOST_CONNECTION: [&str; 2] = ["08", "57P0"];
     pub(super) const DATA_CORRUPTED: &str = "XX001";
     pub(super) const INDEX_CORRUPTED: &str = "XX002";
 }
@@ -81,6 +83,14 @@ impl DatabaseError {
     /// Names what was tried.
     pub fn of(operation: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| Self { operation, source }
+    }
+
+    /// Whether there was nobody to ask, or who was asked has gone.
+    pub fn is_lost_connection(&self) -> bool {
+        match postgres_code(&self.source) {
+            Some(code) => sqlstate::LOST_CONNECTION.iter().any(|class| code.starts_with(class)),
+            None => matches!(&self.source, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut),
+        }
     }
 
     /// What follows.

@@ -21,16 +21,26 @@ pub(super) const BATCH_WRITES_MAX: usize = 1024;
 /// Set by an I/O error of the database, never cleared: what the database says after one cannot be relied on until a
 /// restart has recovered it. Set too when another server has taken this one's name.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Latch(Arc<AtomicBool>);
+pub(super) struct Latch {
+    set: Arc<AtomicBool>,
+    /// Whether the database was away when it was last asked: told once, not for each request that finds it so.
+    away: Arc<AtomicBool>,
+}
 
 impl Latch {
     pub(super) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.set.load(Ordering::Relaxed)
     }
 
     /// Logs an error, latches if it has to, and says what callers are told.
     pub(super) fn judge(&self, error: &DatabaseError) -> RepositoryError {
         let consequence = error.consequence();
+        if error.is_lost_connection() {
+            if !self.away.swap(true, Ordering::Relaxed) {
+                tracing::error!(error = %error.source, "the database is away: every request that needs it is refused");
+            }
+            return consequence.into();
+        }
         tracing::error!(error = %error.source, "the database could not {}", error.operation.trim_start_matches("cannot "));
         if consequence == Consequence::Latch {
             self.set();
@@ -38,9 +48,16 @@ impl Latch {
         consequence.into()
     }
 
+    /// The database has done as it was asked.
+    pub(super) fn answered(&self) {
+        if self.away.load(Ordering::Relaxed) && self.away.swap(false, Ordering::Relaxed) {
+            tracing::info!("the database answers again");
+        }
+    }
+
     /// From now on no more writes are taken.
     pub(super) fn set(&self) {
-        if !self.0.swap(true, Ordering::Relaxed) {
+        if !self.set.swap(true, Ordering::Relaxed) {
             tracing::error!("the metadata plane takes no more writes until a restart");
         }
     }
@@ -70,7 +87,10 @@ impl<C: Clock> GroupCommit<C> {
                 BatchContext { writer: self.instance, now: self.clock.now(), tick: self.ticks.now() };
             let applied = self.database.apply(&writes, &mut self.next_sequence, context).await;
             match applied {
-                Ok(outcomes) => answer_each(replies, outcomes),
+                Ok(outcomes) => {
+                    self.latch.answered();
+                    answer_each(replies, outcomes);
+                }
                 Err(error) => answer_all(replies, self.latch.judge(&error)),
             }
         }

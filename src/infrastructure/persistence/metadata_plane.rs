@@ -213,6 +213,9 @@ async fn answer_query(database: &Database, latch: &Latch, query: Query) {
 }
 
 fn respond<T>(reply: Reply<T>, latch: &Latch, result: Result<T, DatabaseError>) {
+    if result.is_ok() {
+        latch.answered();
+    }
     let _: Result<(), _> =
         oneshot::Sender::send(reply, result.map_err(|error| latch.judge(&error))).map_err(drop);
 }

@@ -32,7 +32,7 @@ const TRIES_BESIDE_OTHERS_MAX: u32 = 3;
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
 /// The longest pause between tries.
 const PAUSE_MAX: Duration = Duration::from_millis(16);
-/// How long a transaction, or its commit, may be without an answer before the connection counts as lost.
+/// How long a transaction may take, or its COMMIT be without an answer, before the connection counts as lost.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// For how long the outcome of a commit whose answer was lost is asked for.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -147,7 +147,10 @@ impl PostgresWriter {
         let begin = self.begin(kept.take(), company).await;
         let mut connection = begin.map_err(DatabaseError::of("begin a transaction"))?;
         let prepared = timeout(TRANSACTION_TIMEOUT, prepare(&mut connection, writes, next_sequence, context));
-        let Prepared { outcomes, trace } = match prepared.await.unwrap_or_else(|_| Err(silent())) {
+        let Prepared { outcomes, trace } = match prepared
+            .await
+            .unwrap_or_else(|_| Err(DatabaseError::of("prepare a transaction")(silence())))
+        {
             Ok(prepared) => prepared,
             Err(error) if is_race(&error.source) => {
                 if execute(&mut connection, "ROLLBACK").await.is_ok() {
@@ -157,18 +160,20 @@ impl PostgresWriter {
             }
             Err(error) => return Err(error),
         };
-        let committed = timeout(TRANSACTION_TIMEOUT, execute(&mut connection, "COMMIT")).await;
-        match committed.unwrap_or_else(|_| Err(silent().source)) {
+        match execute(&mut connection, "COMMIT").await {
             Ok(()) => {
                 *kept = Some(connection);
                 Ok(Try::Done(outcomes))
             }
+            // That is an answer: the transaction has ended, and nothing has happened.
+            Err(error) if is_race(&error) => {
+                *kept = Some(connection);
+                Ok(Try::Again(DatabaseError::of("commit a transaction")(error)))
+            }
             Err(error) => {
                 drop(connection);
-                let raced = is_race(&error);
                 let error = DatabaseError::of("commit a transaction")(error);
-                // A race is an answer: nothing has happened.
-                match if raced { Settled::NotCommitted } else { self.settle(&trace).await } {
+                match self.settle(&trace).await {
                     Settled::Committed => Ok(Try::Done(outcomes)),
                     Settled::NotCommitted => Ok(Try::Again(error)),
                     Settled::Unknown => Err(error),
@@ -181,7 +186,7 @@ impl PostgresWriter {
     async fn begin(&self, kept: Option<PgConnection>, company: Company) -> sqlx::Result<PgConnection> {
         let begin = company.begin_statement();
         if let Some(mut connection) = kept
-            && let Ok(Ok(())) = timeout(self.connect_timeout, execute(&mut connection, begin)).await
+            && execute(&mut connection, begin).await.is_ok()
         {
             return Ok(connection);
         }
@@ -238,12 +243,13 @@ impl PostgresWriter {
 }
 
 async fn execute(connection: &mut PgConnection, statement: &'static str) -> sqlx::Result<()> {
-    sqlx::raw_sql(statement).execute(connection).await.map(|_| ())
+    let executed = timeout(TRANSACTION_TIMEOUT, sqlx::raw_sql(statement).execute(connection)).await;
+    executed.unwrap_or_else(|_| Err(silence())).map(|_| ())
 }
 
-fn silent() -> DatabaseError {
-    let source = std::io::Error::from(std::io::ErrorKind::TimedOut);
-    DatabaseError::of("hear from the database")(source.into())
+/// A database that does not answer is a lost connection.
+fn silence() -> sqlx::Error {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
 /// Any time up to a limit, which doubles with each try.
