@@ -2,6 +2,7 @@
 
 use std::process::Command;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
 use serde_json::Value;
@@ -209,6 +210,47 @@ fn of_many_who_replace_the_same_version_exactly_one_does() {
         current = winners[0].1.clone();
         assert!(server.get(&target).body == current);
     }
+}
+
+#[test]
+fn a_read_never_shows_what_was_replaced_before_it_began() {
+    const WRITERS: usize = 3;
+    const VERSIONS: u64 = 100;
+    let server = Server::start();
+    let target = key("k");
+    assert_eq!(server.request("PUT", &target, &[], b"0 0").status, 201);
+    // How far each writer has been told that its versions stand.
+    let acknowledged: [AtomicU64; WRITERS] = Default::default();
+    let writing = AtomicUsize::new(WRITERS);
+    thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (server, target, acknowledged, writing) = (&server, &target, &acknowledged, &writing);
+            scope.spawn(move || {
+                let mut connection = server.connect();
+                for version in 1..=VERSIONS {
+                    let body = format!("{writer} {version}");
+                    let status = connection.exchange("PUT", target, &[], body.as_bytes()).status;
+                    assert_eq!(status, 200);
+                    acknowledged[writer].store(version, Ordering::SeqCst);
+                }
+                writing.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut connection = server.connect();
+                while writing.load(Ordering::SeqCst) > 0 {
+                    let before = acknowledged.each_ref().map(|version| version.load(Ordering::SeqCst));
+                    let body = String::from_utf8(connection.exchange("GET", &target, &[], b"").body).unwrap();
+                    let (writer, version) = body.split_once(' ').unwrap();
+                    let (writer, version): (usize, u64) = (writer.parse().unwrap(), version.parse().unwrap());
+                    assert!(version >= before[writer], "{body} after {before:?}");
+                }
+            });
+        }
+    });
+    assert!(server.get(&target).body.ends_with(b" 100"), "the last change is the last version of its writer");
+    assert_eq!(server.list(SCOPE).len(), WRITERS * 100 + 1);
 }
 
 #[test]

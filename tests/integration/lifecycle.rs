@@ -190,10 +190,9 @@ fn an_address_that_another_server_serves_is_refused() {
     let (address, directory) = (server.address().to_string(), tempfile::tempdir().unwrap());
     let mut command = program();
     command.args(["serve", "--dev", "--listen-addr", &address, "--data-dir"]).arg(directory.path());
-    command.args(["--log-format", "json"]);
-    let second = Arc::new(directory);
-    let refusal = start_or_refusal(command, &second);
-    assert!(refusal.contains(&format!("LISTEN_ADDR {address}")), "{refusal}");
+    let refusal = refused(command);
+    assert_eq!(refusal.code, Some(1), "{}", refusal.stderr);
+    assert!(refusal.stderr.contains(&format!("LISTEN_ADDR {address}")), "{}", refusal.stderr);
 }
 
 #[test]

@@ -60,11 +60,15 @@ pub(crate) struct Refusal {
     pub(crate) stderr: String,
 }
 
-/// Starts the program and waits for it to end by itself.
+/// Starts the program and waits for it to end by itself; that it serves instead fails the test.
 pub(crate) fn refused(mut command: Command) -> Refusal {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut server = Server::spawn(&mut command, None);
-    let status = server.wait();
+    let status = wait_until("a refusal", || {
+        let lines = server.log_lines();
+        assert!(!lines.iter().any(|line| line.contains("listening on")), "the server serves: {lines:#?}");
+        server.child.try_wait().expect("the server can be waited for")
+    });
     server.join_reader();
     Refusal { code: status.code(), stderr: server.log_lines().join("\n") }
 }
