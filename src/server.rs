@@ -208,8 +208,13 @@ fn usable_cpus(allowed: &CpuSet, wanted: Option<u16>) -> Vec<usize> {
 fn bind(address: SocketAddr, count: usize) -> Result<(Vec<Socket>, SocketAddr), ServerError> {
     let mut address = address;
     let mut sockets = Vec::with_capacity(count);
+    // A socket that shares its port may join any other that does, also those of a server of other data. One that
+    // shares it with nobody shows first that the port is free.
+    let alone = bind_one(address, PortSharing::Alone);
+    drop(alone.map_err(|source| ServerError::Listen { address, source })?);
     for _ in 0..count {
-        let (socket, bound) = bind_one(address).map_err(|source| ServerError::Listen { address, source })?;
+        let bound = bind_one(address, PortSharing::WithOtherCores);
+        let (socket, bound) = bound.map_err(|source| ServerError::Listen { address, source })?;
         // With port 0 the first one is given a port, which the others share.
         address = bound;
         sockets.push(socket);
@@ -217,11 +222,18 @@ fn bind(address: SocketAddr, count: usize) -> Result<(Vec<Socket>, SocketAddr), 
     Ok((sockets, address))
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+/// Whether other sockets of this user may be bound to the same port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PortSharing {
+    Alone,
+    WithOtherCores,
+}
+
+fn bind_one(address: SocketAddr, sharing: PortSharing) -> io::Result<(Socket, SocketAddr)> {
     let domain = socket2::Domain::for_address(address);
     let socket = Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(sharing == PortSharing::WithOtherCores)?;
     socket.bind(&address.into())?;
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
     Ok((socket, bound))

@@ -43,7 +43,9 @@ pub async fn download_object<S: BlobStore, R: ObjectRepository, A>(
         }
         match store.open(&object.location(), object.size_bytes).await {
             Ok(reader) => return Ok(Download::Open { object, reader }),
-            Err(StoreError::Missing) if freshness == Freshness::Cached => freshness = Freshness::Current,
+            Err(StoreError::Missing | StoreError::Damaged) if freshness == Freshness::Cached => {
+                freshness = Freshness::Current;
+            }
             Err(error) => return Err(error.into()),
         }
     }
