@@ -133,10 +133,11 @@ async fn takes_a_lost_place<S: BlobStore, R: ObjectRepository>(
         Err(StoreError::Missing | StoreError::Damaged) => {
             tracing::error!(hash = %kept.content_hash, "a stored blob is damaged; its content has just come again");
             // Where the answer is lost the new copy stays: it may be named by now.
-            !matches!(
-                repository.mend(&kept, stored.place).await,
-                Ok(false) | Err(RepositoryError::Overloaded)
-            )
+            let mended = repository.mend(&kept, stored.place).await;
+            if mended == Ok(true) {
+                store.discard(&kept).await;
+            }
+            !matches!(mended, Ok(false) | Err(RepositoryError::Overloaded | RepositoryError::NoSpace))
         }
         _ => false,
     }
