@@ -214,6 +214,9 @@ impl StorageRoot {
         match read {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(RootError::Identity { class: self.class, path: self.path.clone() });
+            }
             Err(source) => return Err(self.failed("read its identity", source)),
         }
         let strange = || RootError::Identity { class: self.class, path: self.path.clone() };
@@ -325,8 +328,10 @@ mod tests {
         let identity = Uuid::new_v4();
         root.write_identity(identity).unwrap();
         assert_eq!(root.read_identity().unwrap(), Some(identity));
-        fs::write(directory.path().join(IDENTITY_FILE), "something else").unwrap();
-        assert!(matches!(root.read_identity(), Err(RootError::Identity { .. })));
+        for strange in [&b"something else"[..], b"\xff\xfe"] {
+            fs::write(directory.path().join(IDENTITY_FILE), strange).unwrap();
+            assert!(matches!(root.read_identity(), Err(RootError::Identity { .. })));
+        }
     }
 
     #[test]
