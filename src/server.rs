@@ -113,6 +113,7 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     let node = config.node_name.clone().unwrap_or_else(|| format!("{}:{}", host_name(), address.port()));
     let instance = InstanceId::generate();
     let (data_end, metadata_end) = plane_channel();
+    let cache = Arc::new(ObjectCache::new(config.database_url.is_shared().then_some(SHARED_AGE_MAX)));
     let plane = MetadataPlane {
         url: config.database_url.clone(),
         settings: config.database,
@@ -121,6 +122,10 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
         node: node.clone(),
         clock: SystemClock,
         gc: config.gc,
+        on_outside_change: {
+            let cache = cache.clone();
+            Box::new(move || cache.clear())
+        },
     };
     let metadata_thread = plane.start(metadata_end)?;
     let synced = sync_directory(&config.data_dir);
@@ -133,7 +138,7 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
         driver,
         roots,
         data_end,
-        cache: Arc::new(ObjectCache::new(config.database_url.is_shared().then_some(SHARED_AGE_MAX))),
+        cache,
         places: Arc::new(PlaceSequence::new(instance)),
         instance,
         access_log,

@@ -43,7 +43,7 @@ pub(crate) fn a_commit(key: Option<&str>, content: u8, number: u64) -> ObjectCom
     object.content_hash = Some(content_hash);
     object.size_bytes = Some(u64::from(content));
     let place = Place { instance: InstanceId::from_i64(7), number };
-    let stored = StoredObject { object, content_hash, size_bytes: u64::from(content), place };
+    let stored = StoredObject { object, content_hash, size_bytes: u64::from(content), place, damaged: false };
     ObjectCommit { stored, precondition: Precondition::default() }
 }
 

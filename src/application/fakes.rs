@@ -318,7 +318,8 @@ impl FakeRepositoryState {
     fn stored(&self, object: &Object) -> StoredObject {
         let content_hash = object.content_hash.unwrap();
         let place = self.blobs[&(content_hash, object.storage_class)].0;
-        StoredObject { object: object.clone(), content_hash, size_bytes: object.size_bytes.unwrap(), place }
+        let size_bytes = object.size_bytes.unwrap();
+        StoredObject { object: object.clone(), content_hash, size_bytes, place, damaged: false }
     }
 
     fn forget(&mut self, sequence: u64) -> ObjectId {

@@ -41,7 +41,11 @@ pub async fn download_object<S: BlobStore, R: ObjectRepository, A>(
         if let Some(answer) = answer(&object) {
             return Ok(Download::Answered(answer));
         }
-        match store.open(&object.location(), object.size_bytes).await {
+        let opened = match object.damaged {
+            true => Err(StoreError::Damaged),
+            false => store.open(&object.location(), object.size_bytes).await,
+        };
+        match opened {
             Ok(reader) => return Ok(Download::Open { object, reader }),
             Err(StoreError::Missing | StoreError::Damaged) if freshness == Freshness::Cached => {
                 freshness = Freshness::Current;

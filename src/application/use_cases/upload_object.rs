@@ -96,7 +96,7 @@ async fn finish<S: BlobStore, R: ObjectRepository>(
     object.content_hash = Some(content_hash);
     object.size_bytes = Some(size_bytes);
     object.updated_at = clock.now().max(object.created_at);
-    let stored = StoredObject { object, content_hash, size_bytes, place };
+    let stored = StoredObject { object, content_hash, size_bytes, place, damaged: false };
     let commit = ObjectCommit { stored: stored.clone(), precondition };
     let outcome = repository.commit(commit).await;
     if copy_can_go(&outcome, place) && !takes_a_lost_place((store, repository), &outcome, &stored).await {
@@ -132,11 +132,9 @@ async fn takes_a_lost_place<S: BlobStore, R: ObjectRepository>(
     match store.open(&kept, stored.size_bytes).await {
         Err(StoreError::Missing | StoreError::Damaged) => {
             tracing::error!(hash = %kept.content_hash, "a stored blob is damaged; its content has just come again");
-            // Where the answer is lost the new copy stays: it may be named by now.
+            // Where the answer is lost the new copy stays: it may be named by now. What is left of the old one is the
+            // collector's.
             let mended = repository.mend(&kept, stored.place).await;
-            if mended == Ok(true) {
-                store.discard(&kept).await;
-            }
             !matches!(mended, Ok(false) | Err(RepositoryError::Overloaded | RepositoryError::NoSpace))
         }
         _ => false,

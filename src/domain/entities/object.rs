@@ -69,6 +69,8 @@ pub struct StoredObject {
     pub size_bytes: u64,
     /// Which written copy serves it.
     pub place: Place,
+    /// Whether that copy is known to be lost or altered, so that it must not be served.
+    pub damaged: bool,
 }
 
 impl StoredObject {

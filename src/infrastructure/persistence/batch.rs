@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::collector::Garbage;
 use crate::application::ports::{CommitOutcome, DeleteOutcome, ObjectCommit};
 use crate::domain::entities::{BlobLocation, KeyPath, Object};
 use crate::domain::value_objects::{
@@ -41,6 +42,17 @@ pub(super) struct HeldBlob {
     pub(super) size_bytes: u64,
     pub(super) ref_count: u64,
     pub(super) place: Place,
+    /// The copy at `place` is known to be lost or altered.
+    pub(super) damaged: bool,
+}
+
+impl HeldBlob {
+    /// Another copy serves the blob from now on; the one before is garbage.
+    fn replace_copy(&mut self, (content_hash, storage_class): BlobKey, place: Place) -> Garbage {
+        let file = BlobLocation { storage_class, content_hash, place: self.place };
+        (self.place, self.damaged) = (place, false);
+        Garbage { file, size_bytes: self.size_bytes }
+    }
 }
 
 /// How many versions of a key have to be loaded, newest first.
@@ -132,6 +144,8 @@ pub(super) struct Changes {
     pub(super) abandon: Vec<ObjectId>,
     /// Blob rows as they are now.
     pub(super) blobs: Vec<(BlobKey, HeldBlob)>,
+    /// Places that blob rows named before, and no row names any more.
+    pub(super) garbage: Vec<Garbage>,
 }
 
 /// Who writes a batch, and when.
@@ -142,6 +156,13 @@ pub(super) struct BatchContext {
     pub(super) now: Timestamp,
     /// By the database's own clock, for the collector.
     pub(super) tick: u64,
+}
+
+impl BatchContext {
+    /// For rows that come from a backup: no run of this store has written them.
+    pub(super) fn of_import(tick: u64) -> Self {
+        Self { writer: InstanceId::from_i64(0), now: Timestamp::from_millis(0), tick }
+    }
 }
 
 /// Applies `writes` in order to what is held. `next_sequence` moves on by one for each row that is put.
@@ -165,6 +186,7 @@ struct Batch<'a> {
     delete: BTreeSet<ObjectId>,
     abandon: BTreeSet<ObjectId>,
     changed_blobs: BTreeSet<BlobKey>,
+    garbage: Vec<Garbage>,
     next_sequence: &'a mut u64,
     now: Timestamp,
 }
@@ -177,8 +199,8 @@ impl<'a> Batch<'a> {
                 versions.entry(key_path.clone()).or_default().insert(object.sequence, *id);
             }
         }
-        let (put, delete, abandon, changed_blobs) = Default::default();
-        Self { held, versions, put, delete, abandon, changed_blobs, next_sequence, now }
+        let (put, delete, abandon, changed_blobs, garbage) = Default::default();
+        Self { held, versions, put, delete, abandon, changed_blobs, garbage, next_sequence, now }
     }
 
     fn apply(&mut self, write: &Write) -> WriteOutcome {
@@ -208,9 +230,17 @@ impl<'a> Batch<'a> {
             return CommitOutcome::PreconditionFailed;
         }
         let blob_key = (commit.stored.content_hash, object.storage_class);
-        let fresh =
-            HeldBlob { size_bytes: commit.stored.size_bytes, ref_count: 0, place: commit.stored.place };
+        let fresh = HeldBlob {
+            size_bytes: commit.stored.size_bytes,
+            ref_count: 0,
+            place: commit.stored.place,
+            damaged: false,
+        };
         let blob = self.held.blobs.entry(blob_key).or_insert(fresh);
+        if blob.damaged {
+            // The sender has just brought whole bytes.
+            self.garbage.push(blob.replace_copy(blob_key, fresh.place));
+        }
         blob.ref_count += 1;
         let place = blob.place;
         self.changed_blobs.insert(blob_key);
@@ -278,7 +308,7 @@ impl<'a> Batch<'a> {
         let key = (lost.content_hash, lost.storage_class);
         match self.held.blobs.get_mut(&key) {
             Some(blob) if blob.place == lost.place => {
-                blob.place = place;
+                self.garbage.push(blob.replace_copy(key, place));
                 self.changed_blobs.insert(key);
                 true
             }
@@ -326,6 +356,7 @@ impl<'a> Batch<'a> {
             delete: self.delete.into_iter().collect(),
             abandon: self.abandon.into_iter().collect(),
             blobs: blobs.collect(),
+            garbage: self.garbage,
         }
     }
 }

@@ -4,15 +4,15 @@ use super::batch::BatchContext;
 use super::database::Database;
 use crate::application::contract::{a_commit, key_path};
 use crate::application::ports::ObjectCommit;
-use crate::domain::value_objects::{EntityTags, InstanceId, ObjectStatus, Precondition, Timestamp};
+use crate::domain::value_objects::{EntityTags, InstanceId, ObjectStatus, Place, Precondition, Timestamp};
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
 
 /// Who writes in [`every_pair_is_the_same_in_one_batch_and_in_two`].
 pub(super) const WRITER: InstanceId = InstanceId::from_i64(1);
 
 /// What is left of a pair of writes.
-pub(super) const ROWS_IN_WORDS: &str =
-    "the id, status, hash and date of each object by sequence; the hash, class, count and place of each blob";
+pub(super) const ROWS_IN_WORDS: &str = "the id, status, hash and date of each object by sequence; the hash, class, count, place and state of each blob; \
+     all garbage";
 
 /// A database that can be emptied and looked at.
 pub(super) trait PairWorld {
@@ -27,17 +27,24 @@ pub(super) async fn every_pair_is_the_same_in_one_batch_and_in_two(world: &mut i
     let kinds = kinds_of_writes();
     for one in &kinds {
         for two in &kinds {
-            for before in [&[][..], &[Write::Commit(a_commit(Some("k"), 9, 9))]] {
+            for before in [None, Some(a_commit(Some("k"), 9, 9)), Some(a_damaged_commit())] {
                 if matches!((one, two), (Write::Commit(one), Write::Commit(two)) if one == two) {
                     continue; // an object is committed once
                 }
-                let together = outcome_of(world, &[before, &[one.clone(), two.clone()]]).await;
+                let together = outcome_of(world, before.as_ref(), &[&[one.clone(), two.clone()]]).await;
                 let (first, second) = (std::slice::from_ref(one), std::slice::from_ref(two));
-                let apart = outcome_of(world, &[before, first, second]).await;
+                let apart = outcome_of(world, before.as_ref(), &[first, second]).await;
                 assert_eq!(together, apart, "{one:?} then {two:?}: {ROWS_IN_WORDS}");
             }
         }
     }
+}
+
+/// Of the content that most of the writes are about.
+fn a_damaged_commit() -> ObjectCommit {
+    let mut commit = a_commit(None, 1, 99);
+    commit.stored.damaged = true;
+    commit
 }
 
 fn kinds_of_writes() -> Vec<Write> {
@@ -55,6 +62,10 @@ fn kinds_of_writes() -> Vec<Write> {
         id: commit.stored.object.id,
         precondition: Precondition::default(),
     };
+    let mend = |commit: &ObjectCommit, number| {
+        let lost = commit.stored.location();
+        Write::Mend { lost, place: Place { number, ..lost.place } }
+    };
     vec![
         Write::Commit(first.clone()),
         Write::Commit(second.clone()),
@@ -67,15 +78,27 @@ fn kinds_of_writes() -> Vec<Write> {
         delete(&second),
         delete(&again),
         Write::DeleteKey { key_path: key_path("k"), precondition: Precondition::default() },
+        mend(&first, 101),
+        mend(&a_damaged_commit(), 102),
     ]
 }
 
-/// All outcomes of the batches in order, and all rows that they leave.
-async fn outcome_of(world: &mut impl PairWorld, batches: &[&[Write]]) -> (Vec<WriteOutcome>, Vec<String>) {
+/// All outcomes of the batches in order, and all rows that they leave. What was there before may be damaged by then.
+async fn outcome_of(
+    world: &mut impl PairWorld,
+    before: Option<&ObjectCommit>,
+    batches: &[&[Write]],
+) -> (Vec<WriteOutcome>, Vec<String>) {
     let database = world.emptied().await;
     let (mut outcomes, mut next_sequence) = (Vec::new(), 1);
-    for writes in batches.iter().filter(|writes| !writes.is_empty()) {
-        let context = BatchContext { writer: WRITER, now: Timestamp::from_millis(5), tick: 7 };
+    let context = BatchContext { writer: WRITER, now: Timestamp::from_millis(5), tick: 7 };
+    if let Some(commit) = before {
+        database.apply(&[Write::Commit(commit.clone())], &mut next_sequence, context).await.unwrap();
+        if commit.stored.damaged {
+            assert!(database.mark(&commit.stored.location(), true).await.unwrap());
+        }
+    }
+    for writes in batches {
         let applied = database.apply(writes, &mut next_sequence, context).await;
         outcomes.extend(applied.unwrap());
     }

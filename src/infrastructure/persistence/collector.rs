@@ -5,16 +5,22 @@
 //! ```
 //! A crash at any point leaves a garbage row whose file is there or not; the next cycle goes on from it. A new upload
 //! of the same content while its old copy is garbage makes a new blob row at a new place, which nothing here names.
+//! While there is a hold ([`super::holds`]), the way ends at `garbage`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use thiserror::Error;
 use tokio::task::spawn_blocking;
 
 use super::database::Database;
 use super::errors::DatabaseError;
 use super::group_commit::Latch;
+use super::holds::HoldWatch;
 use crate::infrastructure::storage::{BlobFile, Roots, remove_blob_files};
+
+/// How often a cycle that takes long tells how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How what nothing refers to is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,56 +74,78 @@ pub(super) struct Collector {
     pub(super) roots: Roots,
     pub(super) ticks: GraceClock,
     pub(super) settings: GcSettings,
+    pub(super) holds: HoldWatch,
 }
 
-/// What a whole cycle did.
+/// What a cycle has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct CycleReport {
-    pub(super) blobs: u64,
-    pub(super) bytes: u64,
-    pub(super) objects: u64,
+pub struct CycleReport {
+    /// Places whose bytes were removed.
+    pub blobs: u64,
+    /// How many bytes that were.
+    pub bytes: u64,
+    /// Rows of objects that were forgotten long ago.
+    pub objects: u64,
+    /// Whether a hold keeps bytes from being removed.
+    pub held: bool,
 }
 
 impl Collector {
-    pub(super) async fn run(self) {
-        loop {
-            tokio::time::sleep(self.settings.interval).await;
-            if self.latch.is_set() {
-                return;
-            }
-            match self.cycle().await {
-                Ok(CycleReport { blobs: 0, objects: 0, .. }) => {}
-                Ok(CycleReport { blobs, bytes, objects }) => {
-                    tracing::info!(
-                        blobs,
-                        bytes,
-                        forgotten_objects = objects,
-                        "removed what nothing refers to"
-                    );
+    /// The first cycle comes at once: what a former run had left to do is not left for longer than it takes.
+    pub(super) async fn run(mut self) {
+        while !self.latch.is_set() {
+            let mut told = Instant::now();
+            let log_progress = |report: &CycleReport| {
+                if told.elapsed() >= PROGRESS_INTERVAL {
+                    told = Instant::now();
+                    log_report(report, "removing what nothing refers to");
                 }
+            };
+            match self.cycle(log_progress).await {
+                Ok(report) => log_report(&report, "removed what nothing refers to"),
                 Err(CycleError::Database(error)) => drop(self.latch.judge(&error)),
                 Err(CycleError::Files(error)) => {
                     tracing::warn!(%error, "garbage could not be removed; the next cycle tries again");
                 }
             }
+            tokio::time::sleep(self.settings.interval).await;
         }
     }
 
-    /// Works off the whole backlog. Any error ends the cycle, and nothing more is removed in it.
-    pub(super) async fn cycle(&self) -> Result<CycleReport, CycleError> {
+    /// Works off the whole backlog, and tells `progress` after each step. Any error ends the cycle, and nothing more
+    /// is removed in it.
+    pub(super) async fn cycle(
+        &mut self,
+        mut progress: impl FnMut(&CycleReport),
+    ) -> Result<CycleReport, CycleError> {
         let (grace, batch) = (millis(self.settings.grace), self.settings.batch_size);
         let mut report = CycleReport::default();
         loop {
             let collected = self.database.collect(self.ticks.now(), grace, batch).await?;
             report.objects += collected.objects;
-            let garbage = self.database.garbage(batch).await?;
+            let garbage = self.garbage(&mut report).await?;
             if garbage.is_empty() && collected == Collected::default() {
                 return Ok(report);
             }
             self.remove(&garbage).await?;
             report.blobs += garbage.len() as u64;
             report.bytes += garbage.iter().map(|garbage| garbage.size_bytes).sum::<u64>();
+            progress(&report);
         }
+    }
+
+    /// What may be removed now.
+    async fn garbage(&mut self, report: &mut CycleReport) -> Result<Vec<Garbage>, DatabaseError> {
+        let holds = self.database.holds().await?;
+        let abandoned = self.holds.observe(&holds, Instant::now());
+        report.held = holds.len() > abandoned.len();
+        for hold in &abandoned {
+            if self.database.forget_hold(*hold).await? {
+                tracing::warn!(hold = hold.id, "a backup that is no longer running held back the collector");
+            }
+        }
+        let abandoned: Vec<_> = abandoned.iter().map(|hold| hold.id).collect();
+        self.database.garbage(self.settings.batch_size, &abandoned).await
     }
 
     async fn remove(&self, garbage: &[Garbage]) -> Result<(), CycleError> {
@@ -137,15 +165,23 @@ impl Collector {
 }
 
 /// Why a cycle ended before its work did.
-#[derive(Debug)]
-pub(super) enum CycleError {
-    Database(DatabaseError),
-    Files(std::io::Error),
+#[derive(Debug, Error)]
+pub enum CycleError {
+    /// The database refused.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// Bytes could not be removed; their rows are still there.
+    #[error("garbage could not be removed")]
+    Files(#[source] std::io::Error),
 }
 
-impl From<DatabaseError> for CycleError {
-    fn from(error: DatabaseError) -> Self {
-        Self::Database(error)
+fn log_report(report: &CycleReport, message: &str) {
+    let CycleReport { blobs, bytes, objects, held } = *report;
+    if held {
+        tracing::info!("a backup is running: no bytes are removed until it has ended");
+    }
+    if blobs > 0 || objects > 0 {
+        tracing::info!(blobs, bytes, forgotten_objects = objects, "{message}");
     }
 }
 
@@ -190,6 +226,7 @@ mod tests {
                 roots,
                 ticks: GraceClock::starting_at(0),
                 settings: GcSettings { interval: Duration::from_secs(60), batch_size, grace: GRACE },
+                holds: HoldWatch::default(),
             };
             Self { directory, collector, next_sequence: 1 }
         }
@@ -225,8 +262,8 @@ mod tests {
             self.directory.path().join(format!("hot/blobs/{}/{hash}-{}", &hash[..2], location.place))
         }
 
-        async fn cycle(&self) -> CycleReport {
-            self.collector.cycle().await.unwrap()
+        async fn cycle(&mut self) -> CycleReport {
+            self.collector.cycle(|_| ()).await.unwrap()
         }
     }
 
@@ -243,13 +280,13 @@ mod tests {
             world.delete(&first).await;
             world.set_clock(10_000_000);
             // The row of the deleted object goes; the blob has a reference still.
-            assert_eq!(world.cycle().await, CycleReport { blobs: 0, bytes: 0, objects: 1 });
+            assert_eq!(world.cycle().await, CycleReport { objects: 1, ..CycleReport::default() });
             world.delete(&second).await;
             world.set_clock(10_599_000);
             assert_eq!(world.cycle().await, CycleReport::default(), "the grace is not over");
             assert!(world.path_of(&first).exists());
             world.set_clock(10_700_000);
-            assert_eq!(world.cycle().await, CycleReport { blobs: 1, bytes: 9, objects: 1 });
+            assert_eq!(world.cycle().await, CycleReport { blobs: 1, bytes: 9, objects: 1, held: false });
             assert!(!world.path_of(&first).exists());
             assert_eq!(world.cycle().await, CycleReport::default());
         });
@@ -328,7 +365,7 @@ mod tests {
             // A directory in the file's place cannot be unlinked.
             std::fs::remove_file(world.path_of(&commit)).unwrap();
             std::fs::create_dir(world.path_of(&commit)).unwrap();
-            assert!(matches!(world.collector.cycle().await, Err(CycleError::Files(_))));
+            assert!(matches!(world.collector.cycle(|_| ()).await, Err(CycleError::Files(_))));
             std::fs::remove_dir(world.path_of(&commit)).unwrap();
             assert_eq!(world.cycle().await.blobs, 1, "gone already is as good as removed");
             assert_eq!(world.cycle().await, CycleReport::default());

@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::batch::BatchContext;
 use super::collector::{Collected, Garbage};
 use super::errors::DatabaseError;
+use super::holds::HoldId;
 use super::postgres::PostgresDatabase;
 use super::sqlite::SqliteDatabase;
 use crate::application::ports::{ListPage, ListQuery, ObjectName};
@@ -38,7 +39,7 @@ impl PostgresUrl {
         Ok(Self(text.into()))
     }
 
-    fn options(&self) -> Result<PgConnectOptions, DatabaseError> {
+    pub(super) fn options(&self) -> Result<PgConnectOptions, DatabaseError> {
         PgConnectOptions::from_str(&self.0).map_err(DatabaseError::of("read the database's URL"))
     }
 }
@@ -127,7 +128,7 @@ pub struct DatabaseSettings {
 }
 
 /// The database, whichever it is.
-pub(super) enum Database {
+pub(crate) enum Database {
     Sqlite(SqliteDatabase),
     Postgres(Box<PostgresDatabase>),
 }
@@ -232,23 +233,19 @@ impl Database {
         }
     }
 
-    /// Dead instances whose leftovers have not been swept.
-    pub(super) async fn dead_instances(
-        &self,
-        instance: InstanceId,
-        node: &str,
-    ) -> Result<Vec<InstanceId>, DatabaseError> {
+    /// Ended instances whose leftovers have not been swept: where servers share the database, those of this node's name.
+    pub(super) async fn dead_instances(&self, node: &str) -> Result<Vec<InstanceId>, DatabaseError> {
         match self {
-            Self::Sqlite(database) => database.dead_instances(instance).await,
+            Self::Sqlite(database) => database.dead_instances().await,
             Self::Postgres(database) => database.dead_instances(node).await,
         }
     }
 
     /// Forgets instances whose leftovers are gone.
-    pub(super) async fn end_instances(&self, instances: &[InstanceId]) -> Result<(), DatabaseError> {
+    pub(super) async fn forget_instances(&self, instances: &[InstanceId]) -> Result<(), DatabaseError> {
         match self {
-            Self::Sqlite(database) => database.end_instances(instances).await,
-            Self::Postgres(database) => database.end_instances(instances).await,
+            Self::Sqlite(database) => database.forget_instances(instances).await,
+            Self::Postgres(database) => database.forget_instances(instances).await,
         }
     }
 
@@ -261,7 +258,7 @@ impl Database {
         }
     }
 
-    /// Those of `files` that no blob row names.
+    /// Those of `files` that no row names, neither as serving nor as garbage.
     pub(super) async fn unnamed_files(&self, files: &[BlobFile]) -> Result<Vec<BlobFile>, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.unnamed_files(files).await,
@@ -291,11 +288,15 @@ impl Database {
         }
     }
 
-    /// At most `limit` places whose bytes are to be removed.
-    pub(super) async fn garbage(&self, limit: u32) -> Result<Vec<Garbage>, DatabaseError> {
+    /// At most `limit` places whose bytes are to be removed: none while there is a hold that is not abandoned.
+    pub(super) async fn garbage(
+        &self,
+        limit: u32,
+        abandoned_holds: &[HoldId],
+    ) -> Result<Vec<Garbage>, DatabaseError> {
         match self {
-            Self::Sqlite(database) => database.garbage(limit).await,
-            Self::Postgres(database) => database.garbage(limit).await,
+            Self::Sqlite(database) => database.garbage(limit, abandoned_holds).await,
+            Self::Postgres(database) => database.garbage(limit, abandoned_holds).await,
         }
     }
 

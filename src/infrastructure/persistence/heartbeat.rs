@@ -1,31 +1,37 @@
-//! A server's claim of its name, where servers share a database: renewed every few seconds, and given up for good when
-//! another server has taken the name. What protects the metadata is that no batch of an ended instance commits; the
-//! heartbeat makes a server notice before it has something to write.
+//! What a server says and asks once a second. It renews its claim of its name, where servers share a database, and gives
+//! up for good when another server has taken the name: what protects the metadata is that no batch of an ended
+//! instance commits; the heartbeat makes a server notice before it has something to write. And it asks whether a tool
+//! beside it has changed something that its caches must not outlive.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::database::Database;
+use super::errors::DatabaseError;
 use super::group_commit::Latch;
 use crate::domain::value_objects::InstanceId;
 
-/// Between two heartbeats.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two heartbeats: how long a change by a tool may go unnoticed.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Renews the claim of one name for one instance.
+/// Speaks for one instance of one name.
 pub(super) struct Heartbeat {
     pub(super) database: Arc<Database>,
     pub(super) latch: Latch,
     pub(super) instance: InstanceId,
     pub(super) node: Arc<str>,
+    /// The last change by a tool that is known of.
+    pub(super) outside_changes: u64,
+    /// Told of each later one.
+    pub(super) on_outside_change: Box<dyn Fn() + Send>,
 }
 
 impl Heartbeat {
     /// Beats until it is dropped, or the name is lost.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         loop {
             tokio::time::sleep(HEARTBEAT_INTERVAL).await;
-            match self.database.heartbeat(self.instance, &self.node).await {
+            match self.beat().await {
                 Ok(true) => {}
                 Ok(false) => {
                     tracing::error!(
@@ -38,5 +44,15 @@ impl Heartbeat {
                 Err(error) => tracing::debug!(error = %error.source, "no heartbeat"),
             }
         }
+    }
+
+    async fn beat(&mut self) -> Result<bool, DatabaseError> {
+        let named = self.database.heartbeat(self.instance, &self.node).await?;
+        let outside_changes = self.database.outside_changes().await?;
+        if outside_changes != self.outside_changes {
+            self.outside_changes = outside_changes;
+            (self.on_outside_change)();
+        }
+        Ok(named)
     }
 }

@@ -16,6 +16,7 @@ use super::database::{Database, DatabaseSettings, DatabaseUrl};
 use super::errors::DatabaseError;
 use super::group_commit::{GroupCommit, Latch};
 use super::heartbeat::Heartbeat;
+use super::holds::HoldWatch;
 use super::recovery::{claim_root, sweep};
 use crate::application::errors::RepositoryError;
 use crate::application::ports::Clock;
@@ -75,6 +76,8 @@ pub struct MetadataPlane<C> {
     pub clock: C,
     /// How what nothing refers to is removed.
     pub gc: GcSettings,
+    /// Called after a tool beside the server has changed something that caches must not outlive.
+    pub on_outside_change: Box<dyn Fn() + Send>,
 }
 
 impl<C: Clock + Send + 'static> MetadataPlane<C> {
@@ -135,12 +138,15 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             roots: self.roots.clone(),
             ticks,
             settings: self.gc,
+            holds: HoldWatch::default(),
         };
         let heartbeat = Heartbeat {
             database: database.clone(),
             latch: latch.clone(),
             instance: self.instance,
             node: self.node.into(),
+            outside_changes: database.outside_changes().await?,
+            on_outside_change: self.on_outside_change,
         };
         let queries_max = self.settings.max_connections as usize;
         Ok(Service { database, latch, commit, collector, heartbeat, roots: self.roots, queries_max })
@@ -159,8 +165,8 @@ struct Service<C> {
 
 impl<C: Clock + Send + 'static> Service<C> {
     async fn serve(self, channel: MetadataEnd) {
-        let (instance, node) = (self.heartbeat.instance, self.heartbeat.node.clone());
-        let sweep = log_sweep(self.database.clone(), self.roots, instance, node);
+        let node = self.heartbeat.node.clone();
+        let sweep = log_sweep(self.database.clone(), self.roots, node);
         let sweeping = tokio::task::spawn_local(sweep);
         let beating = tokio::task::spawn_local(self.heartbeat.run());
         let collecting = tokio::task::spawn_local(self.collector.run());
@@ -174,8 +180,8 @@ impl<C: Clock + Send + 'static> Service<C> {
     }
 }
 
-async fn log_sweep(database: Arc<Database>, roots: Roots, instance: InstanceId, node: Arc<str>) {
-    match sweep(database, roots, instance, &node).await {
+async fn log_sweep(database: Arc<Database>, roots: Roots, node: Arc<str>) {
+    match sweep(database, roots, &node).await {
         Ok(0) => {}
         Ok(removed) => tracing::info!(removed, "swept files that former runs left without an object"),
         Err(error) => tracing::warn!(%error, "the sweep of former runs stopped; the next start tries again"),

@@ -10,14 +10,18 @@ mod database;
 mod errors;
 mod group_commit;
 mod heartbeat;
+mod holds;
+mod maintenance;
 mod metadata_plane;
 mod postgres;
+mod postgres_maintenance;
 mod postgres_queries;
 mod postgres_rows;
 mod postgres_writer;
 mod queries;
 mod recovery;
 mod sqlite;
+mod sqlite_maintenance;
 #[cfg(test)]
 mod throwaway_postgres;
 

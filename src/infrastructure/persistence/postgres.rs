@@ -14,6 +14,7 @@ use super::collector::{Collected, Garbage};
 use super::columns::{class_number, status_number};
 use super::database::{DatabaseSettings, RootRow};
 use super::errors::{DatabaseError, is_race};
+use super::holds::HoldId;
 use super::postgres_queries as queries;
 use super::postgres_rows::{
     bind_blob_keys, bind_garbage, blob_location, column, garbage, object, page, stored_object, uuid_of,
@@ -49,15 +50,16 @@ const SESSION: [(&str, &str); 6] = [
     ("client_min_messages", "warning"),
 ];
 
-pub(super) struct PostgresDatabase {
-    readers: PgPool,
-    writer: PostgresWriter,
+pub(crate) struct PostgresDatabase {
+    pub(super) readers: PgPool,
+    pub(super) writer: PostgresWriter,
 }
 
-fn migrator() -> Migrator {
+pub(super) fn migrator() -> Migrator {
     let files = [
         ("objects", include_str!("../../../migrations/postgres/0001_objects.sql")),
         ("garbage", include_str!("../../../migrations/postgres/0002_garbage.sql")),
+        ("maintenance", include_str!("../../../migrations/postgres/0003_maintenance.sql")),
     ];
     let migration = |(version, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
@@ -224,10 +226,10 @@ impl PostgresDatabase {
         rows.and_then(decode).map_err(DatabaseError::of("read the instances"))
     }
 
-    pub(super) async fn end_instances(&self, instances: &[InstanceId]) -> Result<(), DatabaseError> {
+    pub(super) async fn forget_instances(&self, instances: &[InstanceId]) -> Result<(), DatabaseError> {
         let ids: Vec<_> = instances.iter().map(|instance| instance.to_i64()).collect();
-        let ended = sqlx::query(queries::FORGET_INSTANCES).bind(ids).execute(&self.readers).await;
-        ended.map(|_| ()).map_err(DatabaseError::of("forget swept instances"))
+        let forgotten = sqlx::query(queries::FORGET_INSTANCES).bind(ids).execute(&self.readers).await;
+        forgotten.map(|_| ()).map_err(DatabaseError::of("forget swept instances"))
     }
 
     pub(super) async fn heartbeat(&self, instance: InstanceId, node: &str) -> Result<bool, DatabaseError> {
@@ -238,12 +240,12 @@ impl PostgresDatabase {
 
     pub(super) async fn unnamed_files(&self, files: &[BlobFile]) -> Result<Vec<BlobFile>, DatabaseError> {
         let keys = files.iter().map(|file| (file.content_hash, file.storage_class));
-        let query = bind_blob_keys(sqlx::query(queries::PLACES_IN_USE), keys);
+        let query = bind_blob_keys(sqlx::query(queries::PLACES_NAMED), keys);
         let rows = query.fetch_all(&self.readers).await;
-        let in_use =
+        let named =
             rows.and_then(|rows| rows.iter().map(blob_location).collect::<sqlx::Result<HashSet<_>>>());
-        let in_use = in_use.map_err(DatabaseError::of("look for places in use"))?;
-        Ok(files.iter().filter(|file| !in_use.contains(file)).copied().collect())
+        let named = named.map_err(DatabaseError::of("look for the places that are named"))?;
+        Ok(files.iter().filter(|file| !named.contains(file)).copied().collect())
     }
 
     pub(super) async fn ticks(&self) -> Result<u64, DatabaseError> {
@@ -274,8 +276,13 @@ impl PostgresDatabase {
         collect.await.map_err(DatabaseError::of("collect what nothing refers to"))
     }
 
-    pub(super) async fn garbage(&self, limit: u32) -> Result<Vec<Garbage>, DatabaseError> {
-        let rows = sqlx::query(queries::GARBAGE).bind(i64::from(limit)).fetch_all(&self.readers).await;
+    pub(super) async fn garbage(
+        &self,
+        limit: u32,
+        abandoned_holds: &[HoldId],
+    ) -> Result<Vec<Garbage>, DatabaseError> {
+        let query = sqlx::query(queries::GARBAGE).bind(i64::from(limit)).bind(abandoned_holds);
+        let rows = query.fetch_all(&self.readers).await;
         let places = rows.and_then(|rows| rows.iter().map(garbage).collect());
         places.map_err(DatabaseError::of("read the garbage"))
     }

@@ -52,7 +52,7 @@ pub(super) const HELD_VERSIONS: &str = concat!(
 /// `$1`: hashes, `$2`: classes. Locked, since a row that the collector takes away meanwhile would be put back by
 /// [`PUT_BLOBS`], and name bytes that are garbage.
 pub(super) const HELD_BLOBS: &str = "
-    SELECT b.content_hash, b.storage_class, b.size_bytes, b.ref_count, b.place
+    SELECT b.content_hash, b.storage_class, b.size_bytes, b.ref_count, b.place, b.damaged
     FROM unnest($1::bytea[], $2::smallint[]) AS n (content_hash, storage_class)
     JOIN blobs AS b ON b.content_hash = n.content_hash AND b.storage_class = n.storage_class
     FOR UPDATE OF b";
@@ -82,19 +82,25 @@ pub(super) const DELETE_OBJECTS: &str = "
 /// `$1`: ids.
 pub(super) const ABANDON_OBJECTS: &str = "DELETE FROM objects WHERE id = ANY ($1::uuid[]) AND status = 0";
 
-/// `$1` to `$6`: the columns of the rows.
+/// `$1` to `$7`: the columns of the rows.
 pub(super) const PUT_BLOBS: &str = "
-    INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place, zero_since)
-    SELECT * FROM unnest($1::bytea[], $2::smallint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[])
+    INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place, damaged, zero_since)
+    SELECT * FROM unnest($1::bytea[], $2::smallint[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[],
+                         $7::bigint[])
     ON CONFLICT (content_hash, storage_class) DO UPDATE SET
         size_bytes = excluded.size_bytes, ref_count = excluded.ref_count, place = excluded.place,
-        zero_since = excluded.zero_since";
+        damaged = excluded.damaged, zero_since = excluded.zero_since";
+
+/// `$1`: hashes, `$2`: classes, `$3`: places, `$4`: sizes.
+pub(super) const PUT_GARBAGE: &str = "
+    INSERT INTO garbage (content_hash, storage_class, place, size_bytes)
+    SELECT * FROM unnest($1::bytea[], $2::smallint[], $3::text[], $4::bigint[])";
 
 /// A committed object and its place, by id.
 pub(super) const FIND_BY_ID: &str = concat!(
     "SELECT ",
     object_columns!(),
-    ", b.place FROM objects AS o
+    ", b.place, b.damaged FROM objects AS o
       JOIN blobs AS b ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
      WHERE o.id = $1 AND o.status = 1"
 );
@@ -103,7 +109,7 @@ pub(super) const FIND_BY_ID: &str = concat!(
 pub(super) const FIND_BY_KEY: &str = concat!(
     "SELECT ",
     object_columns!(),
-    ", b.place FROM objects AS o
+    ", b.place, b.damaged FROM objects AS o
       JOIN blobs AS b ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
      WHERE o.namespace = $1 AND o.tenant_id = $2 AND o.key = $3 AND o.status = 1
      ORDER BY o.sequence DESC LIMIT 1"
@@ -120,11 +126,15 @@ pub(super) const LIST_BOTH: &str =
 /// One page of one class.
 pub(super) const LIST_CLASS: &str = newest_of_class!("$6");
 
-/// `$1`: hashes, `$2`: classes: the places that are in use.
-pub(super) const PLACES_IN_USE: &str = "
+/// `$1`: hashes, `$2`: classes: the places that serve, and those that are the collector's to remove.
+pub(super) const PLACES_NAMED: &str = "
     SELECT b.content_hash, b.storage_class, b.place
     FROM unnest($1::bytea[], $2::smallint[]) AS n (content_hash, storage_class)
-    JOIN blobs AS b ON b.content_hash = n.content_hash AND b.storage_class = n.storage_class";
+    JOIN blobs AS b ON b.content_hash = n.content_hash AND b.storage_class = n.storage_class
+    UNION ALL
+    SELECT g.content_hash, g.storage_class, g.place
+    FROM unnest($1::bytea[], $2::smallint[]) AS n (content_hash, storage_class)
+    JOIN garbage AS g ON g.content_hash = n.content_hash AND g.storage_class = n.storage_class";
 
 /// Takes the name for this instance, whoever has it. `$1`: the name, `$2`: the instance.
 pub(super) const CLAIM_NODE: &str = "
@@ -192,12 +202,18 @@ pub(super) const PURGE_OBJECTS: &str = "
         SELECT sequence FROM objects WHERE status = 3 AND forgotten_since <= $1
         ORDER BY forgotten_since LIMIT $2 FOR UPDATE SKIP LOCKED))";
 
-/// What waits to be removed, at most `$1` places.
-pub(super) const GARBAGE: &str =
-    "SELECT content_hash, storage_class, place, size_bytes FROM garbage LIMIT $1";
+/// What waits to be removed, at most `$1` places; nothing while there is a hold other than those in `$2`. One
+/// statement, so that whoever takes a hold first and a snapshot then finds all of its bytes.
+pub(super) const GARBAGE: &str = "
+    SELECT content_hash, storage_class, place, size_bytes FROM garbage
+    WHERE NOT EXISTS (SELECT 1 FROM holds WHERE id <> ALL ($2::bigint[])) LIMIT $1";
 
 /// `$1`: hashes, `$2`: classes, `$3`: places.
 pub(super) const FORGET_GARBAGE: &str = "
     DELETE FROM garbage AS g
     USING unnest($1::bytea[], $2::smallint[], $3::text[]) AS n (content_hash, storage_class, place)
     WHERE g.content_hash = n.content_hash AND g.storage_class = n.storage_class AND g.place = n.place";
+
+/// Everything that was ever committed, in the order of its commits.
+pub(super) const EXPORT_OBJECTS: &str =
+    concat!("SELECT ", object_columns!(), " FROM objects AS o WHERE o.status IN (1, 3) ORDER BY o.sequence");

@@ -88,7 +88,14 @@ pub(super) fn bind_blobs<'q>(
         .bind(rows.iter().map(|(_, blob)| blob.size_bytes.cast_signed()).collect::<Vec<_>>())
         .bind(rows.iter().map(|(_, blob)| blob.ref_count.cast_signed()).collect::<Vec<_>>())
         .bind(rows.iter().map(|(_, blob)| blob.place.to_string()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, blob)| blob.damaged).collect::<Vec<_>>())
         .bind(rows.iter().map(|(_, blob)| zero_since(blob)).collect::<Vec<_>>())
+}
+
+/// Hashes, classes, places and sizes.
+pub(super) fn bind_garbage_rows<'q>(query: PgQuery<'q>, garbage: &[Garbage]) -> PgQuery<'q> {
+    let sizes = garbage.iter().map(|garbage| garbage.size_bytes.cast_signed());
+    bind_garbage(query, garbage).bind(sizes.collect::<Vec<_>>())
 }
 
 /// Hashes, classes and places.
@@ -127,6 +134,7 @@ pub(super) fn held_blobs(rows: &[PgRow]) -> sqlx::Result<HashMap<BlobKey, HeldBl
             size_bytes: column::<i64>(row, 2)?.cast_unsigned(),
             ref_count: column::<i64>(row, 3)?.cast_unsigned(),
             place: place(row, 4)?,
+            damaged: column(row, 5)?,
         };
         Ok(((content_hash(row)?, storage_class(row, 1)?), blob))
     };
@@ -161,13 +169,14 @@ pub(super) fn object(row: &PgRow) -> sqlx::Result<Object> {
     })
 }
 
-/// Reads `object_columns!` and the place behind them.
+/// Reads `object_columns!`, and the place and its state behind them.
 pub(super) fn stored_object(row: &PgRow) -> sqlx::Result<StoredObject> {
     let object = object(row)?;
     let (Some(content_hash), Some(size_bytes)) = (object.content_hash, object.size_bytes) else {
         return Err(undecodable(InvalidValue::ContentHash));
     };
-    Ok(StoredObject { object, content_hash, size_bytes, place: place(row, 13)? })
+    let (place, damaged) = (place(row, 13)?, column(row, 14)?);
+    Ok(StoredObject { object, content_hash, size_bytes, place, damaged })
 }
 
 pub(super) fn page(rows: &[PgRow], limit: usize) -> sqlx::Result<ListPage> {
@@ -201,7 +210,7 @@ fn key(row: &PgRow) -> sqlx::Result<Option<Key>> {
     column::<Option<&str>>(row, 4)?.map(Key::parse).transpose().map_err(undecodable)
 }
 
-fn content_hash(row: &PgRow) -> sqlx::Result<ContentHash> {
+pub(super) fn content_hash(row: &PgRow) -> sqlx::Result<ContentHash> {
     ContentHash::from_slice(column(row, 0)?).map_err(undecodable)
 }
 
@@ -209,7 +218,7 @@ fn optional_hash(row: &PgRow, index: usize) -> sqlx::Result<Option<ContentHash>>
     column::<Option<&[u8]>>(row, index)?.map(ContentHash::from_slice).transpose().map_err(undecodable)
 }
 
-fn storage_class(row: &PgRow, index: usize) -> sqlx::Result<StorageClass> {
+pub(super) fn storage_class(row: &PgRow, index: usize) -> sqlx::Result<StorageClass> {
     class_of_number(column(row, index)?)
 }
 

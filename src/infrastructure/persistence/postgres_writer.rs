@@ -17,7 +17,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::batch::{self, BatchContext, Changes, Held, Touched};
 use super::errors::{DatabaseError, NameTaken, is_race, says_unknown_transaction};
 use super::postgres_queries as queries;
-use super::postgres_rows::{bind_blob_keys, bind_blobs, bind_ids, bind_keys, bind_objects};
+use super::postgres_rows::{
+    bind_blob_keys, bind_blobs, bind_garbage_rows, bind_ids, bind_keys, bind_objects,
+};
 use super::postgres_rows::{held_blobs, held_objects};
 use crate::domain::value_objects::InstanceId;
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
@@ -310,8 +312,12 @@ async fn load(connection: &mut PgConnection, writes: &[Write]) -> sqlx::Result<H
     Ok(held)
 }
 
-/// Stores what a batch changes: four statements at most.
-async fn store(connection: &mut PgConnection, changes: &Changes, context: BatchContext) -> sqlx::Result<()> {
+/// Stores what a batch changes: five statements at most.
+pub(super) async fn store(
+    connection: &mut PgConnection,
+    changes: &Changes,
+    context: BatchContext,
+) -> sqlx::Result<()> {
     if !changes.abandon.is_empty() {
         let query = bind_ids(sqlx::query(queries::ABANDON_OBJECTS), changes.abandon.iter());
         query.execute(&mut *connection).await?;
@@ -328,6 +334,10 @@ async fn store(connection: &mut PgConnection, changes: &Changes, context: BatchC
     }
     if !changes.blobs.is_empty() {
         let query = bind_blobs(sqlx::query(queries::PUT_BLOBS), &changes.blobs, context);
+        query.execute(&mut *connection).await?;
+    }
+    if !changes.garbage.is_empty() {
+        let query = bind_garbage_rows(sqlx::query(queries::PUT_GARBAGE), &changes.garbage);
         query.execute(&mut *connection).await?;
     }
     Ok(())

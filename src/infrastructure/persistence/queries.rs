@@ -46,7 +46,7 @@ pub(super) const HELD_VERSIONS: &str = concat!(
 
 /// `?1`: `[["<hash>", class], …]`
 pub(super) const HELD_BLOBS: &str = "
-    SELECT b.content_hash, b.storage_class, b.size_bytes, b.ref_count, b.place
+    SELECT b.content_hash, b.storage_class, b.size_bytes, b.ref_count, b.place, b.damaged
     FROM json_each(?1) AS j CROSS JOIN blobs AS b
     WHERE b.content_hash = unhex(j.value ->> 0) AND b.storage_class = j.value ->> 1";
 
@@ -72,20 +72,26 @@ pub(super) const DELETE_OBJECTS: &str = "
 pub(super) const ABANDON_OBJECTS: &str =
     "DELETE FROM objects WHERE id IN (SELECT unhex(value) FROM json_each(?1)) AND status = 0";
 
-/// `?1`: `[["<hash>", class, size, count, "<place>", zero since], …]`
+/// `?1`: `[["<hash>", class, size, count, "<place>", damaged, zero since], …]`
 pub(super) const PUT_BLOBS: &str = "
-    INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place, zero_since)
-    SELECT unhex(j.value ->> 0), j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5
+    INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place, damaged, zero_since)
+    SELECT unhex(j.value ->> 0), j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5,
+           j.value ->> 6
     FROM json_each(?1) AS j WHERE true
     ON CONFLICT (content_hash, storage_class) DO UPDATE SET
         size_bytes = excluded.size_bytes, ref_count = excluded.ref_count, place = excluded.place,
-        zero_since = excluded.zero_since";
+        damaged = excluded.damaged, zero_since = excluded.zero_since";
+
+/// `?1`: `[["<hash>", class, "<place>", size], …]`
+pub(super) const PUT_GARBAGE: &str = "
+    INSERT INTO garbage (content_hash, storage_class, place, size_bytes)
+    SELECT unhex(j.value ->> 0), j.value ->> 1, j.value ->> 2, j.value ->> 3 FROM json_each(?1) AS j";
 
 /// A committed object and its place, by id.
 pub(super) const FIND_BY_ID: &str = concat!(
     "SELECT ",
     object_columns!(),
-    ", b.place FROM objects AS o CROSS JOIN blobs AS b
+    ", b.place, b.damaged FROM objects AS o CROSS JOIN blobs AS b
       ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
      WHERE o.id = ?1 AND o.status = 1"
 );
@@ -94,7 +100,7 @@ pub(super) const FIND_BY_ID: &str = concat!(
 pub(super) const FIND_BY_KEY: &str = concat!(
     "SELECT ",
     object_columns!(),
-    ", b.place FROM objects AS o CROSS JOIN blobs AS b
+    ", b.place, b.damaged FROM objects AS o CROSS JOIN blobs AS b
       ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
      WHERE o.namespace = ?1 AND o.tenant_id = ?2 AND o.key = ?3 AND o.status = 1
      ORDER BY o.sequence DESC LIMIT 1"
@@ -111,10 +117,13 @@ pub(super) const LIST_BOTH: &str =
 /// One page of one class.
 pub(super) const LIST_CLASS: &str = newest_of_class!("?6");
 
-/// `?1`: `[["<hash>", class], …]`: the places that are in use.
-pub(super) const PLACES_IN_USE: &str = "
+/// `?1`: `[["<hash>", class], …]`: the places that serve, and those that are the collector's to remove.
+pub(super) const PLACES_NAMED: &str = "
     SELECT b.content_hash, b.storage_class, b.place FROM json_each(?1) AS j CROSS JOIN blobs AS b
-    WHERE b.content_hash = unhex(j.value ->> 0) AND b.storage_class = j.value ->> 1";
+    WHERE b.content_hash = unhex(j.value ->> 0) AND b.storage_class = j.value ->> 1
+    UNION ALL
+    SELECT g.content_hash, g.storage_class, g.place FROM json_each(?1) AS j CROSS JOIN garbage AS g
+    WHERE g.content_hash = unhex(j.value ->> 0) AND g.storage_class = j.value ->> 1";
 
 /// The blobs that have been without a reference since before the tick `?1`, at most `?2` of them, oldest first. The
 /// two statements below name the same ones: nothing comes between them in a transaction of the one writer.
@@ -147,11 +156,17 @@ pub(super) const PURGE_OBJECTS: &str = "
     DELETE FROM objects WHERE sequence IN (
         SELECT sequence FROM objects WHERE status = 3 AND forgotten_since <= ?1 ORDER BY forgotten_since LIMIT ?2)";
 
-/// What waits to be removed.
-pub(super) const GARBAGE: &str =
-    "SELECT content_hash, storage_class, place, size_bytes FROM garbage LIMIT ?1";
+/// What waits to be removed, at most `?1` places; nothing while there is a hold other than those in `?2`
+/// (`[<id>, …]`). One statement, so that whoever takes a hold first and a snapshot then finds all of its bytes.
+pub(super) const GARBAGE: &str = "
+    SELECT content_hash, storage_class, place, size_bytes FROM garbage
+    WHERE NOT EXISTS (SELECT 1 FROM holds WHERE id NOT IN (SELECT value FROM json_each(?2))) LIMIT ?1";
 
 /// `?1`: `[["<hash>", class, "<place>"], …]`
 pub(super) const FORGET_GARBAGE: &str = "
     DELETE FROM garbage WHERE (content_hash, storage_class, place) IN (
         SELECT unhex(value ->> 0), value ->> 1, value ->> 2 FROM json_each(?1))";
+
+/// Everything that was ever committed, in the order of its commits.
+pub(super) const EXPORT_OBJECTS: &str =
+    concat!("SELECT ", object_columns!(), " FROM objects AS o WHERE o.status IN (1, 3) ORDER BY o.sequence");

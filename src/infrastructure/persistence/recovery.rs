@@ -61,10 +61,9 @@ async fn complete_claim(database: &Database, root: &StorageRoot, identity: Uuid)
 pub(super) async fn sweep(
     database: Arc<Database>,
     roots: Roots,
-    instance: InstanceId,
     node: &str,
 ) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
-    let dead = database.dead_instances(instance, node).await?;
+    let dead = database.dead_instances(node).await?;
     if dead.is_empty() {
         return Ok(0);
     }
@@ -86,6 +85,6 @@ pub(super) async fn sweep(
         let names = names.clone();
         removed += spawn_blocking(move || remove_temporary_files_of(&root, &names)).await?? as u64;
     }
-    database.end_instances(&dead).await?;
+    database.forget_instances(&dead).await?;
     Ok(removed)
 }

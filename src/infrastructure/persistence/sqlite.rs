@@ -20,6 +20,7 @@ use super::columns::{
 };
 use super::database::{DatabaseSettings, RootRow};
 use super::errors::DatabaseError;
+use super::holds::HoldId;
 use super::queries;
 use crate::application::ports::{ListPage, ListQuery, ObjectName};
 use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
@@ -37,15 +38,16 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Page cache of each reading connection; the writer has SQLite's default of 2 MiB.
 const READER_CACHE_KIB: u32 = 1024;
 
-pub(super) struct SqliteDatabase {
-    writer: SqlitePool,
-    readers: SqlitePool,
+pub(crate) struct SqliteDatabase {
+    pub(super) writer: SqlitePool,
+    pub(super) readers: SqlitePool,
 }
 
-fn migrator() -> Migrator {
+pub(super) fn migrator() -> Migrator {
     let files = [
         ("objects", include_str!("../../../migrations/sqlite/0001_objects.sql")),
         ("garbage", include_str!("../../../migrations/sqlite/0002_garbage.sql")),
+        ("maintenance", include_str!("../../../migrations/sqlite/0003_maintenance.sql")),
     ];
     let migration = |(version, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
@@ -197,6 +199,8 @@ impl SqliteDatabase {
             let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
             let insert = sqlx::query("INSERT INTO instances (id, started_at) VALUES (?1, ?2)");
             insert.bind(instance.to_i64()).bind(now.as_millis()).execute(&mut *transaction).await?;
+            let end = sqlx::query("UPDATE instances SET ended = 1 WHERE id <> ?1");
+            end.bind(instance.to_i64()).execute(&mut *transaction).await?;
             let cleared =
                 sqlx::query("DELETE FROM objects WHERE status = 0").execute(&mut *transaction).await?;
             transaction.commit().await?;
@@ -205,40 +209,29 @@ impl SqliteDatabase {
         begin.await.map_err(DatabaseError::of("note the start of the server"))
     }
 
-    /// The data directory is this server's alone, so all others are dead.
-    pub(super) async fn dead_instances(
-        &self,
-        instance: InstanceId,
-    ) -> Result<Vec<InstanceId>, DatabaseError> {
-        let query = sqlx::query("SELECT id FROM instances WHERE id <> ?1").bind(instance.to_i64());
-        let rows = query.fetch_all(&self.writer).await;
+    pub(super) async fn dead_instances(&self) -> Result<Vec<InstanceId>, DatabaseError> {
+        let rows = sqlx::query("SELECT id FROM instances WHERE ended = 1").fetch_all(&self.readers).await;
         let decode =
             |rows: Vec<SqliteRow>| rows.iter().map(|row| column(row, 0).map(InstanceId::from_i64)).collect();
         rows.and_then(decode).map_err(DatabaseError::of("read the instances"))
     }
 
-    pub(super) async fn end_instances(&self, instances: &[InstanceId]) -> Result<(), DatabaseError> {
+    pub(super) async fn forget_instances(&self, instances: &[InstanceId]) -> Result<(), DatabaseError> {
         let ids: Vec<_> = instances.iter().map(|instance| instance.to_i64()).collect();
         let query = sqlx::query("DELETE FROM instances WHERE id IN (SELECT value FROM json_each(?1))");
-        let ended = query.bind(json!(ids).to_string()).execute(&self.writer).await;
-        ended.map(|_| ()).map_err(DatabaseError::of("forget swept instances"))
+        let forgotten = query.bind(json!(ids).to_string()).execute(&self.writer).await;
+        forgotten.map(|_| ()).map_err(DatabaseError::of("forget swept instances"))
     }
 
     pub(super) async fn unnamed_files(&self, files: &[BlobFile]) -> Result<Vec<BlobFile>, DatabaseError> {
         let keys =
             files.iter().map(|file| json!([file.content_hash.to_string(), class_number(file.storage_class)]));
         let keys = Value::Array(keys.collect()).to_string();
-        let rows = sqlx::query(queries::PLACES_IN_USE).bind(keys).fetch_all(&self.readers).await;
-        let decode = |row: &SqliteRow| {
-            Ok(BlobLocation {
-                content_hash: content_hash(row, 0)?,
-                storage_class: storage_class(row, 1)?,
-                place: Place::parse(column(row, 2)?).map_err(undecodable)?,
-            })
-        };
-        let in_use = rows.and_then(|rows| rows.iter().map(decode).collect::<sqlx::Result<HashSet<_>>>());
-        let in_use = in_use.map_err(DatabaseError::of("look for places in use"))?;
-        Ok(files.iter().filter(|file| !in_use.contains(file)).copied().collect())
+        let rows = sqlx::query(queries::PLACES_NAMED).bind(keys).fetch_all(&self.readers).await;
+        let named =
+            rows.and_then(|rows| rows.iter().map(blob_location).collect::<sqlx::Result<HashSet<_>>>());
+        let named = named.map_err(DatabaseError::of("look for the places that are named"))?;
+        Ok(files.iter().filter(|file| !named.contains(file)).copied().collect())
     }
 
     pub(super) async fn ticks(&self) -> Result<u64, DatabaseError> {
@@ -278,17 +271,16 @@ impl SqliteDatabase {
         collect.await.map_err(DatabaseError::of("collect garbage"))
     }
 
-    pub(super) async fn garbage(&self, limit: u32) -> Result<Vec<Garbage>, DatabaseError> {
-        let rows = sqlx::query(queries::GARBAGE).bind(i64::from(limit)).fetch_all(&self.readers).await;
+    pub(super) async fn garbage(
+        &self,
+        limit: u32,
+        abandoned_holds: &[HoldId],
+    ) -> Result<Vec<Garbage>, DatabaseError> {
+        let query =
+            sqlx::query(queries::GARBAGE).bind(i64::from(limit)).bind(json!(abandoned_holds).to_string());
+        let rows = query.fetch_all(&self.readers).await;
         let decode = |row: &SqliteRow| {
-            Ok(Garbage {
-                file: BlobLocation {
-                    content_hash: content_hash(row, 0)?,
-                    storage_class: storage_class(row, 1)?,
-                    place: Place::parse(column(row, 2)?).map_err(undecodable)?,
-                },
-                size_bytes: column::<i64>(row, 3)?.cast_unsigned(),
-            })
+            Ok(Garbage { file: blob_location(row)?, size_bytes: column::<i64>(row, 3)?.cast_unsigned() })
         };
         let garbage = rows.and_then(|rows| rows.iter().map(decode).collect());
         garbage.map_err(DatabaseError::of("read the garbage"))
@@ -331,7 +323,8 @@ async fn load(transaction: &mut SqliteTransaction<'_>, writes: &[Write]) -> sqlx
             let blob = HeldBlob {
                 size_bytes: column::<i64>(&row, 2)?.cast_unsigned(),
                 ref_count: column::<i64>(&row, 3)?.cast_unsigned(),
-                place: Place::parse(column(&row, 4)?).map_err(undecodable)?,
+                place: place(&row, 4)?,
+                damaged: column(&row, 5)?,
             };
             held.blobs.insert(key, blob);
         }
@@ -360,8 +353,8 @@ fn version_queries(keys: &BTreeMap<KeyPath, VersionCount>) -> impl Iterator<Item
         .map(|(keys, limit)| (Value::Array(keys).to_string(), limit))
 }
 
-/// Stores what a batch changes: four statements at most.
-async fn store(
+/// Stores what a batch changes: five statements at most.
+pub(super) async fn store(
     transaction: &mut SqliteTransaction<'_>,
     changes: &Changes,
     context: BatchContext,
@@ -390,10 +383,24 @@ async fn store(
                 blob.size_bytes,
                 blob.ref_count,
                 blob.place.to_string(),
+                i64::from(blob.damaged),
                 (blob.ref_count == 0).then_some(context.tick),
             ])
         });
         let query = sqlx::query(queries::PUT_BLOBS).bind(Value::Array(rows.collect()).to_string());
+        query.execute(&mut **transaction).await?;
+    }
+    if !changes.garbage.is_empty() {
+        let rows = changes.garbage.iter().map(|garbage| {
+            let BlobLocation { content_hash, storage_class, place } = garbage.file;
+            json!([
+                content_hash.to_string(),
+                class_number(storage_class),
+                place.to_string(),
+                garbage.size_bytes
+            ])
+        });
+        let query = sqlx::query(queries::PUT_GARBAGE).bind(Value::Array(rows.collect()).to_string());
         query.execute(&mut **transaction).await?;
     }
     Ok(())
@@ -450,7 +457,7 @@ fn held_objects(rows: &[SqliteRow]) -> sqlx::Result<HashMap<ObjectId, HeldObject
 }
 
 /// Reads `object_columns!`.
-fn object(row: &SqliteRow) -> sqlx::Result<Object> {
+pub(super) fn object(row: &SqliteRow) -> sqlx::Result<Object> {
     Ok(Object {
         id: ObjectId::from_slice(column(row, 1)?).map_err(undecodable)?,
         scope: scope(row)?,
@@ -466,14 +473,14 @@ fn object(row: &SqliteRow) -> sqlx::Result<Object> {
     })
 }
 
-/// Reads `object_columns!` and the place behind them.
+/// Reads `object_columns!`, and the place and its state behind them.
 fn stored_object(row: &SqliteRow) -> sqlx::Result<StoredObject> {
     let object = object(row)?;
     let (Some(content_hash), Some(size_bytes)) = (object.content_hash, object.size_bytes) else {
         return Err(undecodable(InvalidValue::ContentHash));
     };
-    let place = Place::parse(column(row, 13)?).map_err(undecodable)?;
-    Ok(StoredObject { object, content_hash, size_bytes, place })
+    let (place, damaged) = (place(row, 13)?, column(row, 14)?);
+    Ok(StoredObject { object, content_hash, size_bytes, place, damaged })
 }
 
 fn page(rows: &[SqliteRow], limit: usize) -> sqlx::Result<ListPage> {
@@ -497,7 +504,7 @@ fn root_row(row: &SqliteRow) -> sqlx::Result<RootRow> {
     Ok(RootRow { identity, claimed: column(row, 1)? })
 }
 
-fn content_hash(row: &SqliteRow, index: usize) -> sqlx::Result<ContentHash> {
+pub(super) fn content_hash(row: &SqliteRow, index: usize) -> sqlx::Result<ContentHash> {
     ContentHash::from_slice(column(row, index)?).map_err(undecodable)
 }
 
@@ -505,11 +512,24 @@ fn optional_hash(row: &SqliteRow, index: usize) -> sqlx::Result<Option<ContentHa
     column::<Option<&[u8]>>(row, index)?.map(ContentHash::from_slice).transpose().map_err(undecodable)
 }
 
-fn storage_class(row: &SqliteRow, index: usize) -> sqlx::Result<StorageClass> {
+pub(super) fn storage_class(row: &SqliteRow, index: usize) -> sqlx::Result<StorageClass> {
     class_of_number(column(row, index)?)
 }
 
-fn column<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(row: &'r SqliteRow, index: usize) -> sqlx::Result<T> {
+fn place(row: &SqliteRow, index: usize) -> sqlx::Result<Place> {
+    Place::parse(column(row, index)?).map_err(undecodable)
+}
+
+/// Reads a hash, a class and a place.
+pub(super) fn blob_location(row: &SqliteRow) -> sqlx::Result<BlobLocation> {
+    let (content_hash, storage_class) = (content_hash(row, 0)?, storage_class(row, 1)?);
+    Ok(BlobLocation { content_hash, storage_class, place: place(row, 2)? })
+}
+
+pub(super) fn column<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(
+    row: &'r SqliteRow,
+    index: usize,
+) -> sqlx::Result<T> {
     row.try_get(index)
 }
 
@@ -556,6 +576,7 @@ mod tests {
                     batch_size: 100,
                     grace: Duration::from_secs(600),
                 },
+                on_outside_change: Box::new(|| ()),
             };
             plane.start(metadata_end).unwrap();
             directories.borrow_mut().push(directory);
@@ -580,8 +601,9 @@ mod tests {
 
     impl PairWorld for SqlitePairs {
         async fn emptied(&mut self) -> &Database {
-            self.database.close().await;
-            *self = Self::new().await;
+            let Database::Sqlite(database) = &self.database else { panic!("it is SQLite") };
+            let empty = "DELETE FROM objects; DELETE FROM blobs; DELETE FROM garbage";
+            sqlx::raw_sql(empty).execute(&database.writer).await.unwrap();
             &self.database
         }
 
@@ -590,7 +612,8 @@ mod tests {
             let mut rows = Vec::new();
             for query in [
                 "SELECT hex(id) || status || ifnull(hex(content_hash), '') || updated_at FROM objects ORDER BY sequence",
-                "SELECT hex(content_hash) || storage_class || ref_count || place FROM blobs ORDER BY 1",
+                "SELECT hex(content_hash) || storage_class || ref_count || place || damaged FROM blobs ORDER BY 1",
+                "SELECT hex(content_hash) || storage_class || place || size_bytes FROM garbage ORDER BY 1",
             ] {
                 for row in sqlx::query(query).fetch_all(&database.readers).await.unwrap() {
                     rows.push(row.get::<String, _>(0));

@@ -1,0 +1,329 @@
+//! What tools ask of a database and do to it, mostly beside a server that goes on writing. Nothing here is on the way
+//! of a request but the three questions that a server asks about tools: [`Database::holds`],
+//! [`Database::forget_hold`] and [`Database::outside_changes`].
+//!
+//! Whatever a tool has read may have changed by the time that it acts. So every change here names the very row that
+//! was read, by its place where bytes are concerned, and says how many rows that still were.
+
+use std::io;
+
+use sqlx::migrate::Migrator;
+use thiserror::Error;
+
+use super::batch::{BlobKey, Changes};
+use super::database::{Database, DatabaseUrl};
+use super::errors::DatabaseError;
+use super::holds::{Hold, HoldId};
+use super::postgres::PostgresDatabase;
+use super::sqlite::SqliteDatabase;
+use crate::domain::entities::{BlobLocation, Object};
+use crate::domain::value_objects::{ContentHash, InstanceId, StorageClass, Timestamp};
+
+/// How many examples of a finding are kept.
+pub const EXAMPLES_MAX: usize = 10;
+
+/// Why a tool cannot use a database. Nothing has been changed.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// There is no such file.
+    #[error("there is no database at {0}")]
+    Missing(DatabaseUrl),
+    /// It is somebody else's, or not a database at all.
+    #[error("{0} is not a database of JustStorage")]
+    Foreign(DatabaseUrl),
+    /// A later version of the program has changed its schema.
+    #[error("{url} has the schema {found}, and this program knows {known} at most: use a newer program")]
+    Newer {
+        /// Which database.
+        url: DatabaseUrl,
+        /// Its schema.
+        found: i64,
+        /// The latest known one.
+        known: i64,
+    },
+    /// This program's server has not run on it yet.
+    #[error(
+        "{url} has the schema {found}, and this program needs {known}: start its server once, which brings it up to \
+         date"
+    )]
+    Older {
+        /// Which database.
+        url: DatabaseUrl,
+        /// Its schema.
+        found: i64,
+        /// The one that is needed.
+        known: i64,
+    },
+    /// It cannot be reached or read.
+    #[error("{url}: the database cannot be opened")]
+    Unreachable {
+        /// Which database.
+        url: DatabaseUrl,
+        /// What was tried, and what it said.
+        #[source]
+        source: DatabaseError,
+    },
+}
+
+/// A migration that a database says it has had.
+pub(super) struct AppliedMigration {
+    pub(super) version: i64,
+    pub(super) checksum: Vec<u8>,
+}
+
+/// Compares what a database has had with what this program would give it.
+pub(super) fn check_schema(
+    url: &DatabaseUrl,
+    applied: &[AppliedMigration],
+    migrator: &Migrator,
+) -> Result<(), OpenError> {
+    let known = migrator.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let found = applied.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let is_ours = |applied: &AppliedMigration| {
+        migrator
+            .iter()
+            .find(|ours| ours.version == applied.version)
+            .is_none_or(|ours| *ours.checksum == *applied.checksum)
+    };
+    if applied.is_empty() || !applied.iter().all(is_ours) {
+        return Err(OpenError::Foreign(url.clone()));
+    }
+    match found.cmp(&known) {
+        std::cmp::Ordering::Greater => Err(OpenError::Newer { url: url.clone(), found, known }),
+        std::cmp::Ordering::Less => Err(OpenError::Older { url: url.clone(), found, known }),
+        std::cmp::Ordering::Equal => Ok(()),
+    }
+}
+
+/// A blob's row, whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobRow {
+    /// Where its copy lies.
+    pub location: BlobLocation,
+    /// How large it is.
+    pub size_bytes: u64,
+    /// How many committed objects name it.
+    pub ref_count: i64,
+    /// Since which tick of the database's own clock none does.
+    pub zero_since: Option<u64>,
+    /// Whether the copy is known to be lost or altered.
+    pub damaged: bool,
+}
+
+/// Which blobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlobFilter {
+    /// All of them.
+    All,
+    /// Those that no object names.
+    Unreferenced,
+}
+
+/// A run of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceRow {
+    /// The run.
+    pub id: InstanceId,
+    /// The server's name, where servers share the database.
+    pub node: Option<String>,
+    /// Whether it is over.
+    pub ended: bool,
+    /// How long ago the name was last renewed, in seconds, if this run has it.
+    pub heartbeat_age_secs: Option<i64>,
+}
+
+/// A blob whose count is not the number of the objects that name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Miscount {
+    /// The blob.
+    pub key: (ContentHash, StorageClass),
+    /// What its row says.
+    pub ref_count: i64,
+    /// How many objects there are.
+    pub objects: i64,
+}
+
+/// What one look at all rows found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Finding {
+    /// How many rows.
+    pub count: u64,
+    /// The first of them, in words.
+    pub examples: Vec<String>,
+}
+
+impl Finding {
+    /// One more.
+    pub fn add(&mut self, example: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples.push(example());
+        }
+    }
+}
+
+/// A look at all rows that finds those that should not be.
+pub(super) struct Check {
+    pub(super) name: &'static str,
+    /// Gives one text a row.
+    pub(super) statement: &'static str,
+}
+
+/// A part of a consistent copy of the metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExportedRow {
+    /// The database's own clock. Comes first.
+    Clock {
+        /// How far it is.
+        ticks: u64,
+    },
+    /// A committed or forgotten object. All of them come before the blobs, in the order of their sequences.
+    Object {
+        /// Its place in the order of commits.
+        sequence: u64,
+        /// The object.
+        object: Box<Object>,
+    },
+    /// A blob that objects name.
+    Blob(BlobRow),
+}
+
+/// Why a copy of the metadata ended early.
+#[derive(Debug, Error)]
+pub enum CopyError {
+    /// The database refused.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// What was read could not be written, or the other way round.
+    #[error("the copy of the metadata failed")]
+    Io(#[from] io::Error),
+}
+
+/// A number of rows that are put into an empty database together.
+#[derive(Debug, Default)]
+pub struct ImportedRows {
+    /// Objects and their sequences.
+    pub objects: Vec<(u64, Object)>,
+    /// Blobs.
+    pub blobs: Vec<BlobRow>,
+}
+
+impl ImportedRows {
+    pub(super) fn into_changes(self) -> Changes {
+        let blob = |row: BlobRow| {
+            let key: BlobKey = (row.location.content_hash, row.location.storage_class);
+            let held = super::batch::HeldBlob {
+                size_bytes: row.size_bytes,
+                ref_count: row.ref_count.cast_unsigned(),
+                place: row.location.place,
+                damaged: row.damaged,
+            };
+            (key, held)
+        };
+        Changes { put: self.objects, blobs: self.blobs.into_iter().map(blob).collect(), ..Changes::default() }
+    }
+}
+
+impl Database {
+    /// Opens a database that is there, of the schema that this program has, and changes nothing in it.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open_existing(url: &DatabaseUrl) -> Result<Self, OpenError> {
+        match url {
+            DatabaseUrl::Sqlite(path) => SqliteDatabase::open_existing(url, path).await.map(Self::Sqlite),
+            DatabaseUrl::Postgres(address) => {
+                let options = address
+                    .options()
+                    .map_err(|source| OpenError::Unreachable { url: url.clone(), source })?;
+                PostgresDatabase::open_existing(url, options).await.map(Box::new).map(Self::Postgres)
+            }
+        }
+    }
+}
+
+/// The same question to either database.
+macro_rules! on_either {
+    ($($(#[$meta:meta])* $visibility:vis async fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $output:ty;)*) => {
+        impl Database {
+            $($(#[$meta])* $visibility async fn $name(&self $(, $argument: $type)*) -> $output {
+                match self {
+                    Self::Sqlite(database) => database.$name($($argument),*).await,
+                    Self::Postgres(database) => database.$name($($argument),*).await,
+                }
+            })*
+        }
+    };
+}
+
+on_either! {
+    /// All holds.
+    pub(super) async fn holds(&self) -> Result<Vec<Hold>, DatabaseError>;
+
+    /// Removes a hold that still stands as it was seen. `false` if it does not.
+    pub(super) async fn forget_hold(&self, hold: Hold) -> Result<bool, DatabaseError>;
+
+    /// Goes up with each change by a tool that caches must not outlive.
+    pub(super) async fn outside_changes(&self) -> Result<u64, DatabaseError>;
+
+    /// From now on no bytes are removed, as long as the hold is renewed.
+    pub async fn take_hold(&self, id: HoldId, purpose: &str, now: Timestamp) -> Result<(), DatabaseError>;
+
+    /// Says that the holder lives. `false` if the hold is gone: bytes may have been removed since.
+    pub async fn renew_hold(&self, id: HoldId) -> Result<bool, DatabaseError>;
+
+    /// Ends a hold.
+    pub async fn release_hold(&self, id: HoldId) -> Result<(), DatabaseError>;
+
+    /// All runs that are known.
+    pub async fn instances(&self) -> Result<Vec<InstanceRow>, DatabaseError>;
+
+    /// Ends all runs of a name, none of which commits anything from then on. On SQLite, which has no names: all
+    /// runs; whoever calls this holds the data directory.
+    pub async fn end_instances_of(&self, node: &str) -> Result<u64, DatabaseError>;
+
+    /// How many uploads ended runs have left unfinished.
+    pub async fn abandoned_reservations(&self) -> Result<u64, DatabaseError>;
+
+    /// Clears them.
+    pub async fn clear_reservations(&self) -> Result<u64, DatabaseError>;
+
+    /// The next blobs behind `after`, by hash and class, at most `limit`.
+    pub async fn blob_page(
+        &self,
+        filter: BlobFilter,
+        after: Option<(ContentHash, StorageClass)>,
+        limit: u32
+    ) -> Result<Vec<BlobRow>, DatabaseError>;
+
+    /// A blob as its row is now.
+    pub async fn blob(&self, key: (ContentHash, StorageClass)) -> Result<Option<BlobRow>, DatabaseError>;
+
+    /// How many places wait for their bytes to be removed, and how many bytes these are.
+    pub async fn garbage_totals(&self) -> Result<(u64, u64), DatabaseError>;
+
+    /// Notes of a copy whether it is damaged. `false` if it serves no more.
+    pub async fn mark(&self, copy: &BlobLocation, damaged: bool) -> Result<bool, DatabaseError>;
+
+    /// At most `limit` blobs with a wrong count.
+    pub async fn miscounts(&self, limit: u32) -> Result<Vec<Miscount>, DatabaseError>;
+
+    /// Counts these blobs anew, in one transaction: nothing comes between the counting and the change.
+    pub async fn recount(&self, keys: &[(ContentHash, StorageClass)]) -> Result<u64, DatabaseError>;
+
+    /// Everything that rows alone can show to be wrong, by name.
+    pub async fn check_rows(&self) -> Result<Vec<(&'static str, Finding)>, DatabaseError>;
+
+    /// Gives `take` a consistent copy of all that a restored store needs.
+    pub async fn export(&self, take: &mut dyn FnMut(ExportedRow) -> io::Result<()>) -> Result<(), CopyError>;
+
+    /// Whether it has neither objects nor blobs.
+    pub async fn is_empty(&self) -> Result<bool, DatabaseError>;
+
+    /// Puts all that `next` gives into an empty database, in one transaction.
+    pub async fn import(
+        &self,
+        ticks: u64,
+        next: &mut dyn FnMut() -> io::Result<Option<ImportedRows>>
+    ) -> Result<(), CopyError>;
+}
