@@ -11,7 +11,8 @@ use thiserror::Error;
 use crate::api::http1::HeadLimits;
 use crate::api::{Limits, Timeouts};
 use crate::infrastructure::data_plane::buffers::LARGE_BLOCK_BYTES;
-use crate::infrastructure::persistence::{DatabaseSettings, DatabaseUrl, GcSettings};
+use crate::infrastructure::persistence::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, GcSettings};
+use crate::maintenance::MaintenanceCommand;
 
 /// What the program is told on its command line.
 #[derive(Debug, Parser)]
@@ -27,17 +28,21 @@ pub struct CommandLine {
 pub enum Command {
     /// Serve objects over HTTP
     Serve(Box<ServeArguments>),
+    /// Look after a store, also while it is served
+    #[command(flatten)]
+    Maintain(MaintenanceCommand),
 }
 
-/// The settings of `serve`, as they were given.
+/// Where a store is, as it was given: to the server and to the tools alike.
 #[derive(Debug, Args)]
-pub struct ServeArguments {
-    /// Defaults for one's own machine: data in ./data, loopback only, no credentials asked
+pub struct StoreArguments {
+    /// Defaults for one's own machine: data in ./data; a server listens on loopback only and asks no credentials
     #[arg(long)]
     dev: bool,
     /// Where the metadata is: sqlite://PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE [default: sqlite://{DATA_DIR}/metadata.db]
+    // Text here, read in `into_paths`: clap would show a bad one whole, with the password in it.
     #[arg(long, env, value_name = "URL", hide_env_values = true)]
-    database_url: Option<DatabaseUrl>,
+    database_url: Option<String>,
     /// Where everything is that has no other place [default: /data; with --dev: ./data]
     #[arg(long, env, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -47,6 +52,46 @@ pub struct ServeArguments {
     /// Where cold objects' bytes are [default: {DATA_DIR}/cold]
     #[arg(long, env, value_name = "DIR")]
     cold_storage_root: Option<PathBuf>,
+}
+
+/// Where a store is.
+#[derive(Debug, Clone)]
+pub struct StorePaths {
+    /// Where everything is that has no other place.
+    pub data_dir: PathBuf,
+    /// Where the metadata is.
+    pub database_url: DatabaseUrl,
+    /// Where hot bytes are.
+    pub hot_storage_root: PathBuf,
+    /// Where cold bytes are.
+    pub cold_storage_root: PathBuf,
+}
+
+impl StoreArguments {
+    /// Fills in defaults and checks what goes together.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn into_paths(self) -> Result<StorePaths, ConfigError> {
+        let data_dir = self.data_dir.unwrap_or_else(|| if self.dev { "data" } else { "/data" }.into());
+        let database_url = match self.database_url {
+            Some(text) => text.parse().map_err(ConfigError::DatabaseUrl)?,
+            None => DatabaseUrl::in_directory(&data_dir),
+        };
+        let hot_storage_root = self.hot_storage_root.unwrap_or_else(|| data_dir.join("hot"));
+        let cold_storage_root = self.cold_storage_root.unwrap_or_else(|| data_dir.join("cold"));
+        if same_directory(&hot_storage_root, &cold_storage_root) {
+            return Err(ConfigError::SameRoot);
+        }
+        Ok(StorePaths { data_dir, database_url, hot_storage_root, cold_storage_root })
+    }
+}
+
+/// The settings of `serve`, as they were given.
+#[derive(Debug, Args)]
+pub struct ServeArguments {
+    #[command(flatten)]
+    store: StoreArguments,
     /// Address and port to listen on [default: 0.0.0.0:8080; with --dev: 127.0.0.1:8080]
     #[arg(long, env, value_name = "ADDRESS:PORT")]
     listen_addr: Option<SocketAddr>,
@@ -151,6 +196,13 @@ struct GcArguments {
     /// How often what nothing refers to is looked for
     #[arg(long, env, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(10..=86_400))]
     gc_interval_secs: u64,
+    #[command(flatten)]
+    collection: CollectionArguments,
+}
+
+/// What the collector and `gc` have in common.
+#[derive(Debug, Args)]
+pub struct CollectionArguments {
     /// How much of it is forgotten in one transaction
     #[arg(long, env, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     gc_batch_size: u32,
@@ -267,8 +319,11 @@ impl From<LogLevel> for tracing::Level {
 }
 
 /// Settings that are each valid and do not go together, or ask for what is not there.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Error)]
 pub enum ConfigError {
+    /// Not the URL of a database. The text is not shown: a password may stand in it.
+    #[error("DATABASE_URL: {0}")]
+    DatabaseUrl(#[source] DatabaseUrlError),
     /// There are no credentials to ask for.
     #[error(
         "AUTH_MODE=required needs credentials, and this version has none: run with --dev on your own machine, or \
@@ -294,16 +349,10 @@ pub enum ConfigError {
 /// Settings that were checked together.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where everything is that has no other place.
-    pub data_dir: PathBuf,
-    /// Where the metadata is.
-    pub database_url: DatabaseUrl,
+    /// Where the store is.
+    pub paths: StorePaths,
     /// How database connections are kept.
     pub database: DatabaseSettings,
-    /// Where hot bytes are.
-    pub hot_storage_root: PathBuf,
-    /// Where cold bytes are.
-    pub cold_storage_root: PathBuf,
     /// Where to listen.
     pub listen_addr: SocketAddr,
     /// How many cores serve; all where it is not said.
@@ -342,18 +391,9 @@ impl ServeArguments {
         }
         let listen_addr = self.listen_addr();
         self.check_auth(listen_addr)?;
-        let data_dir = self.data_dir.unwrap_or_else(|| if self.dev { "data" } else { "/data" }.into());
-        let hot_storage_root = self.hot_storage_root.unwrap_or_else(|| data_dir.join("hot"));
-        let cold_storage_root = self.cold_storage_root.unwrap_or_else(|| data_dir.join("cold"));
-        if same_directory(&hot_storage_root, &cold_storage_root) {
-            return Err(ConfigError::SameRoot);
-        }
         Ok(Config {
-            database_url: self.database_url.unwrap_or_else(|| DatabaseUrl::in_directory(&data_dir)),
+            paths: self.store.into_paths()?,
             database: self.database.settings()?,
-            data_dir,
-            hot_storage_root,
-            cold_storage_root,
             listen_addr,
             cores: self.cores,
             node_name: self.node_name,
@@ -370,7 +410,7 @@ impl ServeArguments {
     }
 
     fn listen_addr(&self) -> SocketAddr {
-        let default = if self.dev { [127, 0, 0, 1] } else { [0, 0, 0, 0] };
+        let default = if self.store.dev { [127, 0, 0, 1] } else { [0, 0, 0, 0] };
         self.listen_addr.unwrap_or_else(|| SocketAddr::from((default, 8080)))
     }
 
@@ -378,7 +418,7 @@ impl ServeArguments {
         match self.auth_mode {
             Some(AuthMode::None) => Ok(()),
             Some(AuthMode::Required) => Err(ConfigError::NoCredentials),
-            None if !self.dev => Err(ConfigError::NoCredentials),
+            None if !self.store.dev => Err(ConfigError::NoCredentials),
             None if listen_addr.ip().is_loopback() => Ok(()),
             None => Err(ConfigError::OpenToOthers(listen_addr)),
         }
@@ -427,8 +467,15 @@ impl DatabaseArguments {
 
 impl GcArguments {
     fn settings(&self) -> GcSettings {
+        GcSettings { interval: Duration::from_secs(self.gc_interval_secs), ..self.collection.settings() }
+    }
+}
+
+impl CollectionArguments {
+    /// What one cycle needs to know.
+    pub fn settings(&self) -> GcSettings {
         GcSettings {
-            interval: Duration::from_secs(self.gc_interval_secs),
+            interval: Duration::ZERO,
             batch_size: self.gc_batch_size,
             grace: Duration::from_secs(self.gc_grace_secs),
         }
@@ -475,15 +522,21 @@ mod tests {
     fn config(arguments: &[&str]) -> Result<Config, String> {
         let line = ["just_storage", "serve"].iter().chain(arguments);
         let Command::Serve(serve) =
-            CommandLine::try_parse_from(line).map_err(|error| error.to_string())?.command;
+            CommandLine::try_parse_from(line).map_err(|error| error.to_string())?.command
+        else {
+            panic!("it is told to serve")
+        };
         serve.into_config().map_err(|error| error.to_string())
     }
 
     #[test]
     fn dev_changes_defaults_and_nothing_else() {
         let dev = config(&["--dev"]).unwrap();
-        assert_eq!((dev.data_dir, dev.listen_addr.to_string()), ("data".into(), "127.0.0.1:8080".into()));
-        assert_eq!(dev.database_url.to_string(), "sqlite://data/metadata.db");
+        assert_eq!(
+            (dev.paths.data_dir, dev.listen_addr.to_string()),
+            ("data".into(), "127.0.0.1:8080".into())
+        );
+        assert_eq!(dev.paths.database_url.to_string(), "sqlite://data/metadata.db");
         let own = config(&[
             "--dev",
             "--data-dir",
@@ -494,10 +547,14 @@ mod tests {
             "/y",
         ]);
         let own = own.unwrap();
-        assert_eq!((own.data_dir, own.hot_storage_root), ("/x".into(), "/x/hot".into()));
-        assert_eq!((own.cold_storage_root, own.listen_addr.port()), ("/y".into(), 0));
+        let paths = own.paths;
+        assert_eq!((paths.data_dir, paths.hot_storage_root), ("/x".into(), "/x/hot".into()));
+        assert_eq!((paths.cold_storage_root, own.listen_addr.port()), ("/y".into(), 0));
         let plain = config(&["--auth-mode", "none"]).unwrap();
-        assert_eq!((plain.data_dir, plain.listen_addr.to_string()), ("/data".into(), "0.0.0.0:8080".into()));
+        assert_eq!(
+            (plain.paths.data_dir, plain.listen_addr.to_string()),
+            ("/data".into(), "0.0.0.0:8080".into())
+        );
     }
 
     #[test]
@@ -512,8 +569,8 @@ mod tests {
     fn bad_settings_are_named() {
         for (arguments, name) in [
             (&["--dev", "--listen-addr", "localhost"][..], "--listen-addr"),
-            (&["--dev", "--database-url", "postgres://h:x/d"], "--database-url"),
-            (&["--dev", "--database-url", "mysql://h/d"], "--database-url"),
+            (&["--dev", "--database-url", "postgres://h:x/d"], "DATABASE_URL"),
+            (&["--dev", "--database-url", "mysql://h/d"], "DATABASE_URL"),
             (&["--dev", "--cores", "0"], "--cores"),
             (&["--dev", "--header-bytes-max", "1023"], "--header-bytes-max"),
             (&["--dev", "--header-fields-max", "129"], "--header-fields-max"),

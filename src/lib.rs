@@ -10,4 +10,5 @@ mod fault_injection;
 pub mod infrastructure;
 pub mod invariant;
 pub mod logging;
+pub mod maintenance;
 pub mod server;

@@ -6,16 +6,13 @@
 //! stop:   SIGTERM ─► cores stop accepting, drain ─► channel closes ─► metadata plane flushes ─► log ends
 //! ```
 
-use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use socket2::Socket;
 use thiserror::Error;
@@ -35,7 +32,7 @@ use crate::infrastructure::data_plane::runtime::{
 use crate::infrastructure::persistence::{MetadataPlane, StartError};
 use crate::infrastructure::plane_channel::{DataEnd, plane_channel};
 use crate::infrastructure::storage::{
-    FileStore, FileStoreParts, PlaceSequence, RootError, Roots, make_durable_directory, sync_directory,
+    DataDirectoryError, DataDirectoryLock, FileStore, FileStoreParts, PlaceSequence, RootError, Roots,
 };
 use crate::logging;
 
@@ -50,20 +47,9 @@ pub enum ServerError {
     /// The log cannot be started.
     #[error("cannot start the log")]
     Log(#[source] io::Error),
-    /// The data directory cannot be made or locked.
-    #[error("DATA_DIR {path}: cannot {operation}")]
-    DataDirectory {
-        /// Where it should be.
-        path: PathBuf,
-        /// What was tried.
-        operation: &'static str,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// Another server has it.
-    #[error("DATA_DIR {0} is in use by another server")]
-    InUse(PathBuf),
+    /// The data directory cannot be made or locked, or another server has it.
+    #[error(transparent)]
+    DataDirectory(#[from] DataDirectoryError),
     /// A storage root cannot be used.
     #[error(transparent)]
     Root(#[from] RootError),
@@ -104,18 +90,18 @@ pub fn serve_until_signalled(config: Config) -> Result<(), ServerError> {
 }
 
 fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerError> {
-    let _lock = lock_data_directory(config)?;
+    let _lock = DataDirectoryLock::acquire(&config.paths.data_dir)?;
     let driver = choose_driver(config.io_driver)?;
-    let roots = Roots::open(&config.hot_storage_root, &config.cold_storage_root)?;
+    let roots = Roots::open(&config.paths.hot_storage_root, &config.paths.cold_storage_root)?;
     let allowed_cpus = sched_getaffinity(None).unwrap_or_default();
     let cpus = usable_cpus(&allowed_cpus, config.cores);
     let (sockets, address) = bind(config.listen_addr, cpus.len())?;
     let node = config.node_name.clone().unwrap_or_else(|| format!("{}:{}", host_name(), address.port()));
     let instance = InstanceId::generate();
     let (data_end, metadata_end) = plane_channel();
-    let cache = Arc::new(ObjectCache::new(config.database_url.is_shared().then_some(SHARED_AGE_MAX)));
+    let cache = Arc::new(ObjectCache::new(config.paths.database_url.is_shared().then_some(SHARED_AGE_MAX)));
     let plane = MetadataPlane {
-        url: config.database_url.clone(),
+        url: config.paths.database_url.clone(),
         settings: config.database,
         roots: roots.clone(),
         instance,
@@ -128,8 +114,7 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
         },
     };
     let metadata_thread = plane.start(metadata_end)?;
-    let synced = sync_directory(&config.data_dir);
-    synced.map_err(|source| data_directory_error(config, "sync it", source))?;
+    DataDirectoryLock::make_durable(&config.paths.data_dir)?;
 
     let listeners = listen(sockets, address)?;
     let (stop, stopped) = watch::channel(false);
@@ -166,23 +151,6 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     let metadata_well = metadata_thread.join().is_ok();
     tracing::info!("stopped");
     if ended_well && failed_cores == 0 && metadata_well { Ok(()) } else { Err(ServerError::CoreFailed) }
-}
-
-fn data_directory_error(config: &Config, operation: &'static str, source: io::Error) -> ServerError {
-    ServerError::DataDirectory { path: config.data_dir.clone(), operation, source }
-}
-
-/// Held as long as the process lives; the kernel gives it up with the process, however that ends.
-fn lock_data_directory(config: &Config) -> Result<File, ServerError> {
-    make_durable_directory(&config.data_dir)
-        .map_err(|source| data_directory_error(config, "make it", source))?;
-    let file = File::options().create(true).truncate(false).write(true).open(config.data_dir.join("lock"));
-    let file = file.map_err(|source| data_directory_error(config, "open its lock", source))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(ServerError::InUse(config.data_dir.clone())),
-        Err(error) => Err(data_directory_error(config, "lock it", error.into())),
-    }
 }
 
 fn choose_driver(choice: IoDriverChoice) -> Result<IoDriver, IoUringRefused> {

@@ -25,7 +25,7 @@ const FAULTS: &str = "fault_injection";
 const RUNTIME: [&str; 2] = ["monoio", "io_uring"];
 
 /// Each file is held to every rule whose part it lies in.
-const RULES: [Rule; 9] = [
+const RULES: [Rule; 10] = [
     Rule {
         part: "domain/",
         own: &["domain", INVARIANT],
@@ -67,6 +67,12 @@ const RULES: [Rule; 9] = [
         own: &["domain", "application", "api", "infrastructure::data_plane", INVARIANT],
         crates: None,
         never: &["sqlx", "monoio", "io_uring"],
+    },
+    Rule {
+        part: "maintenance/",
+        own: &["domain", "infrastructure", "config", "maintenance"],
+        crates: None,
+        never: &["sqlx", "monoio", "io_uring", "httparse"],
     },
     Rule { part: "invariant.rs", own: &[], crates: Some(&[]), never: &[] },
     Rule { part: "fault_injection.rs", own: &[], crates: Some(&[]), never: &[] },
@@ -279,6 +285,8 @@ fn a_violation_of_every_rule_is_found_with_its_line() {
         ("api/a.rs", "#[cfg(test)]\nmod tests {\n    use sqlx::X;\n}\nuse sqlx::X;", 5, "the crate sqlx"),
         ("api/a.rs", "fn f() { unsafe { g() } }", 1, "unsafe"),
         ("server.rs", "use monoio::X;", 1, "monoio"),
+        ("maintenance/a.rs", "use sqlx::Row as _;", 1, "the crate sqlx"),
+        ("maintenance/a.rs", "use crate::api::X;", 1, "must not name api"),
         ("utils/a.rs", "fn f() {}", 1, "no layer"),
     ] {
         let found = violations(&Source::new(path, code), &dependencies);

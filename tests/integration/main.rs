@@ -26,6 +26,7 @@ mod lifecycle;
 mod limits;
 mod listing;
 mod logging;
+mod maintenance;
 mod objects;
 mod roots;
 mod settings;

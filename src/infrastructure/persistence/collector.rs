@@ -36,7 +36,7 @@ pub struct GcSettings {
 /// The database's own clock, in milliseconds: what was stored, and the monotonic time since the start. If a crash
 /// loses the last stretch, the clock is late, and what waits for it waits longer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct GraceClock {
+pub(crate) struct GraceClock {
     stored: u64,
     started: Instant,
 }
@@ -68,7 +68,7 @@ pub(super) struct Garbage {
 }
 
 /// Works in cycles until it is dropped.
-pub(super) struct Collector {
+pub(crate) struct Collector {
     pub(super) database: Arc<Database>,
     pub(super) latch: Latch,
     pub(super) roots: Roots,
@@ -79,7 +79,7 @@ pub(super) struct Collector {
 
 /// What a cycle has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CycleReport {
+pub(crate) struct CycleReport {
     /// Places whose bytes were removed.
     pub blobs: u64,
     /// How many bytes that were.
@@ -91,6 +91,17 @@ pub struct CycleReport {
 }
 
 impl Collector {
+    /// For a cycle by a tool. The clock stands where a server has stored it last: late by a cycle at most, and what is
+    /// late collects nothing early.
+    pub(crate) async fn of_tool(
+        database: Arc<Database>,
+        roots: Roots,
+        settings: GcSettings,
+    ) -> Result<Self, DatabaseError> {
+        let ticks = GraceClock::starting_at(database.ticks().await?);
+        Ok(Self { database, latch: Latch::default(), roots, ticks, settings, holds: HoldWatch::default() })
+    }
+
     /// The first cycle comes at once: what a former run had left to do is not left for longer than it takes.
     pub(super) async fn run(mut self) {
         while !self.latch.is_set() {
@@ -114,7 +125,7 @@ impl Collector {
 
     /// Works off the whole backlog, and tells `progress` after each step. Any error ends the cycle, and nothing more
     /// is removed in it.
-    pub(super) async fn cycle(
+    pub(crate) async fn cycle(
         &mut self,
         mut progress: impl FnMut(&CycleReport),
     ) -> Result<CycleReport, CycleError> {
@@ -166,7 +177,7 @@ impl Collector {
 
 /// Why a cycle ended before its work did.
 #[derive(Debug, Error)]
-pub enum CycleError {
+pub(crate) enum CycleError {
     /// The database refused.
     #[error(transparent)]
     Database(#[from] DatabaseError),

@@ -135,15 +135,15 @@ pub(crate) enum Database {
 
 /// What is known of a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RootRow {
-    pub(super) identity: RootIdentity,
+pub(crate) struct RootRow {
+    pub(crate) identity: RootIdentity,
     /// Whether the root itself holds the identity too.
     pub(super) claimed: bool,
 }
 
 impl Database {
     /// Opens it and brings its schema up to date.
-    pub(super) async fn open(url: &DatabaseUrl, settings: DatabaseSettings) -> Result<Self, DatabaseError> {
+    pub(crate) async fn open(url: &DatabaseUrl, settings: DatabaseSettings) -> Result<Self, DatabaseError> {
         match url {
             DatabaseUrl::Sqlite(path) => SqliteDatabase::open(path, settings).await.map(Self::Sqlite),
             DatabaseUrl::Postgres(url) => {
@@ -203,7 +203,7 @@ impl Database {
         }
     }
 
-    pub(super) async fn root(&self, class: StorageClass) -> Result<Option<RootRow>, DatabaseError> {
+    pub(crate) async fn root(&self, class: StorageClass) -> Result<Option<RootRow>, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.root(class).await,
             Self::Postgres(database) => database.root(class).await,
@@ -259,7 +259,7 @@ impl Database {
     }
 
     /// Those of `files` that no row names, neither as serving nor as garbage.
-    pub(super) async fn unnamed_files(&self, files: &[BlobFile]) -> Result<Vec<BlobFile>, DatabaseError> {
+    pub(crate) async fn unnamed_files(&self, files: &[BlobFile]) -> Result<Vec<BlobFile>, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.unnamed_files(files).await,
             Self::Postgres(database) => database.unnamed_files(files).await,
@@ -267,7 +267,7 @@ impl Database {
     }
 
     /// The database's own clock as it was last stored, in milliseconds.
-    pub(super) async fn ticks(&self) -> Result<u64, DatabaseError> {
+    pub(crate) async fn ticks(&self) -> Result<u64, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.ticks().await,
             Self::Postgres(database) => database.ticks().await,
@@ -309,7 +309,7 @@ impl Database {
     }
 
     /// Writes everything to its main file and closes.
-    pub(super) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         match self {
             Self::Sqlite(database) => database.close().await,
             Self::Postgres(database) => database.close().await,

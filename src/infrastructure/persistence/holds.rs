@@ -8,16 +8,16 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// Between two renewals.
-pub const HOLD_RENEWAL_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const HOLD_RENEWAL_INTERVAL: Duration = Duration::from_secs(5);
 /// For how long a hold counts that is not renewed.
-pub const HOLD_TIMEOUT: Duration = Duration::from_secs(120);
+pub(crate) const HOLD_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A hold's name.
-pub type HoldId = i64;
+pub(crate) type HoldId = i64;
 
 /// A hold as the database knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hold {
+pub(crate) struct Hold {
     pub(super) id: HoldId,
     /// Goes up with each renewal.
     pub(super) beats: i64,

@@ -20,7 +20,7 @@ use crate::domain::entities::{BlobLocation, Object};
 use crate::domain::value_objects::{ContentHash, InstanceId, StorageClass, Timestamp};
 
 /// How many examples of a finding are kept.
-pub const EXAMPLES_MAX: usize = 10;
+pub(crate) const EXAMPLES_MAX: usize = 10;
 
 /// Why a tool cannot use a database. Nothing has been changed.
 #[derive(Debug, Error)]
@@ -97,7 +97,7 @@ pub(super) fn check_schema(
 
 /// A blob's row, whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlobRow {
+pub(crate) struct BlobRow {
     /// Where its copy lies.
     pub location: BlobLocation,
     /// How large it is.
@@ -112,7 +112,7 @@ pub struct BlobRow {
 
 /// Which blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BlobFilter {
+pub(crate) enum BlobFilter {
     /// All of them.
     All,
     /// Those that no object names.
@@ -121,7 +121,7 @@ pub enum BlobFilter {
 
 /// A run of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InstanceRow {
+pub(crate) struct InstanceRow {
     /// The run.
     pub id: InstanceId,
     /// The server's name, where servers share the database.
@@ -134,7 +134,7 @@ pub struct InstanceRow {
 
 /// A blob whose count is not the number of the objects that name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Miscount {
+pub(crate) struct Miscount {
     /// The blob.
     pub key: (ContentHash, StorageClass),
     /// What its row says.
@@ -145,7 +145,7 @@ pub struct Miscount {
 
 /// What one look at all rows found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// How many rows.
     pub count: u64,
     /// The first of them, in words.
@@ -154,7 +154,7 @@ pub struct Finding {
 
 impl Finding {
     /// One more.
-    pub fn add(&mut self, example: impl FnOnce() -> String) {
+    pub(crate) fn add(&mut self, example: impl FnOnce() -> String) {
         self.count += 1;
         if self.examples.len() < EXAMPLES_MAX {
             self.examples.push(example());
@@ -171,7 +171,7 @@ pub(super) struct Check {
 
 /// A part of a consistent copy of the metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ExportedRow {
+pub(crate) enum ExportedRow {
     /// The database's own clock. Comes first.
     Clock {
         /// How far it is.
@@ -190,7 +190,7 @@ pub enum ExportedRow {
 
 /// Why a copy of the metadata ended early.
 #[derive(Debug, Error)]
-pub enum CopyError {
+pub(crate) enum CopyError {
     /// The database refused.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -201,7 +201,7 @@ pub enum CopyError {
 
 /// A number of rows that are put into an empty database together.
 #[derive(Debug, Default)]
-pub struct ImportedRows {
+pub(crate) struct ImportedRows {
     /// Objects and their sequences.
     pub objects: Vec<(u64, Object)>,
     /// Blobs.
@@ -229,7 +229,7 @@ impl Database {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub async fn open_existing(url: &DatabaseUrl) -> Result<Self, OpenError> {
+    pub(crate) async fn open_existing(url: &DatabaseUrl) -> Result<Self, OpenError> {
         match url {
             DatabaseUrl::Sqlite(path) => SqliteDatabase::open_existing(url, path).await.map(Self::Sqlite),
             DatabaseUrl::Postgres(address) => {
@@ -258,7 +258,7 @@ macro_rules! on_either {
 
 on_either! {
     /// All holds.
-    pub(super) async fn holds(&self) -> Result<Vec<Hold>, DatabaseError>;
+    pub(crate) async fn holds(&self) -> Result<Vec<Hold>, DatabaseError>;
 
     /// Removes a hold that still stands as it was seen. `false` if it does not.
     pub(super) async fn forget_hold(&self, hold: Hold) -> Result<bool, DatabaseError>;
@@ -267,29 +267,29 @@ on_either! {
     pub(super) async fn outside_changes(&self) -> Result<u64, DatabaseError>;
 
     /// From now on no bytes are removed, as long as the hold is renewed.
-    pub async fn take_hold(&self, id: HoldId, purpose: &str, now: Timestamp) -> Result<(), DatabaseError>;
+    pub(crate) async fn take_hold(&self, id: HoldId, purpose: &str, now: Timestamp) -> Result<(), DatabaseError>;
 
     /// Says that the holder lives. `false` if the hold is gone: bytes may have been removed since.
-    pub async fn renew_hold(&self, id: HoldId) -> Result<bool, DatabaseError>;
+    pub(crate) async fn renew_hold(&self, id: HoldId) -> Result<bool, DatabaseError>;
 
     /// Ends a hold.
-    pub async fn release_hold(&self, id: HoldId) -> Result<(), DatabaseError>;
+    pub(crate) async fn release_hold(&self, id: HoldId) -> Result<(), DatabaseError>;
 
     /// All runs that are known.
-    pub async fn instances(&self) -> Result<Vec<InstanceRow>, DatabaseError>;
+    pub(crate) async fn instances(&self) -> Result<Vec<InstanceRow>, DatabaseError>;
 
     /// Ends all runs of a name, none of which commits anything from then on. On SQLite, which has no names: all
     /// runs; whoever calls this holds the data directory.
-    pub async fn end_instances_of(&self, node: &str) -> Result<u64, DatabaseError>;
+    pub(crate) async fn end_instances_of(&self, node: &str) -> Result<u64, DatabaseError>;
 
     /// How many uploads ended runs have left unfinished.
-    pub async fn abandoned_reservations(&self) -> Result<u64, DatabaseError>;
+    pub(crate) async fn abandoned_reservations(&self) -> Result<u64, DatabaseError>;
 
     /// Clears them.
-    pub async fn clear_reservations(&self) -> Result<u64, DatabaseError>;
+    pub(crate) async fn clear_reservations(&self) -> Result<u64, DatabaseError>;
 
     /// The next blobs behind `after`, by hash and class, at most `limit`.
-    pub async fn blob_page(
+    pub(crate) async fn blob_page(
         &self,
         filter: BlobFilter,
         after: Option<(ContentHash, StorageClass)>,
@@ -297,31 +297,31 @@ on_either! {
     ) -> Result<Vec<BlobRow>, DatabaseError>;
 
     /// A blob as its row is now.
-    pub async fn blob(&self, key: (ContentHash, StorageClass)) -> Result<Option<BlobRow>, DatabaseError>;
+    pub(crate) async fn blob(&self, key: (ContentHash, StorageClass)) -> Result<Option<BlobRow>, DatabaseError>;
 
     /// How many places wait for their bytes to be removed, and how many bytes these are.
-    pub async fn garbage_totals(&self) -> Result<(u64, u64), DatabaseError>;
+    pub(crate) async fn garbage_totals(&self) -> Result<(u64, u64), DatabaseError>;
 
     /// Notes of a copy whether it is damaged. `false` if it serves no more.
-    pub async fn mark(&self, copy: &BlobLocation, damaged: bool) -> Result<bool, DatabaseError>;
+    pub(crate) async fn mark(&self, copy: &BlobLocation, damaged: bool) -> Result<bool, DatabaseError>;
 
     /// At most `limit` blobs with a wrong count.
-    pub async fn miscounts(&self, limit: u32) -> Result<Vec<Miscount>, DatabaseError>;
+    pub(crate) async fn miscounts(&self, limit: u32) -> Result<Vec<Miscount>, DatabaseError>;
 
     /// Counts these blobs anew, in one transaction: nothing comes between the counting and the change.
-    pub async fn recount(&self, keys: &[(ContentHash, StorageClass)]) -> Result<u64, DatabaseError>;
+    pub(crate) async fn recount(&self, keys: &[(ContentHash, StorageClass)]) -> Result<u64, DatabaseError>;
 
     /// Everything that rows alone can show to be wrong, by name.
-    pub async fn check_rows(&self) -> Result<Vec<(&'static str, Finding)>, DatabaseError>;
+    pub(crate) async fn check_rows(&self) -> Result<Vec<(&'static str, Finding)>, DatabaseError>;
 
     /// Gives `take` a consistent copy of all that a restored store needs.
-    pub async fn export(&self, take: &mut dyn FnMut(ExportedRow) -> io::Result<()>) -> Result<(), CopyError>;
+    pub(crate) async fn export(&self, take: &mut dyn FnMut(ExportedRow) -> io::Result<()>) -> Result<(), CopyError>;
 
     /// Whether it has neither objects nor blobs.
-    pub async fn is_empty(&self) -> Result<bool, DatabaseError>;
+    pub(crate) async fn is_empty(&self) -> Result<bool, DatabaseError>;
 
     /// Puts all that `next` gives into an empty database, in one transaction.
-    pub async fn import(
+    pub(crate) async fn import(
         &self,
         ticks: u64,
         next: &mut dyn FnMut() -> io::Result<Option<ImportedRows>>

@@ -12,6 +12,8 @@ mod group_commit;
 mod heartbeat;
 mod holds;
 mod maintenance;
+#[cfg(test)]
+mod maintenance_contract;
 mod metadata_plane;
 mod postgres;
 mod postgres_maintenance;
@@ -26,5 +28,14 @@ mod sqlite_maintenance;
 mod throwaway_postgres;
 
 pub use collector::GcSettings;
+pub(crate) use collector::{Collector, CycleError};
+pub(crate) use database::Database;
 pub use database::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, PostgresUrl};
+pub use errors::DatabaseError;
+pub(crate) use holds::{HOLD_RENEWAL_INTERVAL, HOLD_TIMEOUT, HoldId};
+pub use maintenance::OpenError;
+pub(crate) use maintenance::{
+    BlobFilter, BlobRow, CopyError, ExportedRow, Finding, ImportedRows, InstanceRow,
+};
 pub use metadata_plane::{MetadataPlane, StartError};
+pub(crate) use recovery::claim_root;

@@ -1,10 +1,12 @@
 //! What tools ask of PostgreSQL, as one more client of it.
 
 use std::io;
+use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
-use sqlx::{PgPool, Row as _};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgRow};
+use sqlx::{ConnectOptions as _, Row as _};
+use tokio::time::timeout;
 
 use super::batch::BatchContext;
 use super::columns::class_number;
@@ -25,7 +27,7 @@ use crate::domain::value_objects::{ContentHash, InstanceId, StorageClass, Timest
 /// How many connections a tool has.
 const CONNECTIONS_MAX: u32 = 2;
 /// How long it waits for one.
-const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rows that contradict each other, by what is wrong with them.
 const CHECKS: [Check; 8] = [
@@ -129,13 +131,11 @@ impl PostgresDatabase {
         // A server's session is tuned for looking rows up one by one; a tool goes through whole tables.
         let options =
             options.application_name("just_storage tool").options([("client_min_messages", "warning")]);
-        let readers = PgPoolOptions::new()
-            .max_connections(CONNECTIONS_MAX)
-            .acquire_timeout(CONNECT_TIMEOUT)
-            .connect_with(options.clone())
-            .await;
-        let readers = readers.map_err(unreachable("open the database"))?;
-        let applied = match applied_migrations(&readers).await {
+        // A pool would go on trying where nobody listens.
+        let connect =
+            timeout(CONNECT_TIMEOUT, options.connect()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let mut connection = connect.map_err(unreachable("open the database"))?;
+        let applied = match applied_migrations(&mut connection).await {
             Ok(applied) => applied,
             Err(error) if error.as_database_error().is_some() => {
                 return Err(OpenError::Foreign(url.clone()));
@@ -143,6 +143,10 @@ impl PostgresDatabase {
             Err(error) => return Err(unreachable("read the schema's version")(error)),
         };
         check_schema(url, &applied, &migrator())?;
+        let readers = PgPoolOptions::new()
+            .max_connections(CONNECTIONS_MAX)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .connect_lazy_with(options.clone());
         Ok(Self { readers, writer: PostgresWriter::new(options, CONNECT_TIMEOUT) })
     }
 
@@ -374,8 +378,8 @@ impl PostgresDatabase {
     }
 }
 
-async fn applied_migrations(pool: &PgPool) -> sqlx::Result<Vec<AppliedMigration>> {
-    let rows = sqlx::query("SELECT version, checksum FROM _sqlx_migrations").fetch_all(pool).await?;
+async fn applied_migrations(connection: &mut PgConnection) -> sqlx::Result<Vec<AppliedMigration>> {
+    let rows = sqlx::query("SELECT version, checksum FROM _sqlx_migrations").fetch_all(connection).await?;
     rows.iter()
         .map(|row| Ok(AppliedMigration { version: row.try_get(0)?, checksum: row.try_get(1)? }))
         .collect()

@@ -178,8 +178,11 @@ pub(super) const TRANSACTION_STATUS: &str = "SELECT pg_xact_status($1::text::xid
 /// `$1`: the instance.
 pub(super) const LAST_SEQUENCE: &str = "SELECT last_sequence FROM instances WHERE id = $1";
 
-/// The database's own clock.
-pub(super) const TICKS: &str = "SELECT ticks FROM clock WHERE id = 1";
+/// The database's own clock: as it was stored last, or as somebody has seen it since.
+pub(super) const TICKS: &str = "
+    SELECT greatest(ticks, (SELECT max(zero_since) FROM blobs WHERE ref_count = 0),
+                    (SELECT max(forgotten_since) FROM objects WHERE status = 3))
+    FROM clock WHERE id = 1";
 
 /// `$1`: the tick. The clock never goes back.
 pub(super) const STORE_TICKS: &str = "UPDATE clock SET ticks = greatest(ticks, $1) WHERE id = 1";

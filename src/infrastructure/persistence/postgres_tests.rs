@@ -23,6 +23,7 @@ use crate::infrastructure::persistence::batch_pairs::{
 };
 use crate::infrastructure::persistence::database::{Database, DatabaseUrl};
 use crate::infrastructure::persistence::group_commit::BATCH_WRITES_MAX;
+use crate::infrastructure::persistence::maintenance_contract::maintenance_contract;
 use crate::infrastructure::persistence::throwaway_postgres::{SETTINGS, ThrowawayPostgres};
 use crate::infrastructure::persistence::{GcSettings, MetadataPlane};
 use crate::infrastructure::plane_channel::plane_channel;
@@ -137,6 +138,25 @@ fn a_batch_is_the_same_as_its_writes_one_after_the_other() {
         let mut world = PostgresPairs(open(&url).await);
         begin_writer(&world.0).await;
         every_pair_is_the_same_in_one_batch_and_in_two(&mut world).await;
+    });
+}
+
+#[test]
+fn tools_may_rely_on_it() {
+    let postgres = ThrowawayPostgres::start();
+    let (url, other_url) = (postgres.database(), postgres.database());
+    block_on_tokio(async {
+        let (database, other) = (open(&url).await, open(&other_url).await);
+        begin_writer(&database).await;
+        maintenance_contract(&database, &other).await;
+        // What a tool opens is what a server has made; and it goes on writing behind all that was restored.
+        for url in [&url, &other_url] {
+            Database::open_existing(url).await.unwrap();
+        }
+        begin_writer(&other).await;
+        apply(&other, &[Write::Commit(a_commit(Some("k"), 200, 1))]).await;
+        let found = other.find(&ObjectName::Key(key_path("k"))).await.unwrap().unwrap();
+        assert_eq!(found.size_bytes, 200, "it is the newest version");
     });
 }
 

@@ -170,3 +170,8 @@ pub(super) const FORGET_GARBAGE: &str = "
 /// Everything that was ever committed, in the order of its commits.
 pub(super) const EXPORT_OBJECTS: &str =
     concat!("SELECT ", object_columns!(), " FROM objects AS o WHERE o.status IN (1, 3) ORDER BY o.sequence");
+
+/// The database's own clock: as it was stored last, or as somebody has seen it since.
+pub(super) const TICKS: &str = "
+    SELECT max(ticks, coalesce((SELECT max(zero_since) FROM blobs WHERE ref_count = 0), 0),
+               coalesce((SELECT max(forgotten_since) FROM objects WHERE status = 3), 0)) FROM clock";

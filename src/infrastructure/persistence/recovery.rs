@@ -21,7 +21,7 @@ use crate::infrastructure::storage::{
 /// ```text
 /// database: (id, not claimed) ─► root: id ─► database: (id, claimed)
 /// ```
-pub(super) async fn claim_root(database: &Database, root: &StorageRoot) -> Result<(), StartError> {
+pub(crate) async fn claim_root(database: &Database, root: &StorageRoot) -> Result<(), StartError> {
     let class = root.class();
     let path = || root.path().to_path_buf();
     // The root first: who finds an identity there finds it in the database too, also while another server claims.

@@ -235,7 +235,7 @@ impl SqliteDatabase {
     }
 
     pub(super) async fn ticks(&self) -> Result<u64, DatabaseError> {
-        let row = sqlx::query("SELECT ticks FROM clock").fetch_one(&self.writer).await;
+        let row = sqlx::query(queries::TICKS).fetch_one(&self.readers).await;
         let ticks = row.and_then(|row| column::<i64>(&row, 0));
         ticks.map(i64::cast_unsigned).map_err(DatabaseError::of("read the clock"))
     }
@@ -543,9 +543,10 @@ mod tests {
     use crate::infrastructure::data_plane::metadata_client::MetadataClient;
     use crate::infrastructure::data_plane::object_cache::ObjectCache;
     use crate::infrastructure::persistence::batch_pairs::{
-        PairWorld, every_pair_is_the_same_in_one_batch_and_in_two,
+        PairWorld, WRITER, every_pair_is_the_same_in_one_batch_and_in_two,
     };
     use crate::infrastructure::persistence::database::Database;
+    use crate::infrastructure::persistence::maintenance_contract::maintenance_contract;
     use crate::infrastructure::persistence::{DatabaseUrl, GcSettings, MetadataPlane};
     use crate::infrastructure::plane_channel::plane_channel;
     use crate::infrastructure::storage::Roots;
@@ -633,6 +634,15 @@ mod tests {
 
     fn block_on_tokio<F: Future>(future: F) -> F::Output {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn tools_may_rely_on_it() {
+        block_on_tokio(async {
+            let (world, other) = (SqlitePairs::new().await, SqlitePairs::new().await);
+            world.database.begin_instance(WRITER, "node", Timestamp::from_millis(0)).await.unwrap();
+            maintenance_contract(&world.database, &other.database).await;
+        });
     }
 
     #[test]

@@ -134,14 +134,16 @@ impl SqliteDatabase {
         let reading = options.clone().pragma("query_only", "1");
         let readers = SqlitePoolOptions::new().max_connections(2).connect_with(reading).await;
         let readers = readers.map_err(unreachable("open the database"))?;
-        let applied = match applied_migrations(&readers).await {
-            Ok(applied) => applied,
-            Err(error) if error.as_database_error().is_some() => {
-                return Err(OpenError::Foreign(url.clone()));
-            }
-            Err(error) => return Err(unreachable("read the schema's version")(error)),
+        let checked = match applied_migrations(&readers).await {
+            Ok(applied) => check_schema(url, &applied, &migrator()),
+            Err(error) if error.as_database_error().is_some() => Err(OpenError::Foreign(url.clone())),
+            Err(error) => Err(unreachable("read the schema's version")(error)),
         };
-        check_schema(url, &applied, &migrator())?;
+        if let Err(refused) = checked {
+            // Not left to the end of the process, which would leave an empty log file beside the database.
+            readers.close().await;
+            return Err(refused);
+        }
         let writer = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options);
         Ok(Self { writer, readers })
     }
@@ -319,7 +321,7 @@ impl SqliteDatabase {
         let failed = || DatabaseError::of("copy the metadata");
         // What the first statement sees, all of them see.
         let mut snapshot = self.readers.begin().await.map_err(failed())?;
-        let clock = sqlx::query("SELECT ticks FROM clock").fetch_one(&mut *snapshot).await;
+        let clock = sqlx::query(queries::TICKS).fetch_one(&mut *snapshot).await;
         let ticks = clock.and_then(|row| column::<i64>(&row, 0)).map_err(failed())?;
         take(ExportedRow::Clock { ticks: ticks.cast_unsigned() })?;
         let mut rows = sqlx::query(queries::EXPORT_OBJECTS).fetch(&mut *snapshot);

@@ -8,11 +8,16 @@
 
 mod blob_file;
 mod blob_upload;
+mod data_directory;
 mod file_store;
 mod root;
 mod sweep;
 
+pub use blob_file::blob_length;
+pub use data_directory::{DataDirectoryError, DataDirectoryLock};
 pub use file_store::{BlobReader, FileStore, FileStoreParts, PlaceSequence};
 pub use root::{RootError, RootIdentity, Roots, StorageRoot};
-pub(crate) use root::{make_durable_directory, sync_directory};
-pub use sweep::{BlobFile, blob_files_of, remove_blob_files, remove_temporary_files_of};
+pub use sweep::{
+    BlobFile, ShardListing, blob_files_of, list_shard, remove_blob_files, remove_temporary_files_of,
+    temporary_files_of,
+};

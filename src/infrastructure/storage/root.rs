@@ -70,6 +70,17 @@ impl Roots {
         })
     }
 
+    /// Opens both as they are: makes nothing, and writes nothing to find out what they can do.
+    ///
+    /// # Errors
+    /// [`RootError`] of the first that is not there.
+    pub fn open_existing(hot: &Path, cold: &Path) -> Result<Self, RootError> {
+        Ok(Self {
+            hot: Arc::new(StorageRoot::open_existing(StorageClass::Hot, hot)?),
+            cold: Arc::new(StorageRoot::open_existing(StorageClass::Cold, cold)?),
+        })
+    }
+
     /// As on a file system without `O_TMPFILE`, such as CephFS.
     #[cfg(test)]
     pub(super) fn without_unnamed_files(self) -> Self {
@@ -111,18 +122,32 @@ impl StorageRoot {
     pub fn open(class: StorageClass, path: &Path) -> Result<Self, RootError> {
         let failed = |operation| move |source| RootError::Io { class, path: path.into(), operation, source };
         make_directories(path).map_err(failed("make its directories"))?;
-        let mut root = Self {
+        let mut root = Self::at(class, path);
+        root.unnamed_files = root.probe(OFlags::TMPFILE);
+        root.direct_io = root.probe_direct_io();
+        root.probe_write().map_err(failed("write to it"))?;
+        Ok(root)
+    }
+
+    /// Opens a root that is there, to read it or to remove from it.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn open_existing(class: StorageClass, path: &Path) -> Result<Self, RootError> {
+        let root = Self::at(class, path);
+        fs::read_dir(root.blobs_path()).map_err(|source| root.failed("list its blobs", source))?;
+        Ok(root)
+    }
+
+    fn at(class: StorageClass, path: &Path) -> Self {
+        Self {
             class,
             path: path.into(),
             unnamed_files: false,
             direct_io: false,
             sync_failures: AtomicU32::new(0),
             read_only: AtomicBool::new(false),
-        };
-        root.unnamed_files = root.probe(OFlags::TMPFILE);
-        root.direct_io = root.probe_direct_io();
-        root.probe_write().map_err(failed("write to it"))?;
-        Ok(root)
+        }
     }
 
     /// Which class it is for.
@@ -161,7 +186,7 @@ impl StorageRoot {
     }
 
     /// The blob's file.
-    pub(super) fn blob_path(&self, location: &BlobLocation) -> PathBuf {
+    pub fn blob_path(&self, location: &BlobLocation) -> PathBuf {
         self.shard_path(location).join(format!("{}-{}", location.content_hash, location.place))
     }
 

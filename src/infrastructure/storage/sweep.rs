@@ -5,8 +5,10 @@
 //! file that this program did not name is nobody's garbage.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 
 use super::blob_file::remove_blob;
 use super::root::StorageRoot;
@@ -16,20 +18,41 @@ use crate::domain::value_objects::{ContentHash, InstanceId, Place};
 /// A blob file that was found by its name.
 pub type BlobFile = BlobLocation;
 
+/// What lies in one of a root's 256 directories.
+#[derive(Debug, Default)]
+pub struct ShardListing {
+    /// Blob files.
+    pub files: Vec<BlobFile>,
+    /// Names that this program did not give.
+    pub strange: Vec<OsString>,
+}
+
+/// Lists one of a root's 256 directories.
+///
+/// # Errors
+/// The directory cannot be listed: then nothing may be removed.
+pub fn list_shard(root: &StorageRoot, shard: u8) -> io::Result<ShardListing> {
+    let mut listing = ShardListing::default();
+    for entry in fs::read_dir(root.blobs_path().join(format!("{shard:02x}")))? {
+        let name = entry?.file_name();
+        match name.to_str().and_then(parse_blob_name) {
+            // A name in the directory of another hash is not where anybody looks for it.
+            Some((content_hash, place)) if content_hash.as_bytes()[0] == shard => {
+                listing.files.push(BlobLocation { storage_class: root.class(), content_hash, place });
+            }
+            _ => listing.strange.push(name),
+        }
+    }
+    Ok(listing)
+}
+
 /// The blob files in one of a root's 256 directories that dead instances wrote.
 ///
 /// # Errors
 /// The directory cannot be listed: then nothing may be removed.
 pub fn blob_files_of(root: &StorageRoot, shard: u8, dead: &HashSet<InstanceId>) -> io::Result<Vec<BlobFile>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(root.blobs_path().join(format!("{shard:02x}")))? {
-        let name = entry?.file_name();
-        let Some((content_hash, place)) = name.to_str().and_then(parse_blob_name) else { continue };
-        if dead.contains(&place.instance) {
-            found.push(BlobLocation { storage_class: root.class(), content_hash, place });
-        }
-    }
-    Ok(found)
+    let files = list_shard(root, shard)?.files;
+    Ok(files.into_iter().filter(|file| dead.contains(&file.place.instance)).collect())
 }
 
 /// `<64 hexadecimal digits>-<place>`, as it is written.
@@ -46,22 +69,31 @@ pub fn remove_blob_files(root: &StorageRoot, files: &[BlobFile]) -> io::Result<(
     files.iter().try_for_each(|file| remove_blob(root, file))
 }
 
-/// Removes the named temporary files of dead instances, and says how many there were.
+/// The named temporary files of dead instances.
 ///
 /// # Errors
-/// The directory cannot be listed, or a file cannot be removed.
-pub fn remove_temporary_files_of(root: &StorageRoot, dead: &HashSet<InstanceId>) -> io::Result<usize> {
-    let mut removed = 0;
+/// The directory cannot be listed.
+pub fn temporary_files_of(root: &StorageRoot, dead: &HashSet<InstanceId>) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(root.temporary_path())? {
         let entry = entry?;
         let name = entry.file_name();
         let place = name.to_str().and_then(|name| Place::parse(name).ok());
         if place.is_some_and(|place| dead.contains(&place.instance)) {
-            fs::remove_file(entry.path())?;
-            removed += 1;
+            found.push(entry.path());
         }
     }
-    Ok(removed)
+    Ok(found)
+}
+
+/// Removes the named temporary files of dead instances, and says how many there were.
+///
+/// # Errors
+/// The directory cannot be listed, or a file cannot be removed.
+pub fn remove_temporary_files_of(root: &StorageRoot, dead: &HashSet<InstanceId>) -> io::Result<usize> {
+    let files = temporary_files_of(root, dead)?;
+    files.iter().try_for_each(fs::remove_file)?;
+    Ok(files.len())
 }
 
 #[cfg(test)]

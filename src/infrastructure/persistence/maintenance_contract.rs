@@ -1,0 +1,198 @@
+//! What tools may rely on, whichever database it is.
+
+use super::batch::BatchContext;
+use super::batch_pairs::WRITER;
+use super::collector::Collected;
+use super::database::Database;
+use super::holds::Hold;
+use super::maintenance::{BlobFilter, BlobRow, ExportedRow, ImportedRows, Miscount};
+use crate::application::contract::{a_commit, key_path};
+use crate::application::fakes::an_object;
+use crate::application::ports::{CommitOutcome, ObjectCommit, ObjectName};
+use crate::domain::value_objects::{ObjectStatus, Place, Precondition, StorageClass, Timestamp};
+use crate::infrastructure::plane_channel::{Write, WriteOutcome};
+
+/// Runs all of it. `database` is empty but for the instance [`WRITER`], `other` is quite empty.
+pub(super) async fn maintenance_contract(database: &Database, other: &Database) {
+    assert!(database.is_empty().await.unwrap());
+    let commits = fill(database).await;
+    blobs_come_in_pages(database).await;
+    a_damaged_copy_is_known_and_gives_way(database, &commits[0]).await;
+    a_hold_keeps_bytes(database).await;
+    reservations_of_ended_runs_are_cleared(database).await;
+    a_copy_of_everything_is_the_same_elsewhere(database, other).await;
+    wrong_counts_are_found_and_mended(other).await;
+}
+
+async fn apply(database: &Database, writes: &[Write], tick: u64) -> Vec<WriteOutcome> {
+    let context = BatchContext { writer: WRITER, now: Timestamp::from_millis(5), tick };
+    let mut next_sequence = database.next_sequence().await.unwrap();
+    database.apply(writes, &mut next_sequence, context).await.unwrap()
+}
+
+/// Ten contents in either class, one of them twice, and one that nothing refers to any more.
+async fn fill(database: &Database) -> Vec<ObjectCommit> {
+    let mut commits: Vec<_> = (0..20).map(|number| a_commit(Some("k"), number / 2, number.into())).collect();
+    for commit in commits.iter_mut().skip(1).step_by(2) {
+        commit.stored.object.storage_class = StorageClass::Cold;
+    }
+    commits.push(a_commit(None, 3, 100));
+    commits.push(a_commit(Some("gone"), 77, 101));
+    let writes: Vec<_> = commits.iter().cloned().map(Write::Commit).collect();
+    apply(database, &writes, 1).await;
+    let delete = Write::DeleteKey { key_path: key_path("gone"), precondition: Precondition::default() };
+    apply(database, &[delete], 40).await;
+    assert_eq!(database.ticks().await.unwrap(), 40, "the clock was seen to be there");
+    commits
+}
+
+async fn blobs_come_in_pages(database: &Database) {
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = database.blob_page(BlobFilter::All, after, 4).await.unwrap();
+        assert!(page.len() <= 4);
+        let Some(last) = page.last() else { break };
+        after = Some((last.location.content_hash, last.location.storage_class));
+        seen.extend(page);
+    }
+    assert_eq!(seen.len(), 21);
+    let key = |row: &BlobRow| (row.location.content_hash, row.location.storage_class);
+    assert!(seen.is_sorted_by_key(|row| (key(row).0.as_bytes().to_vec(), key(row).1 == StorageClass::Cold)));
+    assert_eq!(seen.iter().map(|row| row.ref_count).sum::<i64>(), 21);
+    for row in &seen {
+        assert_eq!(database.blob(key(row)).await.unwrap(), Some(*row));
+    }
+    let unreferenced = database.blob_page(BlobFilter::Unreferenced, None, 100).await.unwrap();
+    assert_eq!(
+        unreferenced.iter().map(|row| (row.ref_count, row.zero_since)).collect::<Vec<_>>(),
+        [(0, Some(40))]
+    );
+    let findings = database.check_rows().await.unwrap();
+    assert!(findings.iter().all(|(_, finding)| finding.count == 0), "{findings:?}");
+}
+
+async fn a_damaged_copy_is_known_and_gives_way(database: &Database, commit: &ObjectCommit) {
+    let location = commit.stored.location();
+    let changes = database.outside_changes().await.unwrap();
+    assert!(database.mark(&location, true).await.unwrap());
+    assert_ne!(database.outside_changes().await.unwrap(), changes, "servers are told");
+    let elsewhere =
+        crate::domain::entities::BlobLocation { place: Place { number: 999, ..location.place }, ..location };
+    assert!(!database.mark(&elsewhere, false).await.unwrap(), "it is another copy");
+    let name = ObjectName::Id(commit.stored.object.id);
+    assert!(database.find(&name).await.unwrap().unwrap().damaged);
+    let findings = database.check_rows().await.unwrap();
+    let found: Vec<_> = findings.iter().filter(|(_, finding)| finding.count > 0).collect();
+    assert!(
+        matches!(found[..], [(name, finding)] if *name == "damaged_blobs" && finding.count == 1),
+        "{found:?}"
+    );
+
+    assert!(database.mark(&location, false).await.unwrap());
+    assert!(!database.find(&name).await.unwrap().unwrap().damaged, "it was whole after all");
+    database.mark(&location, true).await.unwrap();
+    let again = a_commit(None, 0, 500);
+    let place = again.stored.place;
+    let outcomes = apply(database, &[Write::Commit(again)], 41).await;
+    let expected = CommitOutcome::Committed { replaced: false, place };
+    assert_eq!(outcomes, [WriteOutcome::Committed(expected)], "the new copy serves");
+    let found = database.find(&name).await.unwrap().unwrap();
+    assert_eq!((found.place, found.damaged), (place, false));
+    let garbage = database.garbage(10, &[]).await.unwrap();
+    assert_eq!(garbage.iter().map(|garbage| garbage.file).collect::<Vec<_>>(), [location]);
+    assert_eq!(database.garbage_totals().await.unwrap(), (1, 0));
+    let unnamed = database.unnamed_files(&[location, elsewhere]).await.unwrap();
+    assert_eq!(unnamed, [elsewhere], "garbage is the collector's, not the sweep's");
+}
+
+async fn a_hold_keeps_bytes(database: &Database) {
+    database.take_hold(7, "test", Timestamp::from_millis(0)).await.unwrap();
+    assert_eq!(database.holds().await.unwrap(), [Hold { id: 7, beats: 0 }]);
+    assert!(database.garbage(10, &[]).await.unwrap().is_empty());
+    let collected = database.collect(1000, 0, 10).await.unwrap();
+    assert_eq!(collected, Collected { blobs: 1, objects: 1 }, "what is dead is forgotten all the same");
+    assert!(database.garbage(10, &[]).await.unwrap().is_empty());
+    assert_eq!(database.garbage(10, &[7]).await.unwrap().len(), 2, "an abandoned hold does not count");
+    assert!(database.renew_hold(7).await.unwrap());
+    assert!(!database.forget_hold(Hold { id: 7, beats: 0 }).await.unwrap(), "its holder lives");
+    assert!(database.forget_hold(Hold { id: 7, beats: 1 }).await.unwrap());
+    assert!(!database.renew_hold(7).await.unwrap());
+    database.take_hold(8, "test", Timestamp::from_millis(0)).await.unwrap();
+    database.release_hold(8).await.unwrap();
+    let garbage = database.garbage(10, &[]).await.unwrap();
+    assert_eq!(garbage.len(), 2);
+    database.forget_garbage(&garbage).await.unwrap();
+}
+
+async fn reservations_of_ended_runs_are_cleared(database: &Database) {
+    let mut writing = an_object("models", "acme", None);
+    writing.status = ObjectStatus::Writing;
+    apply(database, &[Write::Reserve(writing.clone())], 50).await;
+    assert_eq!(database.abandoned_reservations().await.unwrap(), 0);
+    assert_eq!(database.clear_reservations().await.unwrap(), 0);
+    let instances = database.instances().await.unwrap();
+    let [run] = &instances[..] else { panic!("{instances:?}") };
+    assert_eq!((run.id, run.ended), (WRITER, false));
+    database.end_instances_of("node").await.unwrap();
+    assert!(database.instances().await.unwrap()[0].ended);
+    assert_eq!(database.abandoned_reservations().await.unwrap(), 1);
+    let findings = database.check_rows().await.unwrap();
+    let left = findings.iter().find(|(name, _)| *name == "reservations_of_ended_runs").unwrap();
+    assert_eq!(left.1.count, 1);
+    assert_eq!(database.clear_reservations().await.unwrap(), 1);
+    assert_eq!(database.inspect(&ObjectName::Id(writing.id)).await.unwrap(), None);
+}
+
+async fn exported(database: &Database) -> Vec<ExportedRow> {
+    let mut rows = Vec::new();
+    let mut take = |row| {
+        rows.push(row);
+        Ok(())
+    };
+    database.export(&mut take).await.unwrap();
+    rows
+}
+
+async fn a_copy_of_everything_is_the_same_elsewhere(database: &Database, other: &Database) {
+    let rows = exported(database).await;
+    let Some(ExportedRow::Clock { ticks }) = rows.first() else { panic!("the clock comes first") };
+    let mut imported = ImportedRows::default();
+    for row in &rows {
+        match row {
+            ExportedRow::Clock { .. } => {}
+            ExportedRow::Object { sequence, object } => {
+                imported.objects.push((*sequence, (**object).clone()))
+            }
+            ExportedRow::Blob(blob) => imported.blobs.push(*blob),
+        }
+    }
+    assert_eq!((imported.objects.len(), imported.blobs.len()), (22, 20));
+    let mut imported = Some(imported);
+    assert!(other.is_empty().await.unwrap());
+    other.import(*ticks, &mut || Ok(imported.take())).await.unwrap();
+    assert!(!other.is_empty().await.unwrap());
+    assert_eq!(exported(other).await, rows);
+}
+
+async fn wrong_counts_are_found_and_mended(database: &Database) {
+    assert!(database.miscounts(10).await.unwrap().is_empty());
+    let right = database.blob_page(BlobFilter::All, None, 3).await.unwrap();
+    let wrong = right.iter().zip([5, 0, 1]).map(|(row, ref_count)| BlobRow { ref_count, ..*row });
+    let mut rows = Some(ImportedRows { objects: Vec::new(), blobs: wrong.collect() });
+    database.import(0, &mut || Ok(rows.take())).await.unwrap();
+    let found = database.miscounts(10).await.unwrap();
+    let keys: Vec<_> =
+        right.iter().map(|row| (row.location.content_hash, row.location.storage_class)).collect();
+    let expected = [
+        Miscount { key: keys[0], ref_count: 5, objects: right[0].ref_count },
+        Miscount { key: keys[1], ref_count: 0, objects: right[1].ref_count },
+    ];
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(expected.iter().all(|miscount| found.contains(miscount)), "{found:?}");
+    let findings = database.check_rows().await.unwrap();
+    let counts = findings.iter().find(|(name, _)| *name == "wrong_counts").unwrap();
+    assert_eq!(counts.1.count, 2);
+    assert_eq!(database.recount(&keys).await.unwrap(), 2);
+    assert!(database.miscounts(10).await.unwrap().is_empty());
+    assert_eq!(database.blob_page(BlobFilter::All, None, 3).await.unwrap(), right);
+}

@@ -1,0 +1,197 @@
+//! What an operator does to a store, beside its server or without one: collect, scrub, validate, back up, restore.
+//!
+//! A tool talks to the database and the storage roots themselves, not to the server. It opens what is there and makes
+//! nothing; what it cannot use it names, and has then changed nothing. The database tells a running server what it has
+//! to know: a hold stops its collector, a mark of damage reaches its caches within a second.
+
+mod backup;
+mod backup_format;
+mod gc;
+mod progress;
+mod restore;
+mod scrub;
+mod store;
+mod transfer;
+mod validate;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use thiserror::Error;
+
+use crate::config::ConfigError;
+use crate::domain::value_objects::StorageClass;
+use crate::infrastructure::persistence::{CopyError, CycleError, DatabaseError, OpenError, StartError};
+use crate::infrastructure::storage::{DataDirectoryError, RootError};
+
+pub use backup::BackupArguments;
+use backup_format::BackupError;
+pub use gc::CollectArguments;
+pub use restore::RestoreArguments;
+pub use scrub::ScrubArguments;
+pub use validate::ValidateArguments;
+
+/// The tools.
+#[derive(Debug, Subcommand)]
+pub enum MaintenanceCommand {
+    /// Remove what nothing refers to any more, and what ended runs have left
+    Gc(CollectArguments),
+    /// Read every blob and compare it with its hash
+    Scrub(ScrubArguments),
+    /// Check that metadata and files agree; changes nothing
+    Validate(ValidateArguments),
+    /// Copy the store to a directory, also while it is served
+    Backup(BackupArguments),
+    /// Fill an empty store from a backup
+    Restore(RestoreArguments),
+}
+
+/// How a tool's work came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Everything is as it should be.
+    Clean,
+    /// Something is not; the output says what.
+    NotClean,
+}
+
+/// It is not as it should be, or the work ended half way.
+const NOT_CLEAN: u8 = 1;
+/// The tool could not begin, and has changed nothing.
+const REFUSED: u8 = 2;
+
+/// Why a tool did not do its work.
+#[derive(Debug, Error)]
+enum MaintenanceError {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A storage root cannot be used.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// A storage root is of another store.
+    #[error("the {class} storage root {path} does not belong to this database")]
+    ForeignRoot {
+        /// Which root.
+        class: StorageClass,
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDirectory(#[from] DataDirectoryError),
+    /// A server that is to be given up still speaks.
+    #[error(
+        "the server {node} was heard from {seconds} s ago: stop it first, or wait until it is silent for {limit} s"
+    )]
+    NodeAlive {
+        /// Its name.
+        node: String,
+        /// How long ago.
+        seconds: i64,
+        /// How long it must be.
+        limit: i64,
+    },
+    /// There is no such server.
+    #[error("no running server has ever gone by the name {0} here")]
+    NoSuchNode(String),
+    /// A backup cannot be made there, or is none.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// A store that is to be filled holds something already.
+    #[error("{0} holds objects already: a backup is restored into an empty store")]
+    NotEmpty(String),
+    /// The store to be filled cannot be made ready.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The database failed half way.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// A copy of the metadata failed half way.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// The collector's cycle failed half way.
+    #[error(transparent)]
+    Cycle(#[from] CycleError),
+    /// The file system failed half way.
+    #[error("cannot {operation} {path}")]
+    Files {
+        /// What was tried.
+        operation: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Bytes may have been removed that a backup needs.
+    #[error("the hold on the collector was lost, so this backup may lack bytes: make it again")]
+    HoldLost,
+    /// The tool's own runtime cannot be made.
+    #[error("cannot start")]
+    Runtime(#[source] std::io::Error),
+}
+
+impl MaintenanceError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_)
+            | Self::Open(_)
+            | Self::Root(_)
+            | Self::ForeignRoot { .. }
+            | Self::DataDirectory(_)
+            | Self::NodeAlive { .. }
+            | Self::NoSuchNode(_)
+            | Self::Backup(_)
+            | Self::NotEmpty(_)
+            | Self::Start(_)
+            | Self::Runtime(_) => REFUSED,
+            Self::Database(_) | Self::Copy(_) | Self::Cycle(_) | Self::Files { .. } | Self::HoldLost => {
+                NOT_CLEAN
+            }
+        }
+    }
+
+    fn files(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Files { operation, path, source }
+    }
+}
+
+/// Does what the command says. Results go to standard output, progress and errors to standard error.
+pub fn run(command: MaintenanceCommand) -> ExitCode {
+    match run_to_verdict(command) {
+        Ok(Verdict::Clean) => ExitCode::SUCCESS,
+        Ok(Verdict::NotClean) => ExitCode::from(NOT_CLEAN),
+        Err(error) => {
+            eprintln!("just_storage: {}", with_causes(&error));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run_to_verdict(command: MaintenanceCommand) -> Result<Verdict, MaintenanceError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(MaintenanceError::Runtime)?.block_on(async {
+        match command {
+            MaintenanceCommand::Gc(arguments) => gc::collect(arguments).await,
+            MaintenanceCommand::Scrub(arguments) => scrub::scrub(arguments).await,
+            MaintenanceCommand::Validate(arguments) => validate::validate(arguments).await,
+            MaintenanceCommand::Backup(arguments) => backup::back_up(arguments).await,
+            MaintenanceCommand::Restore(arguments) => restore::restore(arguments).await,
+        }
+    })
+}
+
+/// An error and everything that led to it, in one line.
+pub fn with_causes(error: &dyn Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", with_causes(cause)),
+        None => error.to_string(),
+    }
+}

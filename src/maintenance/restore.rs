@@ -1,0 +1,197 @@
+//! `just_storage restore DIR`: fills an empty store from a backup.
+//!
+//! ```text
+//! check the whole backup ─► check that the store is empty ─► bytes ─► sync ─► metadata, in one transaction
+//! ```
+//! Until that transaction the store stays empty, so that an interrupted restore is simply run again. Names, ids, dates
+//! and the order of commits are those of the backup; the storage roots get identities of their own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use tokio::task::spawn_blocking;
+
+use super::backup_format::{BackupError, Manifest, MetadataReader, blob_path};
+use super::progress::Progress;
+use super::transfer::{Transfer, Transferred, sync_file_system};
+use super::{MaintenanceError, Verdict};
+use crate::config::{StoreArguments, StorePaths};
+use crate::domain::value_objects::StorageClass;
+use crate::infrastructure::persistence::{
+    BlobRow, Database, DatabaseSettings, DatabaseUrl, ExportedRow, ImportedRows, OpenError, claim_root,
+};
+use crate::infrastructure::storage::{DataDirectoryLock, Roots, StorageRoot};
+
+/// How many rows are put into the database at once.
+const ROWS_AT_ONCE: usize = 1000;
+/// One connection writes, and one reads.
+const SETTINGS: DatabaseSettings = DatabaseSettings {
+    max_connections: 2,
+    min_connections: 0,
+    acquire_timeout: Duration::from_secs(10),
+    idle_timeout: Duration::from_secs(600),
+    max_lifetime: Duration::from_secs(86_400),
+};
+
+/// What `restore` is told.
+#[derive(Debug, Args)]
+pub struct RestoreArguments {
+    #[command(flatten)]
+    store: StoreArguments,
+    /// The backup
+    directory: PathBuf,
+    /// Copy every byte, also where a hard link would do
+    #[arg(long)]
+    copy: bool,
+}
+
+pub(super) async fn restore(arguments: RestoreArguments) -> Result<Verdict, MaintenanceError> {
+    let directory = arguments.directory;
+    let paths = arguments.store.into_paths()?;
+    let manifest = Manifest::read(&directory)?;
+    let ticks = check_backup(&directory, &manifest)?;
+    check_target(&paths).await?;
+
+    let _lock = DataDirectoryLock::acquire(&paths.data_dir)?;
+    let roots = Roots::open(&paths.hot_storage_root, &paths.cold_storage_root)?;
+    let database = Database::open(&paths.database_url, SETTINGS).await?;
+    if !database.is_empty().await? {
+        return Err(MaintenanceError::NotEmpty(paths.database_url.to_string()));
+    }
+    for class in StorageClass::ALL {
+        claim_root(&database, roots.of(class)).await?;
+    }
+    place_bytes(&directory, &manifest, &roots, Transfer { copy: arguments.copy }).await?;
+    put_rows(&database, &directory, ticks).await?;
+    database.close().await;
+    DataDirectoryLock::make_durable(&paths.data_dir)?;
+    println!("restored {} objects from the backup of {}", manifest.objects, manifest.created_at);
+    if manifest.damaged_blobs > 0 {
+        println!("{} blobs were damaged when it was made, and still are", manifest.damaged_blobs);
+        return Ok(Verdict::NotClean);
+    }
+    Ok(Verdict::Clean)
+}
+
+/// Reads all of it but the bytes themselves, and gives how far the clock was.
+fn check_backup(directory: &Path, manifest: &Manifest) -> Result<u64, BackupError> {
+    let mut metadata = MetadataReader::open(directory)?;
+    let mut last_ticks = 0;
+    while let Some(row) = metadata.next()? {
+        match row {
+            ExportedRow::Clock { ticks } => last_ticks = ticks,
+            ExportedRow::Object { .. } => {}
+            ExportedRow::Blob(blob) => check_file(directory, &blob)?,
+        }
+    }
+    metadata.check(manifest)?;
+    Ok(last_ticks)
+}
+
+fn check_file(directory: &Path, blob: &BlobRow) -> Result<(), BackupError> {
+    let path = blob_path(directory, &blob.location);
+    match fs::symlink_metadata(&path) {
+        _ if blob.damaged => Ok(()),
+        Ok(metadata) if metadata.len() == blob.size_bytes => Ok(()),
+        Ok(metadata) => {
+            let what = format!("{} bytes instead of {}", metadata.len(), blob.size_bytes);
+            Err(BackupError::Damaged { path, what })
+        }
+        Err(error) => Err(BackupError::Io(path, error)),
+    }
+}
+
+/// What can be said of the target before anything is made there.
+async fn check_target(paths: &StorePaths) -> Result<(), MaintenanceError> {
+    let url = &paths.database_url;
+    let database = match (Database::open_existing(url).await, url) {
+        (Ok(database), _) => Some(database),
+        (Err(OpenError::Missing(_) | OpenError::Older { .. }), _) => None,
+        // A new database of PostgreSQL is there and has no tables.
+        (Err(OpenError::Foreign(_)), DatabaseUrl::Postgres(_)) => None,
+        (Err(error), _) => return Err(error.into()),
+    };
+    if let Some(database) = &database
+        && !database.is_empty().await?
+    {
+        return Err(MaintenanceError::NotEmpty(url.to_string()));
+    }
+    for (class, path) in
+        [(StorageClass::Hot, &paths.hot_storage_root), (StorageClass::Cold, &paths.cold_storage_root)]
+    {
+        let Ok(root) = StorageRoot::open_existing(class, path) else { continue };
+        let known = match &database {
+            Some(database) => database.root(class).await?.map(|row| row.identity),
+            None => None,
+        };
+        if root.read_identity()?.is_some_and(|identity| known != Some(identity)) {
+            return Err(MaintenanceError::ForeignRoot { class, path: path.clone() });
+        }
+    }
+    Ok(())
+}
+
+async fn place_bytes(
+    directory: &Path,
+    manifest: &Manifest,
+    roots: &Roots,
+    transfer: Transfer,
+) -> Result<(), MaintenanceError> {
+    let mut progress = Progress::new("restored", manifest.bytes);
+    let mut metadata = MetadataReader::open(directory)?;
+    while let Some(row) = metadata.next()? {
+        let ExportedRow::Blob(blob) = row else { continue };
+        if !blob.damaged {
+            place_blob(directory, roots, transfer, blob).await?;
+        }
+        progress.add_bytes(blob.size_bytes);
+        progress.add_blob();
+    }
+    progress.finish();
+    for class in StorageClass::ALL {
+        let path = roots.of(class).path();
+        sync_file_system(path).map_err(MaintenanceError::files("sync", path))?;
+    }
+    Ok(())
+}
+
+async fn place_blob(
+    directory: &Path,
+    roots: &Roots,
+    transfer: Transfer,
+    blob: BlobRow,
+) -> Result<(), MaintenanceError> {
+    let source = blob_path(directory, &blob.location);
+    let target = roots.of(blob.location.storage_class).blob_path(&blob.location);
+    let (from, to) = (source.clone(), target.clone());
+    let done = spawn_blocking(move || transfer.run(&from, &to, &blob)).await;
+    match done.map_err(std::io::Error::other).flatten().map_err(MaintenanceError::files("write", target))? {
+        Transferred::Whole => Ok(()),
+        Transferred::Missing => Err(damaged(source, "it is gone")),
+        Transferred::Altered => Err(damaged(source, "its bytes are not those that were backed up")),
+    }
+}
+
+fn damaged(path: PathBuf, what: &str) -> MaintenanceError {
+    BackupError::Damaged { path, what: what.into() }.into()
+}
+
+async fn put_rows(database: &Database, directory: &Path, ticks: u64) -> Result<(), MaintenanceError> {
+    let mut metadata = MetadataReader::open(directory)?;
+    let mut next = || -> std::io::Result<Option<ImportedRows>> {
+        let mut rows = ImportedRows::default();
+        while rows.objects.len() + rows.blobs.len() < ROWS_AT_ONCE {
+            match metadata.next().map_err(std::io::Error::other)? {
+                Some(ExportedRow::Clock { .. }) => {}
+                Some(ExportedRow::Object { sequence, object }) => rows.objects.push((sequence, *object)),
+                Some(ExportedRow::Blob(blob)) => rows.blobs.push(blob),
+                None => break,
+            }
+        }
+        let is_end = rows.objects.is_empty() && rows.blobs.is_empty();
+        Ok((!is_end).then_some(rows))
+    };
+    Ok(database.import(ticks, &mut next).await?)
+}
