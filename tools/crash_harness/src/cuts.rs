@@ -107,7 +107,7 @@ impl<'a> Campaign<'a> {
     /// Lets all clients work for a random while, cuts, and says how much was acknowledged.
     fn work_until_cut(&mut self, server: &Server) -> Result<u64> {
         let Self { arguments, machine, random, journal, .. } = self;
-        let (places, stop) = (machine.places(), AtomicBool::new(false));
+        let (places, cut_begun, stop) = (machine.places(), AtomicBool::new(false), AtomicBool::new(false));
         let collecting = Collecting::new(&arguments.binary, &places);
         let run_ms = RUN_MS_MIN + random.below(arguments.run_ms_max.saturating_sub(RUN_MS_MIN));
         std::thread::scope(|scope| {
@@ -116,14 +116,15 @@ impl<'a> Campaign<'a> {
                 .map(|share| {
                     let client = Client::new(server.port());
                     let work = Work { client, share, random: Random::new(random.next()) };
-                    let stop = &stop;
-                    scope.spawn(move || work.run_until(stop))
+                    let (stop, cut_begun) = (&stop, &cut_begun);
+                    scope.spawn(move || work.run_until(stop, cut_begun))
                 })
                 .collect();
             let collector = arguments.collect.then(|| scope.spawn(|| collecting.run()));
             // Not a wait for anything: the moment is what varies.
             std::thread::sleep(Duration::from_millis(run_ms));
             collecting.end();
+            cut_begun.store(true, Ordering::SeqCst);
             let cut = machine.cut(&|| server.kill().and(collecting.kill()));
             stop.store(true, Ordering::Relaxed);
             let mut acknowledged = 0;

@@ -1,8 +1,9 @@
 //! A file system in an image, on a device that forgets.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -39,6 +40,9 @@ pub(crate) struct Disk {
     mount: PathBuf,
     /// Where the device has a cache.
     volatile: Option<VolatileDevice>,
+    /// Where it has none: a program that waits for the word to shut the file system down. To start it only then
+    /// would take as long as many requests do, and the last of them are those that a missing sync loses.
+    shutter: Option<Child>,
     mounted: bool,
 }
 
@@ -56,7 +60,7 @@ impl Disk {
             DeviceKind::Loop => None,
             DeviceKind::Volatile => Some(VolatileDevice::new(directory)?),
         };
-        let mut disk = Self { image, mount, volatile, mounted: false };
+        let mut disk = Self { image, mount, volatile, shutter: None, mounted: false };
         disk.attach()?;
         Ok(disk)
     }
@@ -70,8 +74,17 @@ impl Disk {
         match &mut self.volatile {
             Some(device) => device.lose(),
             // Without a flush of the file system's log.
-            None => run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(&self.mount)),
+            None => self.end_shutter("shutdown\n"),
         }
+    }
+
+    /// Tells it a last word.
+    fn end_shutter(&mut self, word: &str) -> Result<()> {
+        let Some(mut shutter) = self.shutter.take() else { return Ok(()) };
+        let told = shutter.stdin.take().context("it listens")?.write_all(word.as_bytes());
+        let ended = shutter.wait()?;
+        told.context("tell xfs_io to shut the file system down")?;
+        if ended.success() { Ok(()) } else { bail!("xfs_io ended with {ended}") }
     }
 
     /// Mounts what the image has; the file system's journal is replayed.
@@ -82,11 +95,17 @@ impl Disk {
         };
         run(Command::new("mount").args(["-o", "loop"]).arg(device).arg(&self.mount))?;
         self.mounted = true;
+        if self.volatile.is_none() {
+            let mut xfs_io = Command::new("xfs_io");
+            xfs_io.arg("-x").arg(&self.mount).stdin(Stdio::piped()).stdout(Stdio::null());
+            self.shutter = Some(xfs_io.spawn().context("start xfs_io")?);
+        }
         Ok(())
     }
 
     /// Unmounts it and takes its device apart.
     pub(crate) fn detach(&mut self) -> Result<()> {
+        self.end_shutter("")?;
         if self.mounted {
             // Tried once: who failed to unmount it here will not do better when the disk is dropped.
             self.mounted = false;

@@ -127,9 +127,10 @@ impl Racer<'_> {
     fn change(&mut self, index: usize) -> Result<()> {
         let entry = &mut self.share[index];
         let change = choose(&mut self.random, entry);
-        match perform(&mut self.client, entry, change)? {
+        match perform(&mut self.client, entry, change, &AtomicBool::new(false))? {
             Outcome::Acknowledged => {}
             Outcome::Refused(status) => bail!("{change:?} was refused with status {status}"),
+            Outcome::TooLate => bail!("{change:?} was answered after a cut that nobody made"),
             Outcome::Unanswered(error) => return Err(error.context(format!("{change:?} was not answered"))),
         }
         self.counts.changes.fetch_add(1, Ordering::Relaxed);

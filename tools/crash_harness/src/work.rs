@@ -20,13 +20,22 @@ pub(crate) enum Outcome {
     Refused(u16),
     /// There was no answer.
     Unanswered(anyhow::Error),
+    /// The answer came after the cut had begun.
+    TooLate,
 }
 
-/// Asks for a change. It is in doubt until it is acknowledged.
+/// Asks for a change. It is in doubt until it is acknowledged, which must be before the cut begins: without power
+/// nobody answers, but a process lives on for a moment when its disk has gone, and file systems that were shut down
+/// have let syncs succeed that were under way.
 ///
 /// # Errors
-/// An answer that the server must not give, whatever was cut.
-pub(crate) fn perform(client: &mut Client, entry: &mut Entry, change: Change) -> Result<Outcome> {
+/// An answer that the server must not give.
+pub(crate) fn perform(
+    client: &mut Client,
+    entry: &mut Entry,
+    change: Change,
+    cut_begun: &AtomicBool,
+) -> Result<Outcome> {
     entry.in_doubt = Some(change);
     let absent = entry.versions.is_empty();
     let (answer, expected) = match change {
@@ -47,6 +56,9 @@ pub(crate) fn perform(client: &mut Client, entry: &mut Entry, change: Change) ->
             (client.request("DELETE", &id_target(id), &[]), 204)
         }
     };
+    if answer.is_ok() && cut_begun.load(Ordering::SeqCst) {
+        return Ok(Outcome::TooLate);
+    }
     let answer = match answer {
         Ok(answer) if answer.status == expected => answer,
         Ok(answer) if answer.status == 408 || answer.status >= 500 => {
@@ -72,8 +84,8 @@ pub(crate) struct Work<'j> {
 }
 
 impl Work<'_> {
-    /// Puts, overwrites and deletes until the cut; says how much was acknowledged.
-    pub(crate) fn run_until(mut self, stop: &AtomicBool) -> Result<u64> {
+    /// Puts, overwrites and deletes until it is told to stop, which is after the cut; says how much was acknowledged.
+    pub(crate) fn run_until(mut self, stop: &AtomicBool, cut_begun: &AtomicBool) -> Result<u64> {
         let mut acknowledged = 0;
         while !stop.load(Ordering::Relaxed) {
             let settled: Vec<_> =
@@ -83,7 +95,7 @@ impl Work<'_> {
             }
             let entry = &mut self.share[settled[self.random.index(settled.len())]];
             let change = choose(&mut self.random, entry);
-            if let Outcome::Acknowledged = perform(&mut self.client, entry, change)? {
+            if let Outcome::Acknowledged = perform(&mut self.client, entry, change, cut_begun)? {
                 acknowledged += 1;
             }
         }
