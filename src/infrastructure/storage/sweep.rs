@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 
-use super::blob_file::remove_blob;
-use super::root::StorageRoot;
+use super::blob_file::{remove_blob, sync_shard};
+use super::root::{StorageRoot, sync_directory};
 use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::{ContentHash, InstanceId, Place};
 
@@ -38,18 +38,23 @@ fn parse_blob_name(name: &str) -> Option<(ContentHash, Place)> {
     Some((ContentHash::from_hex(hash).ok()?, Place::parse(place.strip_prefix('-')?).ok()?))
 }
 
-/// Removes blob files that no metadata names.
+/// Removes blob files that no metadata names, durably: whoever knew of them may forget them then. If a power cut
+/// brought such a file back after that, nothing would ever find it.
 ///
 /// # Errors
-/// The first file that cannot be removed.
+/// The first file that cannot be removed, or the first directory that cannot be synced.
 pub fn remove_blob_files(root: &StorageRoot, files: &[BlobFile]) -> io::Result<()> {
-    files.iter().try_for_each(|file| remove_blob(root, file))
+    files.iter().try_for_each(|file| remove_blob(root, file))?;
+    let mut one_of_each_shard: Vec<_> = files.iter().collect();
+    one_of_each_shard.sort_by_key(|file| file.content_hash.as_bytes()[0]);
+    one_of_each_shard.dedup_by_key(|file| file.content_hash.as_bytes()[0]);
+    one_of_each_shard.into_iter().try_for_each(|file| sync_shard(root, file))
 }
 
-/// Removes the named temporary files of dead instances, and says how many there were.
+/// Removes the named temporary files of dead instances, durably, and says how many there were.
 ///
 /// # Errors
-/// The directory cannot be listed, or a file cannot be removed.
+/// The directory cannot be listed or synced, or a file cannot be removed.
 pub fn remove_temporary_files_of(root: &StorageRoot, dead: &HashSet<InstanceId>) -> io::Result<usize> {
     let mut removed = 0;
     for entry in fs::read_dir(root.temporary_path())? {
@@ -60,6 +65,9 @@ pub fn remove_temporary_files_of(root: &StorageRoot, dead: &HashSet<InstanceId>)
             fs::remove_file(entry.path())?;
             removed += 1;
         }
+    }
+    if removed > 0 {
+        sync_directory(&root.temporary_path())?;
     }
     Ok(removed)
 }
