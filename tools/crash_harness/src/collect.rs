@@ -29,22 +29,28 @@ impl<'a> Collecting<'a> {
     /// Starts one collection after the other, and says how many came to their end.
     pub(crate) fn run(&self) -> Result<u64> {
         let mut collections = 0;
-        while self.start_one()? {
-            let ended = loop {
-                match self.look()? {
-                    Some(ended) => break ended,
-                    None => std::thread::sleep(LOOK),
-                }
-            };
-            if self.ending.load(Ordering::SeqCst) {
-                break;
-            }
-            if !ended.success() {
-                bail!("the collection beside the server ended with {ended}");
-            }
+        while self.run_once()? {
             collections += 1;
         }
         Ok(collections)
+    }
+
+    /// Collects once; `false` if the end was nearer.
+    pub(crate) fn run_once(&self) -> Result<bool> {
+        if !self.start_one()? {
+            return Ok(false);
+        }
+        let ended = loop {
+            match self.look()? {
+                Some(ended) => break ended,
+                None => std::thread::sleep(LOOK),
+            }
+        };
+        match (ended.success(), self.ending.load(Ordering::SeqCst)) {
+            (_, true) => Ok(false),
+            (true, false) => Ok(true),
+            (false, false) => bail!("the collection beside the server ended with {ended}"),
+        }
     }
 
     /// What becomes of a running collection is not judged any more, and no other is begun.

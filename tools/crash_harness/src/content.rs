@@ -18,11 +18,11 @@ impl Content {
         if random.below(4) == 0 {
             return Self::shared(random.below(SHARED_CONTENTS));
         }
-        let length = match random.below(40) {
+        let length = match random.below(120) {
             0 => 1_000_000 + random.below(1_500_000),
-            1..5 => 16_380 + random.below(10),
-            5..9 => 60_000 + random.below(300_000),
-            9..13 => random.below(3),
+            1..13 => 16_380 + random.below(10),
+            13..25 => 60_000 + random.below(300_000),
+            25..37 => random.below(3),
             _ => random.below(9000),
         };
         Self { seed: random.next(), length: length as usize }

@@ -64,7 +64,7 @@ impl<'a> Campaign<'a> {
         if let Some(filling) = &self.filling {
             filling.check_all(server.port()).context("after the last cut")?;
         }
-        check_files(server.port(), &self.machine.places()).context("after the last cut")?;
+        self.check_files(&server).context("after the last cut")?;
         server.stop()?;
         self.machine.finish()?;
         self.report.print(self.journal.present());
@@ -99,9 +99,18 @@ impl<'a> Campaign<'a> {
             filling.check_some(server.port(), &mut self.random)?;
         }
         if cuts > 0 && cuts.is_multiple_of(self.arguments.check_files_every) {
-            check_files(server.port(), &self.machine.places())?;
+            self.check_files(&server)?;
         }
         Ok(server)
+    }
+
+    fn check_files(&self, server: &Server) -> Result<()> {
+        let places = self.machine.places();
+        if self.arguments.collect {
+            // The server's own collector would be waited for.
+            Collecting::new(&self.arguments.binary, &places).run_once()?;
+        }
+        check_files(server.port(), &places)
     }
 
     /// Lets all clients work for a random while, cuts, and says how much was acknowledged.
