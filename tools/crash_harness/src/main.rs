@@ -2,9 +2,9 @@
 //! acknowledged is what is there. See docs/RELIABILITY.md for how to run it and what it found.
 //!
 //! ```text
-//! crash_harness --binary target/release/just_storage --directory /tmp/cuts --cycles 2000 kill
-//! crash_harness --binary target/release/just_storage --directory /tmp/cuts --cycles 1000 power-cut --file-system ext4
-//! crash_harness --binary target/release/just_storage --directory /tmp/race --collect race --minutes 60
+//! crash_harness --binary target/release/just_storage --directory cuts --cycles 2000 kill
+//! crash_harness --binary target/release/just_storage --directory cuts --cycles 1000 power-cut --file-system ext4
+//! crash_harness --binary target/release/just_storage --directory race --collect race --minutes 60
 //! ```
 //! Power cuts need root. A server that was built with the feature `fault-injection` finds in the environment which
 //! sync it leaves out (`SKIP_SYNC`) and how often it collects (`GC_INTERVAL_MS`).
