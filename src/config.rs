@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::api::http1::HeadLimits;
 use crate::api::{Limits, Timeouts};
+use crate::fault_injection::gc_interval;
 use crate::infrastructure::data_plane::buffers::LARGE_BLOCK_BYTES;
 use crate::infrastructure::persistence::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, GcSettings};
 use crate::maintenance::MaintenanceCommand;
@@ -467,7 +468,10 @@ impl DatabaseArguments {
 
 impl GcArguments {
     fn settings(&self) -> GcSettings {
-        GcSettings { interval: Duration::from_secs(self.gc_interval_secs), ..self.collection.settings() }
+        GcSettings {
+            interval: gc_interval().unwrap_or(Duration::from_secs(self.gc_interval_secs)),
+            ..self.collection.settings()
+        }
     }
 }
 

@@ -1,5 +1,8 @@
-//! Syncs that a test build can be told to leave out, so that the crash harness can be seen to notice. In any build
-//! without the feature `fault-injection`, which nothing turns on by itself, the answer is a constant.
+//! What a test build can be told to do otherwise: leave out a sync, so that the crash harness can be seen to notice,
+//! and collect more often than is allowed. In any build without the feature `fault-injection`, which nothing turns on
+//! by itself, the answers are constants.
+
+use std::time::Duration;
 
 /// The syncs that durability rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,4 +30,16 @@ pub(crate) fn skips(sync: DurableSync) -> bool {
         DurableSync::Database => "database",
     };
     std::env::var("SKIP_SYNC").is_ok_and(|skipped| skipped == name)
+}
+
+/// How often to collect instead of what the settings say: never so, but in a test build.
+#[cfg(not(feature = "fault-injection"))]
+pub(crate) const fn gc_interval() -> Option<Duration> {
+    None
+}
+
+/// How often to collect, if the environment of this test build says (`GC_INTERVAL_MS=5`).
+#[cfg(feature = "fault-injection")]
+pub(crate) fn gc_interval() -> Option<Duration> {
+    std::env::var("GC_INTERVAL_MS").ok()?.parse().ok().map(Duration::from_millis)
 }

@@ -17,6 +17,7 @@ use super::database::Database;
 use super::errors::DatabaseError;
 use super::group_commit::Latch;
 use super::holds::HoldWatch;
+use crate::domain::value_objects::StorageClass;
 use crate::infrastructure::storage::{BlobFile, Roots, remove_blob_files};
 
 /// How often a cycle that takes long tells how far it is.
@@ -166,8 +167,10 @@ impl Collector {
         let (roots, files) =
             (self.roots.clone(), garbage.iter().map(|garbage| garbage.file).collect::<Vec<_>>());
         let removed = spawn_blocking(move || {
-            files.iter().try_for_each(|file| {
-                remove_blob_files(roots.of(file.storage_class), std::slice::from_ref(file))
+            StorageClass::ALL.into_iter().try_for_each(|class| {
+                let of_class: Vec<_> =
+                    files.iter().copied().filter(|file| file.storage_class == class).collect();
+                remove_blob_files(roots.of(class), &of_class)
             })
         });
         removed.await.map_err(std::io::Error::other).flatten().map_err(CycleError::Files)?;

@@ -124,7 +124,7 @@ fn sync_file(file: &File) -> io::Result<()> {
     if skips(DurableSync::File) { Ok(()) } else { file.sync_data() }
 }
 
-fn sync_shard(root: &StorageRoot, location: &BlobLocation) -> io::Result<()> {
+pub(super) fn sync_shard(root: &StorageRoot, location: &BlobLocation) -> io::Result<()> {
     if skips(DurableSync::Directory) { Ok(()) } else { sync_directory(&root.shard_path(location)) }
 }
 
@@ -154,7 +154,8 @@ pub fn blob_length(root: &StorageRoot, location: &BlobLocation) -> io::Result<Op
     }
 }
 
-/// Removes a blob's file. Its directory is not synced: if a power cut brings the file back, the sweep finds it.
+/// Removes a blob's file. Its directory is not synced: if a power cut brings back what this run of the process has
+/// written, the next start's sweep finds it.
 pub(super) fn remove_blob(root: &StorageRoot, location: &BlobLocation) -> io::Result<()> {
     match fs::remove_file(root.blob_path(location)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

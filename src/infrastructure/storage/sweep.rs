@@ -10,8 +10,8 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use super::blob_file::remove_blob;
-use super::root::StorageRoot;
+use super::blob_file::{remove_blob, sync_shard};
+use super::root::{StorageRoot, sync_directory};
 use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::{ContentHash, InstanceId, Place};
 
@@ -61,12 +61,17 @@ fn parse_blob_name(name: &str) -> Option<(ContentHash, Place)> {
     Some((ContentHash::from_hex(hash).ok()?, Place::parse(place.strip_prefix('-')?).ok()?))
 }
 
-/// Removes blob files that no metadata names.
+/// Removes blob files that no metadata names, durably: whoever knew of them may forget them then. If a power cut
+/// brought such a file back after that, nothing would ever find it.
 ///
 /// # Errors
-/// The first file that cannot be removed.
+/// The first file that cannot be removed, or the first directory that cannot be synced.
 pub fn remove_blob_files(root: &StorageRoot, files: &[BlobFile]) -> io::Result<()> {
-    files.iter().try_for_each(|file| remove_blob(root, file))
+    files.iter().try_for_each(|file| remove_blob(root, file))?;
+    let mut one_of_each_shard: Vec<_> = files.iter().collect();
+    one_of_each_shard.sort_by_key(|file| file.content_hash.as_bytes()[0]);
+    one_of_each_shard.dedup_by_key(|file| file.content_hash.as_bytes()[0]);
+    one_of_each_shard.into_iter().try_for_each(|file| sync_shard(root, file))
 }
 
 /// The named temporary files of dead instances.
@@ -86,13 +91,16 @@ pub fn temporary_files_of(root: &StorageRoot, dead: &HashSet<InstanceId>) -> io:
     Ok(found)
 }
 
-/// Removes the named temporary files of dead instances, and says how many there were.
+/// Removes the named temporary files of dead instances, durably, and says how many there were.
 ///
 /// # Errors
-/// The directory cannot be listed, or a file cannot be removed.
+/// The directory cannot be listed or synced, or a file cannot be removed.
 pub fn remove_temporary_files_of(root: &StorageRoot, dead: &HashSet<InstanceId>) -> io::Result<usize> {
     let files = temporary_files_of(root, dead)?;
     files.iter().try_for_each(fs::remove_file)?;
+    if !files.is_empty() {
+        sync_directory(&root.temporary_path())?;
+    }
     Ok(files.len())
 }
 

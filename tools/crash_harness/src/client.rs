@@ -1,33 +1,31 @@
-//! A client that speaks just enough HTTP/1.1, and the work that it does.
+//! A client that speaks just enough HTTP/1.1.
 
-use std::collections::HashSet;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::journal::{Content, Entry, Random};
-
 /// Long enough for any answer of a server that lives.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a request came to.
-pub(crate) enum Outcome {
-    Bytes(Vec<u8>),
-    Absent,
-    Status(u16),
+/// The tenant of everything that the harness sends.
+pub(crate) const TENANT: &str = "harness";
+
+/// What the server answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
 }
 
-impl Outcome {
-    pub(crate) fn describe(&self) -> String {
-        match self {
-            Self::Bytes(bytes) => format!("{} bytes", bytes.len()),
-            Self::Absent => "absent".into(),
-            Self::Status(status) => format!("status {status}"),
-        }
-    }
+/// An object, as a listing tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) id: String,
+    pub(crate) key: String,
+    /// Storage class and content hash, which together are one file: `hot/2cf2…`.
+    pub(crate) blob: String,
 }
 
 /// One keep-alive connection, made when it is needed.
@@ -41,36 +39,34 @@ impl Client {
         Self { port, connection: None }
     }
 
-    pub(crate) fn get(&mut self, key: &str) -> Result<Outcome> {
-        match self.request("GET", &key_target(key), &[])? {
-            (200, bytes) => Ok(Outcome::Bytes(bytes)),
-            (404, _) => Ok(Outcome::Absent),
-            (status, _) => Ok(Outcome::Status(status)),
-        }
+    pub(crate) fn get(&mut self, target: &str) -> Result<Answer> {
+        self.request("GET", target, &[])
     }
 
-    /// The content hashes of all objects, old versions of a key among them.
-    pub(crate) fn listed_hashes(&mut self) -> Result<HashSet<String>> {
-        let mut hashes = HashSet::new();
+    /// All objects of a namespace in that status, newest first, old versions of a key among them.
+    pub(crate) fn list(&mut self, namespace: &str, status: &str) -> Result<Vec<Listed>> {
+        let mut objects = Vec::new();
         let mut cursor = String::new();
         loop {
-            let target = format!("/v1/objects?namespace=crash&tenant_id=harness&limit=1000{cursor}");
-            let (status, body) = self.request("GET", &target, &[])?;
-            let page: serde_json::Value = serde_json::from_slice(&body)?;
-            let objects =
-                page["objects"].as_array().with_context(|| format!("a listing, not status {status}"))?;
-            hashes.extend(
-                objects.iter().filter_map(|object| object["content_hash"].as_str()).map(str::to_owned),
+            let target = format!(
+                "/v1/objects?namespace={namespace}&tenant_id={TENANT}&status={status}&limit=1000{cursor}"
             );
+            let answer = self.get(&target)?;
+            if answer.status != 200 {
+                bail!("a listing came to status {}", answer.status);
+            }
+            let page: serde_json::Value = serde_json::from_slice(&answer.body)?;
+            let listed = page["objects"].as_array().context("a listing has objects")?;
+            objects.extend(listed.iter().map(listed_object));
             match page["next_cursor"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
-                None => return Ok(hashes),
+                None => return Ok(objects),
             }
         }
     }
 
     /// One request and its answer. Any error leaves the outcome in doubt.
-    fn request(&mut self, method: &str, target: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
+    pub(crate) fn request(&mut self, method: &str, target: &str, body: &[u8]) -> Result<Answer> {
         let result = self.exchange(method, target, body);
         if result.is_err() {
             self.connection = None;
@@ -78,7 +74,7 @@ impl Client {
         result
     }
 
-    fn exchange(&mut self, method: &str, target: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
+    fn exchange(&mut self, method: &str, target: &str, body: &[u8]) -> Result<Answer> {
         let connection = match self.connection.take() {
             Some(connection) => self.connection.insert(connection),
             None => {
@@ -94,19 +90,29 @@ impl Client {
             format!("{method} {target} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n").into_bytes();
         request.extend_from_slice(body);
         connection.get_mut().write_all(&request)?;
-        read_answer(connection)
+        let (answer, closes) = read_answer(connection)?;
+        if closes {
+            self.connection = None;
+        }
+        Ok(answer)
     }
 }
 
-fn key_target(key: &str) -> String {
-    format!("/v1/keys/crash/harness/{key}")
+fn listed_object(object: &serde_json::Value) -> Listed {
+    let text = |name: &str| object[name].as_str().unwrap_or_default().to_owned();
+    Listed {
+        id: text("id"),
+        key: text("key"),
+        blob: format!("{}/{}", text("storage_class"), text("content_hash")),
+    }
 }
 
-fn read_answer(connection: &mut BufReader<TcpStream>) -> Result<(u16, Vec<u8>)> {
+/// The answer, and whether the connection ends behind it.
+fn read_answer(connection: &mut impl BufRead) -> Result<(Answer, bool)> {
     let mut line = String::new();
     connection.read_line(&mut line)?;
     let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status line")?;
-    let mut length = 0;
+    let (mut length, mut closes) = (0, false);
     loop {
         line.clear();
         if connection.read_line(&mut line)? == 0 {
@@ -114,66 +120,38 @@ fn read_answer(connection: &mut BufReader<TcpStream>) -> Result<(u16, Vec<u8>)> 
         }
         match line.trim_end().split_once(": ") {
             Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse()?,
+            Some((name, value)) if name.eq_ignore_ascii_case("connection") => closes = value == "close",
             Some(_) => {}
-            None => break,
+            None if line == "\r\n" => break,
+            None => bail!("the head of the answer has the line {line:?}"),
         }
     }
     let mut body = vec![0; length];
     connection.read_exact(&mut body)?;
-    Ok((status, body))
+    Ok((Answer { status, body }, closes))
 }
 
-/// A client at work on the keys that are its own.
-pub(crate) struct Work<'j> {
-    pub(crate) client: Client,
-    pub(crate) share: &'j mut Vec<Entry>,
-    pub(crate) random: Random,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Work<'_> {
-    /// Puts, overwrites and deletes until the cut; says how much was acknowledged.
-    pub(crate) fn run_until(mut self, stop: &AtomicBool) -> Result<u64> {
-        let mut acknowledged = 0;
-        while !stop.load(Ordering::Relaxed) {
-            let index = self.random.below(self.share.len() as u64) as usize;
-            let change = self.choose();
-            let entry = &mut self.share[index];
-            if entry.in_doubt.is_some() {
-                continue;
-            }
-            entry.in_doubt = Some(change);
-            let answer = match change {
-                Some(content) => self.client.request("PUT", &key_target(&entry.key), &content.bytes()),
-                None => self.client.request("DELETE", &key_target(&entry.key), &[]),
-            };
-            match answer {
-                Ok((200 | 201 | 204 | 404, _)) => {
-                    (entry.acknowledged, entry.in_doubt) = (change, None);
-                    acknowledged += 1;
-                }
-                // A refusal promises nothing; after a power cut the server may well refuse.
-                Ok(_) => {}
-                // The cut, most likely. Either way the change stays in doubt.
-                Err(_) if self.share.iter().all(|entry| entry.in_doubt.is_some()) => break,
-                Err(_) => {}
-            }
-        }
-        Ok(acknowledged)
+    fn read(text: &str) -> Result<(Answer, bool)> {
+        read_answer(&mut text.as_bytes())
     }
 
-    /// Mostly small bodies, some across each border of the storage engine, some that other clients have too, and
-    /// some deletes.
-    fn choose(&mut self) -> Option<Content> {
-        let length = match self.random.below(10) {
-            0 | 1 => return None,
-            2 => 16_380 + self.random.below(10) as usize,
-            3 => 60_000 + self.random.below(300_000) as usize,
-            4 => self.random.below(3) as usize,
-            _ => self.random.below(9000) as usize,
-        };
-        // One in four is a content out of a few that everybody has.
-        let seed = if self.random.below(4) == 0 { self.random.below(8) } else { self.random.next() };
-        let length = if seed < 8 { 1000 + 4096 * seed as usize } else { length };
-        Some(Content { seed, length })
+    #[test]
+    fn an_answer_is_its_status_and_its_whole_body() {
+        let (answer, closes) = read("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcHTTP/1.1 ").unwrap();
+        assert_eq!((answer.status, &answer.body[..], closes), (200, &b"abc"[..], false));
+        let (answer, closes) = read("HTTP/1.1 503 Busy\r\nconnection: close\r\n\r\n").unwrap();
+        assert_eq!((answer.status, answer.body.len(), closes), (503, 0, true));
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_off_is_none() {
+        let whole = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+        for length in 0..whole.len() {
+            assert!(read(&whole[..length]).is_err(), "{length}");
+        }
     }
 }

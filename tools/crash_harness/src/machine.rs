@@ -1,21 +1,22 @@
 //! What the server runs on, and how it is taken away.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
-use crate::FileSystem;
-use crate::server::{Server, sparse_file};
+use crate::disk::{Disk, DiskKind};
+use crate::server::Places;
+
+/// Kills the server and what works beside it.
+pub(crate) type EndProcesses<'a> = &'a dyn Fn() -> Result<()>;
 
 /// Something that can be cut and comes back.
 pub(crate) trait Machine {
     /// Where the server keeps its data.
-    fn data_directory(&self) -> PathBuf;
-    /// Takes the server away, and with it whatever this machine loses.
-    fn cut(&mut self, server: &Server) -> Result<()>;
+    fn places(&self) -> Places;
+    /// Takes the processes away, and with them whatever this machine loses.
+    fn cut(&mut self, end_processes: EndProcesses<'_>) -> Result<()>;
     /// Makes ready for the next start, once the server is gone.
     fn recover(&mut self) -> Result<()>;
     /// Leaves nothing behind but the data.
@@ -23,22 +24,22 @@ pub(crate) trait Machine {
 }
 
 /// A directory on the machine's own file system: `kill -9`.
-pub(crate) struct PlainDirectory(PathBuf);
+pub(crate) struct PlainDirectory(Places);
 
 impl PlainDirectory {
     pub(crate) fn new(directory: &Path) -> Result<Self> {
         make_empty(directory)?;
-        Ok(Self(directory.join("data")))
+        Ok(Self(Places::together(directory.join("data"))))
     }
 }
 
 impl Machine for PlainDirectory {
-    fn data_directory(&self) -> PathBuf {
+    fn places(&self) -> Places {
         self.0.clone()
     }
 
-    fn cut(&mut self, server: &Server) -> Result<()> {
-        server.kill()
+    fn cut(&mut self, end_processes: EndProcesses<'_>) -> Result<()> {
+        end_processes()
     }
 
     fn recover(&mut self) -> Result<()> {
@@ -50,77 +51,59 @@ impl Machine for PlainDirectory {
     }
 }
 
-/// A loop-mounted file system that is shut down without flushing its log: everything that was not synced is gone.
-pub(crate) struct PowerCutDevice {
-    image: PathBuf,
-    mount: PathBuf,
-    mounted: bool,
+/// Disks that lose whatever was not synced.
+pub(crate) struct PowerCutMachine {
+    disks: Vec<Disk>,
+    /// Whether the processes live on for a moment. On one disk alone they may: what it then acknowledges wrongly (see
+    /// `work::perform`) leads to nothing that lasts. What one of two does leads to writes on the other.
+    disks_go_first: bool,
+    places: Places,
 }
 
-const IMAGE_BYTES: u64 = 2 << 30;
-
-impl PowerCutDevice {
-    pub(crate) fn new(directory: &Path, file_system: FileSystem) -> Result<Self> {
+impl PowerCutMachine {
+    /// Everything on one disk.
+    pub(crate) fn with_one_disk(directory: &Path, kind: DiskKind) -> Result<Self> {
         make_empty(directory)?;
-        let (image, mount) = (directory.join("image"), directory.join("mount"));
-        sparse_file(&image, IMAGE_BYTES)?;
-        fs::create_dir(&mount)?;
-        match file_system {
-            FileSystem::Ext4 => run(Command::new("mkfs.ext4").arg("-q").arg(&image))?,
-            FileSystem::Xfs => run(Command::new("mkfs.xfs").arg("-q").arg(&image))?,
-        }
-        let mut device = Self { image, mount, mounted: false };
-        device.mount()?;
-        Ok(device)
+        let disk = Disk::new(directory, kind)?;
+        let places = Places::together(disk.mount_path().join("data"));
+        Ok(Self { disks: vec![disk], disks_go_first: true, places })
     }
 
-    fn mount(&mut self) -> Result<()> {
-        run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.mount))?;
-        self.mounted = true;
-        Ok(())
-    }
-
-    /// The kernel takes a ring of a killed process apart in its own time, and holds files meanwhile.
-    fn unmount(&mut self) -> Result<()> {
-        const ATTEMPTS: u32 = 100;
-        self.mounted = false;
-        for _ in 1..ATTEMPTS {
-            if Command::new("umount").arg("-q").arg(&self.mount).stderr(Stdio::null()).status()?.success() {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        run(Command::new("umount").arg(&self.mount))
+    /// The database on a disk of its own, so that its syncs say nothing about the roots' journal.
+    pub(crate) fn with_separate_database(directory: &Path, kind: DiskKind) -> Result<Self> {
+        make_empty(directory)?;
+        let database = Disk::new(&directory.join("database"), kind)?;
+        let roots = Disk::new(&directory.join("roots"), kind)?;
+        let places = Places::apart(database.mount_path().join("data"), roots.mount_path().join("data"));
+        Ok(Self { disks: vec![database, roots], disks_go_first: false, places })
     }
 }
 
-impl Machine for PowerCutDevice {
-    fn data_directory(&self) -> PathBuf {
-        self.mount.join("data")
+impl Machine for PowerCutMachine {
+    fn places(&self) -> Places {
+        self.places.clone()
     }
 
-    fn cut(&mut self, server: &Server) -> Result<()> {
-        // First the disk, with clients and server at full speed; then the process, which sees errors only.
-        let shut_down = run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(&self.mount));
-        server.kill()?;
-        shut_down
+    fn cut(&mut self, end_processes: EndProcesses<'_>) -> Result<()> {
+        let mut lose = || self.disks.iter_mut().try_for_each(Disk::lose);
+        if self.disks_go_first {
+            // With clients and server at full speed; the processes see errors before they are gone too.
+            let lost = lose();
+            return end_processes().and(lost);
+        }
+        end_processes()?;
+        lose()
     }
 
     fn recover(&mut self) -> Result<()> {
-        self.unmount()?;
-        self.mount()
+        self.disks.iter_mut().try_for_each(|disk| {
+            disk.detach()?;
+            disk.attach()
+        })
     }
 
     fn finish(&mut self) -> Result<()> {
-        self.unmount()
-    }
-}
-
-impl Drop for PowerCutDevice {
-    fn drop(&mut self) {
-        if self.mounted {
-            let _ = self.unmount();
-        }
+        self.disks.iter_mut().try_for_each(Disk::detach)
     }
 }
 
@@ -130,9 +113,4 @@ fn make_empty(directory: &Path) -> Result<()> {
         None => Ok(()),
         Some(_) => bail!("{} is not empty", directory.display()),
     }
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("run {command:?}"))?;
-    if status.success() { Ok(()) } else { bail!("{command:?} ended with {status}") }
 }

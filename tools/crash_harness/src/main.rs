@@ -2,27 +2,37 @@
 //! acknowledged is what is there. See docs/RELIABILITY.md for how to run it and what it found.
 //!
 //! ```text
-//! crash_harness --binary target/release/just_storage --cycles 2000 kill
-//! crash_harness --binary target/release/just_storage --cycles 1000 power-cut --file-system ext4     (as root)
+//! crash_harness --binary target/release/just_storage --directory cuts --cycles 2000 kill
+//! crash_harness --binary target/release/just_storage --directory cuts --cycles 1000 power-cut --file-system ext4
+//! crash_harness --binary target/release/just_storage --directory race --collect race --minutes 60
 //! ```
+//! Power cuts need root. A server that was built with the feature `fault-injection` finds in the environment which
+//! sync it leaves out (`SKIP_SYNC`) and how often it collects (`GC_INTERVAL_MS`).
 
 mod client;
+mod collect;
+mod content;
+mod cuts;
+mod disk;
+mod files;
+mod fill;
 mod journal;
 mod machine;
+mod race;
+mod random;
 mod server;
+mod volatile;
+mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use clap::{Parser, Subcommand, ValueEnum};
+use anyhow::Result;
+use clap::{Parser, Subcommand};
 
-use crate::client::{Client, Work};
-use crate::journal::{Journal, Random, check_files};
-use crate::machine::{Machine, PlainDirectory, PowerCutDevice};
-use crate::server::Server;
+use crate::cuts::Campaign;
+use crate::disk::{DeviceKind, DiskKind, FileSystem};
+use crate::machine::{PlainDirectory, PowerCutMachine};
 
 /// What the harness is told.
 #[derive(Debug, Parser)]
@@ -40,35 +50,50 @@ struct Arguments {
     #[arg(long, default_value_t = 8)]
     clients: u32,
     /// How many keys each client owns.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
     keys: u32,
     /// The longest run before a cut.
     #[arg(long, default_value_t = 250)]
     run_ms_max: u64,
+    /// How many small objects are there from the beginning.
+    #[arg(long, default_value_t = 0)]
+    objects: u64,
+    /// After how many cuts the files are compared with the objects; after the last one they always are.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    check_files_every: u32,
+    /// Run `gc` over and over beside the server.
+    #[arg(long)]
+    collect: bool,
     /// What all chance comes from; printed, so that a run can be repeated.
     #[arg(long)]
     seed: Option<u64>,
     #[command(subcommand)]
-    cut: Cut,
+    mode: Mode,
 }
 
-/// How the server is cut down.
+/// What happens to the server.
 #[derive(Debug, Clone, Copy, Subcommand)]
-enum Cut {
+enum Mode {
     /// `kill -9`: the process goes, what the kernel holds stays.
     Kill,
-    /// The file system goes too, with all that was not synced.
+    /// The disk goes too, with all that was not synced.
     PowerCut {
-        /// Which one.
+        /// What is on it.
         #[arg(long, value_enum)]
         file_system: FileSystem,
+        /// What it is.
+        #[arg(long, value_enum, default_value = "loop")]
+        device: DeviceKind,
+        /// Put the database on a disk of its own.
+        #[arg(long)]
+        separate_database: bool,
     },
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum FileSystem {
-    Ext4,
-    Xfs,
+    /// Nothing, but few contents come and go at full speed.
+    Race {
+        /// For how long.
+        #[arg(long)]
+        minutes: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -85,66 +110,18 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, seed: u64) -> Result<()> {
-    let mut machine: Box<dyn Machine> = match arguments.cut {
-        Cut::Kill => Box::new(PlainDirectory::new(&arguments.directory)?),
-        Cut::PowerCut { file_system } => Box::new(PowerCutDevice::new(&arguments.directory, file_system)?),
-    };
-    let mut random = Random::new(seed);
-    let mut journal = Journal::new(arguments.clients, arguments.keys);
-    let (mut operations, mut slowest_start) = (0, Duration::ZERO);
-    let started = Instant::now();
-    for cycle in 1..=arguments.cycles {
-        let server = Server::start(&arguments.binary, &machine.data_directory())?;
-        slowest_start = slowest_start.max(server.ready_after());
-        journal.check(&server).with_context(|| format!("after cut {}", cycle - 1))?;
-        operations += work_until_cut(&server, &mut journal, &mut random, arguments, machine.as_mut())?;
-        server.reap()?;
-        machine.recover()?;
-        if cycle % 50 == 0 || cycle == arguments.cycles {
-            println!(
-                "{cycle} cuts, {operations} acknowledged, {} objects, slowest start {} ms, {} s",
-                journal.present(),
-                slowest_start.as_millis(),
-                started.elapsed().as_secs()
-            );
+    let directory = &arguments.directory;
+    match arguments.mode {
+        Mode::Kill => Campaign::new(arguments, Box::new(PlainDirectory::new(directory)?), seed).run(),
+        Mode::PowerCut { file_system, device, separate_database } => {
+            let kind = DiskKind { file_system, device };
+            let machine = if separate_database {
+                PowerCutMachine::with_separate_database(directory, kind)?
+            } else {
+                PowerCutMachine::with_one_disk(directory, kind)?
+            };
+            Campaign::new(arguments, Box::new(machine), seed).run()
         }
+        Mode::Race { minutes } => race::race(arguments, minutes, seed),
     }
-    let server = Server::start(&arguments.binary, &machine.data_directory())?;
-    journal.check(&server).context("after the last cut")?;
-    check_files(&server, &machine.data_directory())?;
-    server.stop()?;
-    machine.finish()?;
-    println!("nothing acknowledged was lost, nothing deleted came back, no file is left over");
-    Ok(())
-}
-
-/// Lets all clients work for a random while, cuts, and says how much was acknowledged.
-fn work_until_cut(
-    server: &Server,
-    journal: &mut Journal,
-    random: &mut Random,
-    arguments: &Arguments,
-    machine: &mut dyn Machine,
-) -> Result<u64> {
-    let stop = AtomicBool::new(false);
-    let run = Duration::from_millis(20 + random.below(arguments.run_ms_max.max(21) - 20));
-    let results = std::thread::scope(|scope| {
-        let clients: Vec<_> = journal
-            .shares()
-            .map(|share| {
-                let (stop, seed) = (&stop, random.next());
-                let client = Client::new(server.port());
-                scope.spawn(move || Work { client, share, random: Random::new(seed) }.run_until(stop))
-            })
-            .collect();
-        std::thread::sleep(run);
-        let cut = machine.cut(server);
-        stop.store(true, Ordering::Relaxed);
-        let acknowledged: Result<Vec<u64>> = clients
-            .into_iter()
-            .map(|client| client.join().unwrap_or_else(|_| bail!("a client panicked")))
-            .collect();
-        cut.and(acknowledged)
-    });
-    Ok(results?.into_iter().sum())
 }

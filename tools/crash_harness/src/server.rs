@@ -1,60 +1,106 @@
 //! The server under test, as a process.
 
-use std::fs::File;
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::client::Client;
+
+/// How long a server that listens may not be ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Where a server keeps what it keeps.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    data: PathBuf,
+    roots: PathBuf,
+}
+
+impl Places {
+    /// Everything in one directory.
+    pub(crate) fn together(directory: PathBuf) -> Self {
+        Self { data: directory.clone(), roots: directory }
+    }
+
+    /// The database in one directory, and the roots in another.
+    pub(crate) fn apart(data: PathBuf, roots: PathBuf) -> Self {
+        Self { data, roots }
+    }
+
+    pub(crate) fn hot(&self) -> PathBuf {
+        self.roots.join("hot")
+    }
+
+    pub(crate) fn cold(&self) -> PathBuf {
+        self.roots.join("cold")
+    }
+
+    /// For every command of the program that works on them.
+    pub(crate) fn arguments(&self) -> [OsString; 6] {
+        [
+            "--data-dir".into(),
+            self.data.clone().into(),
+            "--hot-storage-root".into(),
+            self.hot().into(),
+            "--cold-storage-root".into(),
+            self.cold().into(),
+        ]
+    }
+}
+
 /// A running server. Killed when dropped.
 pub(crate) struct Server {
     process: Mutex<Child>,
     port: u16,
+    listening_after: Duration,
     ready_after: Duration,
 }
 
 impl Server {
-    /// Starts it on a free port and waits until it listens.
-    pub(crate) fn start(binary: &Path, data: &Path) -> Result<Self> {
+    /// Starts it on a free port and waits until it listens and says that it is ready.
+    pub(crate) fn start(binary: &Path, places: &Places) -> Result<Self> {
         let started = Instant::now();
         let mut process = Command::new(binary)
-            .args([
-                "serve",
-                "--dev",
-                "--listen-addr",
-                "127.0.0.1:0",
-                "--log-format",
-                "json",
-                "--log-level",
-                "info",
-            ])
-            .args(["--gc-interval-secs", "10", "--gc-grace-secs", "0", "--data-dir"])
-            .arg(data)
+            .args(["serve", "--dev", "--listen-addr", "127.0.0.1:0"])
+            .args(["--log-format", "json", "--log-level", "info"])
+            .args(["--gc-interval-secs", "10", "--gc-grace-secs", "0"])
+            .args(places.arguments())
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("start {}", binary.display()))?;
-        let log = process.stderr.take().context("the server has a log")?;
-        let mut lines = BufReader::new(log);
-        let port = match wait_for_port(&mut lines) {
-            Ok(port) => port,
-            Err(error) => {
-                let _ = process.kill();
-                let _ = process.wait();
-                return Err(error);
-            }
+        let log = process.stderr.take().context("the server has a log");
+        // From here on it is killed, whatever goes wrong.
+        let mut server = Self {
+            process: Mutex::new(process),
+            port: 0,
+            listening_after: Duration::ZERO,
+            ready_after: Duration::ZERO,
         };
+        let mut lines = BufReader::new(log?);
+        server.port = wait_for_port(&mut lines)?;
+        server.listening_after = started.elapsed();
         // Whatever it still says is read, so that it never waits for us.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        Ok(Self { process: Mutex::new(process), port, ready_after: started.elapsed() })
+        wait_until_ready(server.port)?;
+        server.ready_after = started.elapsed();
+        Ok(server)
     }
 
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
+    /// From its start to its first word that it listens.
+    pub(crate) fn listening_after(&self) -> Duration {
+        self.listening_after
+    }
+
+    /// From its start to its first answer that it is ready.
     pub(crate) fn ready_after(&self) -> Duration {
         self.ready_after
     }
@@ -89,23 +135,60 @@ impl Drop for Server {
     }
 }
 
-fn wait_for_port(lines: &mut BufReader<std::process::ChildStderr>) -> Result<u16> {
+fn wait_for_port(lines: &mut BufReader<ChildStderr>) -> Result<u16> {
     let mut said = String::new();
     loop {
         let mut line = String::new();
         if lines.read_line(&mut line)? == 0 {
             bail!("the server did not start: {said}");
         }
-        let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-        if let Some(address) = event["address"].as_str() {
-            let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
-            return port.context("the address has a port");
+        if let Some(port) = port_in(&line) {
+            return Ok(port);
         }
         said.push_str(&line);
     }
 }
 
-/// An empty file of so many bytes.
-pub(crate) fn sparse_file(path: &Path, bytes: u64) -> Result<()> {
-    Ok(File::create(path)?.set_len(bytes)?)
+/// The port that a line of the log says the server listens on.
+fn port_in(line: &str) -> Option<u16> {
+    let event: serde_json::Value = serde_json::from_str(line).ok()?;
+    event["address"].as_str()?.rsplit(':').next()?.parse().ok()
+}
+
+fn wait_until_ready(port: u16) -> Result<()> {
+    let started = Instant::now();
+    let mut client = Client::new(port);
+    loop {
+        let answer = client.get("/health/ready");
+        match answer {
+            Ok(answer) if answer.status == 200 => return Ok(()),
+            _ if started.elapsed() < READY_TIMEOUT => std::thread::sleep(Duration::from_millis(1)),
+            Ok(answer) => bail!("the server is not ready: {}", String::from_utf8_lossy(&answer.body)),
+            Err(error) => return Err(error.context("the server is not ready")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_is_in_the_line_that_says_where_the_server_listens() {
+        assert_eq!(port_in(r#"{"level":"INFO","address":"127.0.0.1:4711","cores":2}"#), Some(4711));
+        assert_eq!(port_in(r#"{"level":"INFO","address":"[::1]:80"}"#), Some(80));
+        for other in [r#"{"level":"INFO","removed":3}"#, "just_storage: no", "", r#"{"address":"x"}"#] {
+            assert_eq!(port_in(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn roots_are_below_the_data_unless_they_are_apart() {
+        let together = Places::together("/d".into());
+        assert_eq!((together.hot(), together.cold()), ("/d/hot".into(), "/d/cold".into()));
+        let apart = Places::apart("/d".into(), "/r".into());
+        let arguments =
+            ["--data-dir", "/d", "--hot-storage-root", "/r/hot", "--cold-storage-root", "/r/cold"];
+        assert_eq!(apart.arguments(), arguments.map(OsString::from));
+    }
 }

@@ -1,0 +1,102 @@
+//! The other half of what the server keeps: no file without an object, no object without its file.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::client::Client;
+use crate::server::Places;
+use crate::{fill, journal};
+
+/// Longer than the sweep of a start and a cycle of the collector take together.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waits until every blob file belongs to an object, every object's content has exactly one, and nothing is left of
+/// unfinished uploads.
+pub(crate) fn check_files(port: u16, places: &Places) -> Result<()> {
+    let mut client = Client::new(port);
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let mut needed = Vec::new();
+        for namespace in [journal::NAMESPACE, fill::NAMESPACE] {
+            needed.extend(client.list(namespace, "COMMITTED")?.into_iter().map(|object| object.blob));
+        }
+        match compare(&needed, &all_files(places)?) {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error),
+            // The collector and the sweep take their time.
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+/// Each blob once or more, against each file: its blob and its name.
+fn compare(needed: &[String], files: &[(String, String)]) -> Result<()> {
+    let mut counts: HashMap<&str, usize> = needed.iter().map(|blob| (blob.as_str(), 0)).collect();
+    let mut strange = Vec::new();
+    for (blob, name) in files {
+        match counts.get_mut(blob.as_str()) {
+            Some(count) if *count == 0 => *count = 1,
+            _ => strange.push(name.as_str()),
+        }
+    }
+    let missing: Vec<_> = counts.into_iter().filter(|(_, count)| *count == 0).map(|(blob, _)| blob).collect();
+    if strange.is_empty() && missing.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "of {} files {} belong to no object: {:?}; of the objects' contents {} have no file: {:?}",
+        files.len(),
+        strange.len(),
+        strange.iter().take(5).collect::<Vec<_>>(),
+        missing.len(),
+        missing.iter().take(5).collect::<Vec<_>>()
+    )
+}
+
+fn all_files(places: &Places) -> Result<Vec<(String, String)>> {
+    let mut files = Vec::new();
+    for (class, root) in [("hot", places.hot()), ("cold", places.cold())] {
+        for shard in fs::read_dir(root.join("blobs")).context("list blobs")? {
+            for name in names(&shard?.path())? {
+                let hash = name.split('-').next().unwrap_or_default();
+                files.push((format!("{class}/{hash}"), name));
+            }
+        }
+        // The check of /health/ready writes one for a moment.
+        let temporary = names(&root.join("tmp"))?.into_iter().filter(|name| name != "probe");
+        files.extend(temporary.map(|name| ("tmp".to_owned(), name)));
+    }
+    Ok(files)
+}
+
+fn names(directory: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(directory).with_context(|| format!("list {}", directory.display()))?;
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(names: &[&str]) -> Vec<(String, String)> {
+        names.iter().map(|name| ((*name).to_owned(), format!("{name}-1-2"))).collect()
+    }
+
+    #[test]
+    fn every_content_has_one_file_and_every_file_a_content() {
+        let needed = ["hot/a", "hot/b", "hot/a", "cold/a"].map(str::to_owned);
+        assert!(compare(&needed, &files(&["hot/b", "hot/a", "cold/a"])).is_ok());
+        for wrong in [
+            &["hot/a", "hot/b"][..],
+            &["hot/a", "hot/b", "cold/a", "cold/a"],
+            &["hot/a", "hot/b", "cold/a", "cold/b"],
+            &["hot/a", "hot/b", "cold/a", "tmp"],
+        ] {
+            assert!(compare(&needed, &files(wrong)).is_err(), "{wrong:?}");
+        }
+    }
+}

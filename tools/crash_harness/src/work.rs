@@ -1,0 +1,147 @@
+//! What a client does between two cuts.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::client::{Client, TENANT};
+use crate::content::Content;
+use crate::journal::{Change, Entry, NAMESPACE, StorageClass, id_target, key_target};
+use crate::random::Random;
+
+/// More versions of a key are not kept, so that reading all of them stays short.
+const VERSIONS_MAX: usize = 4;
+
+/// How a change went.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Acknowledged,
+    /// The server said that it cannot, which promises nothing.
+    Refused(u16),
+    /// There was no answer.
+    Unanswered(anyhow::Error),
+    /// The answer came after the cut had begun.
+    TooLate,
+}
+
+/// Asks for a change. It is in doubt until it is acknowledged, which must be before the cut begins: without power
+/// nobody answers, but a process lives on for a moment when its disk has gone, and file systems that were shut down
+/// have let syncs succeed that were under way.
+///
+/// # Errors
+/// An answer that the server must not give.
+pub(crate) fn perform(
+    client: &mut Client,
+    entry: &mut Entry,
+    change: Change,
+    cut_begun: &AtomicBool,
+) -> Result<Outcome> {
+    entry.in_doubt = Some(change);
+    let absent = entry.versions.is_empty();
+    let (answer, expected) = match change {
+        Change::Put(content, StorageClass::Hot) => {
+            (client.request("PUT", &key_target(&entry.key), &content.bytes()), if absent { 201 } else { 200 })
+        }
+        // A key alone does not say the class.
+        Change::Put(content, StorageClass::Cold) => {
+            let scope = format!("namespace={NAMESPACE}&tenant_id={TENANT}&key={}", entry.key);
+            let target = format!("/v1/objects?{scope}&storage_class=cold");
+            (client.request("POST", &target, &content.bytes()), 201)
+        }
+        Change::DeleteKey => {
+            (client.request("DELETE", &key_target(&entry.key), &[]), if absent { 404 } else { 204 })
+        }
+        Change::DeleteVersion(index) => {
+            let id = &entry.versions.get(index).context("only a version that is there is deleted")?.id;
+            (client.request("DELETE", &id_target(id), &[]), 204)
+        }
+    };
+    if answer.is_ok() && cut_begun.load(Ordering::SeqCst) {
+        return Ok(Outcome::TooLate);
+    }
+    let answer = match answer {
+        Ok(answer) if answer.status == expected => answer,
+        Ok(answer) if answer.status == 408 || answer.status >= 500 => {
+            return Ok(Outcome::Refused(answer.status));
+        }
+        Ok(answer) => bail!("{entry:?} was answered with status {}, not {expected}", answer.status),
+        Err(error) => return Ok(Outcome::Unanswered(error)),
+    };
+    let object: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let id = object["id"].as_str().unwrap_or_default();
+    if matches!(change, Change::Put(..)) && id.is_empty() {
+        bail!("the answer to {change:?} names no object");
+    }
+    entry.happened(id);
+    Ok(Outcome::Acknowledged)
+}
+
+/// A client at work on the keys that are its own.
+pub(crate) struct Work<'j> {
+    pub(crate) client: Client,
+    pub(crate) share: &'j mut Vec<Entry>,
+    pub(crate) random: Random,
+}
+
+impl Work<'_> {
+    /// Puts, overwrites and deletes until it is told to stop, which is after the cut; says how much was acknowledged.
+    pub(crate) fn run_until(mut self, stop: &AtomicBool, cut_begun: &AtomicBool) -> Result<u64> {
+        let mut acknowledged = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let settled: Vec<_> =
+                (0..self.share.len()).filter(|index| self.share[*index].in_doubt.is_none()).collect();
+            if settled.is_empty() {
+                break;
+            }
+            let entry = &mut self.share[settled[self.random.index(settled.len())]];
+            let change = choose(&mut self.random, entry);
+            if let Outcome::Acknowledged = perform(&mut self.client, entry, change, cut_begun)? {
+                acknowledged += 1;
+            }
+        }
+        Ok(acknowledged)
+    }
+}
+
+/// Mostly puts, and deletions by key and by id; of a key with many versions, deletions alone.
+fn choose(random: &mut Random, entry: &Entry) -> Change {
+    let versions = entry.versions.len();
+    let deletes = versions >= VERSIONS_MAX || random.below(5) == 0;
+    match (deletes, random.below(3)) {
+        (true, 1..) if versions > 0 => Change::DeleteVersion(random.index(versions)),
+        (true, _) => Change::DeleteKey,
+        (false, _) => Change::Put(Content::any(random), any_class(random)),
+    }
+}
+
+/// Mostly hot.
+pub(crate) fn any_class(random: &mut Random) -> StorageClass {
+    if random.below(6) == 0 { StorageClass::Cold } else { StorageClass::Hot }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Version;
+
+    #[test]
+    fn every_kind_of_change_is_chosen_and_versions_stay_few() {
+        let mut random = Random::new(7);
+        let mut entry = Entry::new("k".into());
+        let mut kinds = [0; 4];
+        for number in 0..1000 {
+            let change = choose(&mut random, &entry);
+            kinds[match change {
+                Change::Put(_, StorageClass::Hot) => 0,
+                Change::Put(_, StorageClass::Cold) => 1,
+                Change::DeleteKey => 2,
+                Change::DeleteVersion(_) => 3,
+            }] += 1;
+            entry.in_doubt = Some(change);
+            entry.happened(&number.to_string());
+            assert!(entry.versions.len() <= VERSIONS_MAX, "{number}");
+        }
+        assert!(kinds.iter().all(|count| *count > 50), "{kinds:?}");
+        assert!(entry.versions.iter().all(|Version { id, .. }| !id.is_empty()));
+    }
+}
