@@ -10,7 +10,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
     SqliteTransaction,
 };
-use sqlx::{Decode, Row as _, SqlSafeStr as _, Sqlite, SqlitePool, Type};
+use sqlx::{Connection as _, Decode, Row as _, SqlSafeStr as _, Sqlite, SqlitePool, Type};
 
 use super::batch::{self, BatchContext, Changes, Held, HeldBlob, HeldObject, Touched, VersionCount};
 use super::collector::{Collected, Garbage};
@@ -101,15 +101,40 @@ impl SqliteDatabase {
         next_sequence: &mut u64,
         context: BatchContext,
     ) -> Result<Vec<WriteOutcome>, DatabaseError> {
-        let begin = self.writer.begin_with("BEGIN IMMEDIATE").await;
-        let mut transaction = begin.map_err(DatabaseError::of("begin a transaction"))?;
-        let held =
-            load(&mut transaction, writes).await.map_err(DatabaseError::of("load what a batch touches"))?;
-        let (outcomes, changes) = batch::apply(writes, held, next_sequence, context.now);
-        let stored = store(&mut transaction, &changes, context).await;
-        stored.map_err(DatabaseError::of("store what a batch changes"))?;
-        transaction.commit().await.map_err(DatabaseError::of("commit a transaction"))?;
-        Ok(outcomes)
+        let change = async |transaction: &mut SqliteTransaction<'_>| {
+            let held = load(transaction, writes).await;
+            let held = held.map_err(DatabaseError::of("load what a batch touches"))?;
+            let (outcomes, changes) = batch::apply(writes, held, next_sequence, context.now);
+            let stored = store(transaction, &changes, context).await;
+            stored.map_err(DatabaseError::of("store what a batch changes"))?;
+            Ok(outcomes)
+        };
+        self.in_transaction(change).await
+    }
+
+    /// Runs `change` in a transaction of the writing connection.
+    ///
+    /// The connection goes with a transaction that fails: SQLite undoes some failures by itself (a full disk) and
+    /// leaves others to be undone, and sqlx believes that a transaction is open until it has undone it.
+    async fn in_transaction<T>(
+        &self,
+        change: impl AsyncFnOnce(&mut SqliteTransaction<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let acquired = self.writer.acquire().await;
+        let mut connection = acquired.map_err(DatabaseError::of("reach the database for writing"))?;
+        let result = async {
+            let begin = connection.begin_with("BEGIN IMMEDIATE").await;
+            let mut transaction = begin.map_err(DatabaseError::of("begin a transaction"))?;
+            let changed = change(&mut transaction).await?;
+            transaction.commit().await.map_err(DatabaseError::of("commit a transaction"))?;
+            Ok(changed)
+        };
+        let result = result.await;
+        if result.is_err() {
+            // What is said of the failure is said by whoever asked; that the connection ends too adds nothing.
+            let _ = connection.close().await;
+        }
+        result
     }
 
     pub(super) async fn find(&self, name: &ObjectName) -> Result<Option<StoredObject>, DatabaseError> {
@@ -193,16 +218,16 @@ impl SqliteDatabase {
         instance: InstanceId,
         now: Timestamp,
     ) -> Result<u64, DatabaseError> {
-        let begin = async {
-            let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let begin = async |transaction: &mut SqliteTransaction<'_>| {
             let insert = sqlx::query("INSERT INTO instances (id, started_at) VALUES (?1, ?2)");
-            insert.bind(instance.to_i64()).bind(now.as_millis()).execute(&mut *transaction).await?;
-            let cleared =
-                sqlx::query("DELETE FROM objects WHERE status = 0").execute(&mut *transaction).await?;
-            transaction.commit().await?;
-            Ok(cleared.rows_affected())
+            insert.bind(instance.to_i64()).bind(now.as_millis()).execute(&mut **transaction).await?;
+            let clear = sqlx::query("DELETE FROM objects WHERE status = 0");
+            Ok(clear.execute(&mut **transaction).await?.rows_affected())
         };
-        begin.await.map_err(DatabaseError::of("note the start of the server"))
+        self.in_transaction(async |transaction| {
+            begin(transaction).await.map_err(DatabaseError::of("note the start of the server"))
+        })
+        .await
     }
 
     /// The data directory is this server's alone, so all others are dead.
@@ -253,29 +278,27 @@ impl SqliteDatabase {
         grace: u64,
         batch: u32,
     ) -> Result<Collected, DatabaseError> {
-        let collect = async {
-            let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let collect = async |transaction: &mut SqliteTransaction<'_>| {
             let clock = sqlx::query("UPDATE clock SET ticks = max(ticks, ?1)");
-            clock.bind(tick.cast_signed()).execute(&mut *transaction).await?;
+            clock.bind(tick.cast_signed()).execute(&mut **transaction).await?;
             // Before the grace period has passed for the first time, nothing can be over it.
-            let Some(before) = tick.checked_sub(grace) else {
-                transaction.commit().await?;
-                return Ok(Collected::default());
-            };
+            let Some(before) = tick.checked_sub(grace) else { return Ok(Collected::default()) };
             let (before, batch) = (before.cast_signed(), i64::from(batch));
             let mut counts = [0; 3];
             let statements = [queries::MOVE_TO_GARBAGE, queries::FORGET_BLOBS, queries::PURGE_OBJECTS];
             for (count, statement) in counts.iter_mut().zip(statements) {
                 let query = sqlx::query(statement).bind(before).bind(batch);
-                *count = query.execute(&mut *transaction).await?.rows_affected();
+                *count = query.execute(&mut **transaction).await?.rows_affected();
             }
             if counts[0] != counts[1] {
                 crate::invariant::broken("what becomes garbage is what stops being a blob");
             }
-            transaction.commit().await?;
             Ok(Collected { blobs: counts[0], objects: counts[2] })
         };
-        collect.await.map_err(DatabaseError::of("collect garbage"))
+        self.in_transaction(async |transaction| {
+            collect(transaction).await.map_err(DatabaseError::of("collect garbage"))
+        })
+        .await
     }
 
     pub(super) async fn garbage(&self, limit: u32) -> Result<Vec<Garbage>, DatabaseError> {
@@ -518,7 +541,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::application::contract::repository_contract;
+    use crate::application::contract::{a_commit, repository_contract};
     use crate::application::fakes::FakeClock;
     use crate::infrastructure::data_plane::metadata_client::MetadataClient;
     use crate::infrastructure::data_plane::object_cache::ObjectCache;
@@ -526,6 +549,7 @@ mod tests {
         PairWorld, every_pair_is_the_same_in_one_batch_and_in_two,
     };
     use crate::infrastructure::persistence::database::Database;
+    use crate::infrastructure::persistence::errors::Consequence;
     use crate::infrastructure::persistence::{DatabaseUrl, GcSettings, MetadataPlane};
     use crate::infrastructure::plane_channel::plane_channel;
     use crate::infrastructure::storage::Roots;
@@ -610,6 +634,30 @@ mod tests {
 
     fn block_on_tokio<F: Future>(future: F) -> F::Output {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn writes_go_on_once_a_full_database_has_room() {
+        block_on_tokio(async {
+            let directory = tempfile::tempdir().unwrap();
+            let database = SqliteDatabase::open(&directory.path().join("m.db"), SETTINGS).await.unwrap();
+            let mut next_sequence = 1;
+            let context =
+                BatchContext { writer: InstanceId::from_i64(1), now: Timestamp::from_millis(0), tick: 0 };
+            let mut commits = (0..).map(|number| Write::Commit(a_commit(None, 1, number)));
+            // The limit belongs to the connection, as if the disk had room again for the next one.
+            sqlx::query("PRAGMA max_page_count = 1").execute(&database.writer).await.unwrap();
+            let error = loop {
+                let write = commits.next().unwrap();
+                match database.apply(&[write], &mut next_sequence, context).await {
+                    Ok(_) => {}
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.consequence(), Consequence::NoSpace);
+            let write = commits.next().unwrap();
+            assert!(database.apply(&[write], &mut next_sequence, context).await.is_ok());
+        });
     }
 
     #[test]
