@@ -89,7 +89,12 @@ impl UnfinishedFile {
         }
         self.sync("sync a blob file", sync_file(&self.file))?;
         self.link(location).map_err(|error| StoreError::io("link a blob file", error))?;
-        self.sync("sync a blob directory", sync_shard(&self.root, location))
+        let synced = self.sync("sync a blob directory", sync_shard(&self.root, location));
+        if synced.is_err() {
+            // Nothing will ever name it. What cannot be removed either is swept at the next start.
+            let _ = remove_blob(&self.root, location);
+        }
+        synced
     }
 
     fn link(&mut self, location: &BlobLocation) -> io::Result<()> {
@@ -106,7 +111,12 @@ impl UnfinishedFile {
 
     fn sync(&self, operation: &'static str, result: io::Result<()>) -> Result<(), StoreError> {
         let result = result.map_err(|error| StoreError::io(operation, error));
-        self.root.note_sync(!matches!(result, Err(StoreError::Io { .. })));
+        match &result {
+            Ok(()) => self.root.note_sync(true),
+            // A disk that fills up late says so here. That passes, and says nothing of the disk otherwise.
+            Err(StoreError::NoSpace) => {}
+            Err(_) => self.root.note_sync(false),
+        }
         result
     }
 }
