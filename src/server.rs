@@ -26,7 +26,7 @@ use crate::api::{AccessLog, ConnectionTable, DateCache, RequestIds, Service, Sys
 use crate::config::{Config, IoDriverChoice, LogLevel, buffer_bytes_of_core};
 use crate::domain::value_objects::InstanceId;
 use crate::infrastructure::data_plane::buffers::BufferPool;
-use crate::infrastructure::data_plane::helpers::HelperPool;
+use crate::infrastructure::data_plane::deadline_list::{DeadlineList, WaitLimit};
 use crate::infrastructure::data_plane::metadata_client::MetadataClient;
 use crate::infrastructure::data_plane::object_cache::{ObjectCache, SHARED_AGE_MAX};
 use crate::infrastructure::data_plane::runtime::{
@@ -35,12 +35,15 @@ use crate::infrastructure::data_plane::runtime::{
 use crate::infrastructure::persistence::{MetadataPlane, StartError};
 use crate::infrastructure::plane_channel::{DataEnd, plane_channel};
 use crate::infrastructure::storage::{
-    FileStore, FileStoreParts, PlaceSequence, RootError, Roots, make_durable_directory, sync_directory,
+    FileStore, FileStoreParts, PlaceSequence, RootError, RootHelpers, Roots, make_durable_directory,
+    sync_directory,
 };
 use crate::logging;
 
 /// Connections that the kernel holds until a core accepts them.
 const BACKLOG: i32 = 4096;
+/// How long `/health/ready` waits for those it asks: whoever asks it is not patient either.
+const READY_LIMIT: Duration = Duration::from_secs(5);
 /// How long a core waits before it accepts again when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -312,12 +315,14 @@ impl CoreTemplate {
 
     async fn serve(self, index: usize, listener: TcpListener) -> io::Result<()> {
         let listener = Listener::from_std(listener, self.driver)?;
-        let service = Rc::new(self.service(index));
+        let deadlines = DeadlineList::new();
+        let service = Rc::new(self.service(index, &deadlines));
         let table = service.table.clone();
         drop(spawn({
             let table = table.clone();
             async move { table.sweep_forever().await }
         }));
+        drop(spawn(async move { deadlines.sweep_forever().await }));
         let mut stopped = self.stopped.clone();
         futures_util::future::select(
             std::pin::pin!(accept(service.clone(), listener)),
@@ -329,14 +334,15 @@ impl CoreTemplate {
         Ok(())
     }
 
-    fn service(&self, index: usize) -> CoreService {
+    fn service(&self, index: usize, deadlines: &Rc<DeadlineList>) -> CoreService {
         let allowed_cpus = self.allowed_cpus;
         // Helpers start on a pinned core and are not to stay there. Where that is refused, they work where they are.
         let unpin = move || {
             let _ = sched_setaffinity(None, &allowed_cpus);
         };
-        let helpers = Rc::new(HelperPool::new(unpin));
         let config = &self.config;
+        let limit = |limit| WaitLimit::new(deadlines, limit);
+        let helpers = RootHelpers::new(&limit(config.storage_timeout), unpin);
         let parts = FileStoreParts {
             roots: self.roots.clone(),
             buffers: BufferPool::new(buffer_bytes_of_core(config.buffer_bytes_max, self.core_count)),
@@ -347,9 +353,14 @@ impl CoreTemplate {
         let connections_max = config.connections_max.div_ceil(self.core_count);
         Service {
             store: FileStore::new(parts),
-            repository: MetadataClient::new(self.data_end.clone(), self.cache.clone()),
+            repository: MetadataClient::new(
+                self.data_end.clone(),
+                self.cache.clone(),
+                limit(config.metadata_timeout),
+            ),
             clock: SystemClock,
             limits: config.limits,
+            ready_limit: limit(READY_LIMIT.min(config.storage_timeout).min(config.metadata_timeout)),
             table: ConnectionTable::new(config.timeouts, connections_max),
             access_log: self.access_log.clone(),
             date: DateCache::default(),

@@ -157,6 +157,7 @@ impl From<StoreError> for Problem {
                 Self::new(503, "storage_read_only", "this storage class takes no writes now")
             }
             StoreError::Overloaded => Self::new(503, "overloaded", "too much at once"),
+            StoreError::TimedOut => Self::new(503, "storage_timeout", "the storage does not answer now"),
             StoreError::Missing | StoreError::Damaged => {
                 tracing::error!(%error, "a blob cannot be served");
                 Self::new(500, "blob_damaged", "the stored bytes are damaged")

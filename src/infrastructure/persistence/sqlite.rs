@@ -543,6 +543,7 @@ mod tests {
     use super::*;
     use crate::application::contract::{a_commit, repository_contract};
     use crate::application::fakes::FakeClock;
+    use crate::infrastructure::data_plane::deadline_list::WaitLimit;
     use crate::infrastructure::data_plane::metadata_client::MetadataClient;
     use crate::infrastructure::data_plane::object_cache::ObjectCache;
     use crate::infrastructure::persistence::batch_pairs::{
@@ -583,7 +584,7 @@ mod tests {
             };
             plane.start(metadata_end).unwrap();
             directories.borrow_mut().push(directory);
-            MetadataClient::new(data_end, Arc::new(ObjectCache::default()))
+            MetadataClient::new(data_end, Arc::new(ObjectCache::default()), WaitLimit::none())
         });
     }
 

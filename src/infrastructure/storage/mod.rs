@@ -12,7 +12,7 @@ mod file_store;
 mod root;
 mod sweep;
 
-pub use file_store::{BlobReader, FileStore, FileStoreParts, PlaceSequence};
+pub use file_store::{BlobReader, FileStore, FileStoreParts, PlaceSequence, RootHelpers};
 pub use root::{RootError, RootIdentity, Roots, StorageRoot};
 pub(crate) use root::{make_durable_directory, sync_directory};
 pub use sweep::{BlobFile, blob_files_of, remove_blob_files, remove_temporary_files_of};
