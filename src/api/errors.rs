@@ -165,7 +165,7 @@ impl From<StoreError> for Problem {
             StoreError::Io { .. } => {
                 let source = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::error!(%error, source, "the storage failed");
-                Self::new(500, "storage_error", "the storage failed")
+                Self::new(503, "storage_error", "the storage failed")
             }
         }
     }
