@@ -148,6 +148,7 @@ impl ObjectRepository for MetadataClient {
     }
 
     async fn check(&self) -> Result<(), RepositoryError> {
+        self.write(Write::Check).await?;
         self.ask(Query::Check).await
     }
 

@@ -67,7 +67,7 @@ impl Touched {
         let mut touched = Self::default();
         for write in writes {
             match write {
-                Write::Reserve(_) => {}
+                Write::Reserve(_) | Write::Check => {}
                 Write::Abandon(id) | Write::Delete { id, .. } => drop(touched.ids.insert(*id)),
                 Write::Commit(commit) => {
                     touched.ids.insert(commit.stored.object.id);
@@ -132,6 +132,8 @@ pub(super) struct Changes {
     pub(super) abandon: Vec<ObjectId>,
     /// Blob rows as they are now.
     pub(super) blobs: Vec<(BlobKey, HeldBlob)>,
+    /// Whether something has to be written, whatever it is.
+    pub(super) check: bool,
 }
 
 /// Who writes a batch, and when.
@@ -165,6 +167,7 @@ struct Batch<'a> {
     delete: BTreeSet<ObjectId>,
     abandon: BTreeSet<ObjectId>,
     changed_blobs: BTreeSet<BlobKey>,
+    check: bool,
     next_sequence: &'a mut u64,
     now: Timestamp,
 }
@@ -177,8 +180,8 @@ impl<'a> Batch<'a> {
                 versions.entry(key_path.clone()).or_default().insert(object.sequence, *id);
             }
         }
-        let (put, delete, abandon, changed_blobs) = Default::default();
-        Self { held, versions, put, delete, abandon, changed_blobs, next_sequence, now }
+        let (put, delete, abandon, changed_blobs, check) = Default::default();
+        Self { held, versions, put, delete, abandon, changed_blobs, check, next_sequence, now }
     }
 
     fn apply(&mut self, write: &Write) -> WriteOutcome {
@@ -189,6 +192,10 @@ impl<'a> Batch<'a> {
             }
             Write::Abandon(id) => {
                 self.abandon(*id);
+                WriteOutcome::Done
+            }
+            Write::Check => {
+                self.check = true;
                 WriteOutcome::Done
             }
             Write::Commit(commit) => WriteOutcome::Committed(self.commit(commit)),
@@ -326,6 +333,7 @@ impl<'a> Batch<'a> {
             delete: self.delete.into_iter().collect(),
             abandon: self.abandon.into_iter().collect(),
             blobs: blobs.collect(),
+            check: self.check,
         }
     }
 }

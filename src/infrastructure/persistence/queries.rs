@@ -155,3 +155,6 @@ pub(super) const GARBAGE: &str =
 pub(super) const FORGET_GARBAGE: &str = "
     DELETE FROM garbage WHERE (content_hash, storage_class, place) IN (
         SELECT unhex(value ->> 0), value ->> 1, value ->> 2 FROM json_each(?1))";
+
+/// Stores the database's own clock, which never goes back.
+pub(super) const SET_CLOCK: &str = "UPDATE clock SET ticks = max(ticks, ?1)";

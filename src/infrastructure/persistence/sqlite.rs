@@ -279,7 +279,7 @@ impl SqliteDatabase {
         batch: u32,
     ) -> Result<Collected, DatabaseError> {
         let collect = async |transaction: &mut SqliteTransaction<'_>| {
-            let clock = sqlx::query("UPDATE clock SET ticks = max(ticks, ?1)");
+            let clock = sqlx::query(queries::SET_CLOCK);
             clock.bind(tick.cast_signed()).execute(&mut **transaction).await?;
             // Before the grace period has passed for the first time, nothing can be over it.
             let Some(before) = tick.checked_sub(grace) else { return Ok(Collected::default()) };
@@ -383,12 +383,17 @@ fn version_queries(keys: &BTreeMap<KeyPath, VersionCount>) -> impl Iterator<Item
         .map(|(keys, limit)| (Value::Array(keys).to_string(), limit))
 }
 
-/// Stores what a batch changes: four statements at most.
+/// Stores what a batch changes: four statements at most, and one for a check.
 async fn store(
     transaction: &mut SqliteTransaction<'_>,
     changes: &Changes,
     context: BatchContext,
 ) -> sqlx::Result<()> {
+    if changes.check {
+        // A row that may be written at any time.
+        let query = sqlx::query(queries::SET_CLOCK).bind(context.tick.cast_signed());
+        query.execute(&mut **transaction).await?;
+    }
     if !changes.abandon.is_empty() {
         let query = sqlx::query(queries::ABANDON_OBJECTS).bind(ids_json(changes.abandon.iter()));
         query.execute(&mut **transaction).await?;
