@@ -1,7 +1,9 @@
 //! The repository on SQLite: WAL, `synchronous=FULL`, one connection that writes and a pool of those that read.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -37,7 +39,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Page cache of each reading connection; the writer has SQLite's default of 2 MiB.
 const READER_CACHE_KIB: u32 = 1024;
 
+/// What is written to see whether the disk is full: more than a few blocks that happen to be free.
+const PROBE_BYTES: usize = 1024 * 1024;
+
 pub(super) struct SqliteDatabase {
+    path: PathBuf,
     writer: SqlitePool,
     readers: SqlitePool,
 }
@@ -92,7 +98,7 @@ impl SqliteDatabase {
             .connect_with(reader_options)
             .await
             .map_err(DatabaseError::of("open the database for reading"))?;
-        Ok(Self { writer, readers })
+        Ok(Self { path: path.into(), writer, readers })
     }
 
     pub(super) async fn apply(
@@ -129,12 +135,32 @@ impl SqliteDatabase {
             transaction.commit().await.map_err(DatabaseError::of("commit a transaction"))?;
             Ok(changed)
         };
-        let result = result.await;
-        if result.is_err() {
-            // What is said of the failure is said by whoever asked; that the connection ends too adds nothing.
-            let _ = connection.close().await;
-        }
-        result
+        let error: DatabaseError = match result.await {
+            Ok(changed) => return Ok(changed),
+            Err(error) => error,
+        };
+        // What is said of the failure is said by whoever asked; that the connection ends too adds nothing.
+        let _ = connection.close().await;
+        Err(if error.is_io_error() && self.disk_is_full().await { error.of_full_disk() } else { error })
+    }
+
+    /// Whether the disk has no room for something new. A disk that gives room to files only when they are synced lets
+    /// the sync of a transaction fail, which SQLite tells like any other failure.
+    ///
+    /// Then what failed may or may not be found by a later start, as after every failed sync; but it takes no restart
+    /// to go on: no other connection has seen it, and the next transaction writes over it before it syncs.
+    async fn disk_is_full(&self) -> bool {
+        let mut path = self.path.clone().into_os_string();
+        path.push("-probe");
+        let probe = move || {
+            let written = File::create(&path).and_then(|mut file| {
+                file.write_all(&[0x5a; PROBE_BYTES])?;
+                file.sync_all()
+            });
+            let _ = std::fs::remove_file(&path);
+            written.is_err_and(|error| error.kind() == ErrorKind::StorageFull)
+        };
+        tokio::task::spawn_blocking(probe).await.unwrap_or(false)
     }
 
     pub(super) async fn find(&self, name: &ObjectName) -> Result<Option<StoredObject>, DatabaseError> {
@@ -323,7 +349,11 @@ impl SqliteDatabase {
             json!([content_hash.to_string(), class_number(storage_class), place.to_string()])
         });
         let query = sqlx::query(queries::FORGET_GARBAGE).bind(Value::Array(keys.collect()).to_string());
-        query.execute(&self.writer).await.map(|_| ()).map_err(DatabaseError::of("forget removed garbage"))
+        self.in_transaction(async |transaction| {
+            let forgotten = query.execute(&mut **transaction).await;
+            forgotten.map(|_| ()).map_err(DatabaseError::of("forget removed garbage"))
+        })
+        .await
     }
 
     pub(super) async fn close(&self) {
