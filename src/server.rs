@@ -126,6 +126,10 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
         gc: config.gc,
     };
     let metadata_thread = plane.start(metadata_end)?;
+    if let Some(directory) = config.database_url.directory() {
+        let left = roots.leave_room_for(directory);
+        left.map_err(|source| data_directory_error(config, "see what it shares with the roots", source))?;
+    }
     let synced = sync_directory(&config.data_dir);
     synced.map_err(|source| data_directory_error(config, "sync it", source))?;
 

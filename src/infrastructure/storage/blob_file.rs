@@ -51,6 +51,8 @@ impl UnfinishedFile {
         let unfinished =
             Self::open(root, place, mode).map_err(|error| StoreError::io("create a blob file", error))?;
         if let Some(length) = length_bytes.filter(|length| *length >= ALLOCATE_AHEAD_BYTES_MIN) {
+            // Those that are not refused here are looked at again when they are published.
+            root.check_room(length).map_err(|error| StoreError::io("look for room", error))?;
             match fallocate(&unfinished.file, FallocateFlags::empty(), 0, length) {
                 // Not every file system can; the writes then allocate as they go.
                 Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
@@ -84,6 +86,7 @@ impl UnfinishedFile {
     pub(super) fn publish(mut self, location: &BlobLocation, size_bytes: u64) -> Result<(), StoreError> {
         let length =
             self.file.metadata().map_err(|error| StoreError::io("look at a blob file", error))?.len();
+        self.root.check_room(0).map_err(|error| StoreError::io("look for room", error))?;
         if length != size_bytes {
             self.file.set_len(size_bytes).map_err(|error| StoreError::io("cut a blob file", error))?;
         }
