@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -44,6 +44,8 @@ use crate::logging;
 const BACKLOG: i32 = 4096;
 /// How long `/health/ready` waits for those it asks: whoever asks it is not patient either.
 const READY_LIMIT: Duration = Duration::from_secs(5);
+/// How long the metadata plane may take to end after the cores.
+const METADATA_END_LIMIT: Duration = Duration::from_secs(10);
 /// How long a core waits before it accepts again when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -91,6 +93,9 @@ pub enum ServerError {
     /// A core ended by itself.
     #[error("a core has failed")]
     CoreFailed,
+    /// The metadata plane did not end when the cores had.
+    #[error("the metadata plane does not end: the database, or a request that waits for a disk, hangs")]
+    MetadataHangs,
 }
 
 /// Serves until SIGTERM or SIGINT, and then ends in order.
@@ -165,9 +170,24 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     let failed_cores =
         cores.into_iter().map(JoinHandle::join).filter(|end| !matches!(end, Ok(Ok(())))).count();
     // The last core's sender is gone: the plane finishes its queue, flushes, and ends.
-    let metadata_well = metadata_thread.join().is_ok();
+    let metadata_end = join_within(metadata_thread, METADATA_END_LIMIT);
     tracing::info!("stopped");
-    if ended_well && failed_cores == 0 && metadata_well { Ok(()) } else { Err(ServerError::CoreFailed) }
+    match metadata_end {
+        None => Err(ServerError::MetadataHangs),
+        Some(true) if ended_well && failed_cores == 0 => Ok(()),
+        Some(_) => Err(ServerError::CoreFailed),
+    }
+}
+
+/// Whether the thread ended well, or `None` if it has not ended: on a disk that hangs it may never do so. Nobody waits
+/// for what it still has to do.
+fn join_within(thread: JoinHandle<()>, limit: Duration) -> Option<bool> {
+    const LOOK: Duration = Duration::from_millis(10);
+    let started = Instant::now();
+    while !thread.is_finished() && started.elapsed() < limit {
+        thread::sleep(LOOK);
+    }
+    thread.is_finished().then(|| thread.join().is_ok())
 }
 
 fn data_directory_error(config: &Config, operation: &'static str, source: io::Error) -> ServerError {
