@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -46,6 +46,8 @@ const BACKLOG: i32 = 4096;
 const READY_LIMIT: Duration = Duration::from_secs(5);
 /// How long the metadata plane may take to end after the cores.
 const METADATA_END_LIMIT: Duration = Duration::from_secs(10);
+/// How often a core looks whether blobs that it has open have been removed.
+const REMOVED_BLOBS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a core waits before it accepts again when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -347,6 +349,7 @@ impl CoreTemplate {
             async move { table.sweep_forever().await }
         }));
         drop(spawn(async move { deadlines.sweep_forever().await }));
+        drop(spawn(close_removed_blobs(Rc::downgrade(&service))));
         let mut stopped = self.stopped.clone();
         futures_util::future::select(
             std::pin::pin!(accept(service.clone(), listener)),
@@ -390,6 +393,15 @@ impl CoreTemplate {
             date: DateCache::default(),
             request_ids: RequestIds::new(format!("{}-{index}", self.instance)),
         }
+    }
+}
+
+/// Gives back the space of removed blobs that this core has open, until the core ends.
+async fn close_removed_blobs(service: Weak<CoreService>) {
+    loop {
+        sleep(REMOVED_BLOBS_INTERVAL).await;
+        let Some(service) = service.upgrade() else { return };
+        service.store.close_removed();
     }
 }
 

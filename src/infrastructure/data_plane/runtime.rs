@@ -23,6 +23,7 @@ use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller};
 use monoio::net::{TcpListener, TcpStream};
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::ReadWriteFlags;
 use rustix::net::Shutdown;
 use thiserror::Error;
@@ -299,7 +300,7 @@ fn shut_down(fd: RawFd, how: Shutdown) {
 /// monoio shows descriptors as numbers only; system calls want to know that they are open.
 #[allow(unsafe_code, reason = "monoio shows descriptors as numbers only")]
 fn borrowed(fd: &RawFd) -> BorrowedFd<'_> {
-    // SAFETY: both callers hold an open descriptor for the length of one system call: a file's comes from the
+    // SAFETY: the callers hold an open descriptor for the length of one system call: a file's comes from the
     // `DataFile` that is borrowed meanwhile, a socket's from its own `Stream` or from a handle that its owner drops
     // before the stream (`ConnectionTable::register` demands it).
     unsafe { BorrowedFd::borrow_raw(*fd) }
@@ -385,6 +386,31 @@ impl DataFile {
                 };
                 helpers.run(job).await.map_err(helper_failed)
             }
+        }
+    }
+
+    /// Whether the file has lost its last name, so that only those who have it open keep its blocks. Asks nobody but the
+    /// kernel's memory, so that it never waits; where it cannot tell, the answer is no.
+    pub fn is_removed(&self) -> bool {
+        let fd = match &self.0 {
+            FileAccess::Ring(file, _) => file.as_raw_fd(),
+            FileAccess::Helpers(file, _) => file.as_raw_fd(),
+        };
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let looked = rustix::fs::statx(borrowed(&fd), c"", flags, StatxFlags::NLINK);
+        looked.is_ok_and(|status| status.stx_nlink == 0)
+    }
+
+    /// Closes a file that has been removed. Its blocks are freed by whoever closes it last, which takes a while: that
+    /// is a helper thread.
+    pub async fn close_removed(self, helpers: &HelperPool) {
+        match self.0 {
+            FileAccess::Ring(file, _) => {
+                let kept = rustix::io::dup(borrowed(&file.as_raw_fd()));
+                let _ = file.close().await;
+                helpers.dispose(kept);
+            }
+            FileAccess::Helpers(file, _) => helpers.dispose(file),
         }
     }
 
