@@ -166,6 +166,12 @@ struct TimeoutArguments {
     /// How long a client may take none of an answer
     #[arg(long, env, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     send_timeout_secs: u64,
+    /// How long a storage root may take to do one thing that it is asked
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    storage_timeout_secs: u64,
+    /// How long the metadata may take to answer
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    metadata_timeout_secs: u64,
     /// How long running requests may take after SIGTERM
     #[arg(long, env, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     drain_timeout_secs: u64,
@@ -370,6 +376,10 @@ pub struct Config {
     pub buffer_bytes_max: usize,
     /// How long things may take.
     pub timeouts: Timeouts,
+    /// How long a storage root may take for one thing.
+    pub storage_timeout: Duration,
+    /// How long the metadata may take to answer.
+    pub metadata_timeout: Duration,
     /// How long running requests may take after SIGTERM.
     pub drain_timeout: Duration,
     /// How what nothing refers to is removed.
@@ -403,6 +413,8 @@ impl ServeArguments {
             connections_max: self.limits.connections_max as usize,
             buffer_bytes_max: usize::try_from(self.limits.buffer_bytes_max).unwrap_or(usize::MAX),
             timeouts: self.timeouts.timeouts(),
+            storage_timeout: Duration::from_secs(self.timeouts.storage_timeout_secs),
+            metadata_timeout: Duration::from_secs(self.timeouts.metadata_timeout_secs),
             drain_timeout: Duration::from_secs(self.timeouts.drain_timeout_secs),
             gc: self.gc.settings(),
             log_format: self.log.log_format,
@@ -580,6 +592,8 @@ mod tests {
             (&["--dev", "--header-fields-max", "129"], "--header-fields-max"),
             (&["--dev", "--buffer-bytes-max", "1"], "--buffer-bytes-max"),
             (&["--dev", "--idle-timeout-secs", "0"], "--idle-timeout-secs"),
+            (&["--dev", "--storage-timeout-secs", "0"], "--storage-timeout-secs"),
+            (&["--dev", "--metadata-timeout-secs", "86401"], "--metadata-timeout-secs"),
             (&["--dev", "--log-format", "xml"], "--log-format"),
             (&["--dev", "--log-level", "loud"], "--log-level"),
             (&["--dev", "--db-min-connections", "9", "--db-max-connections", "8"], "DB_MIN_CONNECTIONS"),

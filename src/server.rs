@@ -8,10 +8,10 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use socket2::Socket;
@@ -23,7 +23,7 @@ use crate::api::{AccessLog, ConnectionTable, DateCache, RequestIds, Service, Sys
 use crate::config::{Config, IoDriverChoice, LogLevel, buffer_bytes_of_core};
 use crate::domain::value_objects::InstanceId;
 use crate::infrastructure::data_plane::buffers::BufferPool;
-use crate::infrastructure::data_plane::helpers::HelperPool;
+use crate::infrastructure::data_plane::deadline_list::{DeadlineList, WaitLimit};
 use crate::infrastructure::data_plane::metadata_client::MetadataClient;
 use crate::infrastructure::data_plane::object_cache::{ObjectCache, SHARED_AGE_MAX};
 use crate::infrastructure::data_plane::runtime::{
@@ -32,12 +32,19 @@ use crate::infrastructure::data_plane::runtime::{
 use crate::infrastructure::persistence::{MetadataPlane, StartError};
 use crate::infrastructure::plane_channel::{DataEnd, plane_channel};
 use crate::infrastructure::storage::{
-    DataDirectoryError, DataDirectoryLock, FileStore, FileStoreParts, PlaceSequence, RootError, Roots,
+    DataDirectoryError, DataDirectoryLock, FileStore, FileStoreParts, PlaceSequence, RootError, RootHelpers,
+    Roots,
 };
 use crate::logging;
 
 /// Connections that the kernel holds until a core accepts them.
 const BACKLOG: i32 = 4096;
+/// How long `/health/ready` waits for those it asks: whoever asks it is not patient either.
+const READY_LIMIT: Duration = Duration::from_secs(5);
+/// How long the metadata plane may take to end after the cores.
+const METADATA_END_LIMIT: Duration = Duration::from_secs(10);
+/// How often a core looks whether blobs that it has open have been removed.
+const REMOVED_BLOBS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a core waits before it accepts again when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -74,6 +81,9 @@ pub enum ServerError {
     /// A core ended by itself.
     #[error("a core has failed")]
     CoreFailed,
+    /// The metadata plane did not end when the cores had.
+    #[error("the metadata plane does not end: the database, or a request that waits for a disk, hangs")]
+    MetadataHangs,
 }
 
 /// Serves until SIGTERM or SIGINT, and then ends in order.
@@ -114,6 +124,12 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
         },
     };
     let metadata_thread = plane.start(metadata_end)?;
+    if let Some(directory) = config.paths.database_url.directory() {
+        roots.leave_room_for(directory).map_err(|source| {
+            let path = config.paths.data_dir.clone();
+            DataDirectoryError::Io { path, operation: "see what it shares with the roots", source }
+        })?;
+    }
     DataDirectoryLock::make_durable(&config.paths.data_dir)?;
 
     let listeners = listen(sockets, address)?;
@@ -148,9 +164,24 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     let failed_cores =
         cores.into_iter().map(JoinHandle::join).filter(|end| !matches!(end, Ok(Ok(())))).count();
     // The last core's sender is gone: the plane finishes its queue, flushes, and ends.
-    let metadata_well = metadata_thread.join().is_ok();
+    let metadata_end = join_within(metadata_thread, METADATA_END_LIMIT);
     tracing::info!("stopped");
-    if ended_well && failed_cores == 0 && metadata_well { Ok(()) } else { Err(ServerError::CoreFailed) }
+    match metadata_end {
+        None => Err(ServerError::MetadataHangs),
+        Some(true) if ended_well && failed_cores == 0 => Ok(()),
+        Some(_) => Err(ServerError::CoreFailed),
+    }
+}
+
+/// Whether the thread ended well, or `None` if it has not ended: on a disk that hangs it may never do so. Nobody waits
+/// for what it still has to do.
+fn join_within(thread: JoinHandle<()>, limit: Duration) -> Option<bool> {
+    const LOOK: Duration = Duration::from_millis(10);
+    let started = Instant::now();
+    while !thread.is_finished() && started.elapsed() < limit {
+        thread::sleep(LOOK);
+    }
+    thread.is_finished().then(|| thread.join().is_ok())
 }
 
 fn choose_driver(choice: IoDriverChoice) -> Result<IoDriver, IoUringRefused> {
@@ -285,12 +316,15 @@ impl CoreTemplate {
 
     async fn serve(self, index: usize, listener: TcpListener) -> io::Result<()> {
         let listener = Listener::from_std(listener, self.driver)?;
-        let service = Rc::new(self.service(index));
+        let deadlines = DeadlineList::new();
+        let service = Rc::new(self.service(index, &deadlines));
         let table = service.table.clone();
         drop(spawn({
             let table = table.clone();
             async move { table.sweep_forever().await }
         }));
+        drop(spawn(async move { deadlines.sweep_forever().await }));
+        drop(spawn(close_removed_blobs(Rc::downgrade(&service))));
         let mut stopped = self.stopped.clone();
         futures_util::future::select(
             std::pin::pin!(accept(service.clone(), listener)),
@@ -302,14 +336,15 @@ impl CoreTemplate {
         Ok(())
     }
 
-    fn service(&self, index: usize) -> CoreService {
+    fn service(&self, index: usize, deadlines: &Rc<DeadlineList>) -> CoreService {
         let allowed_cpus = self.allowed_cpus;
         // Helpers start on a pinned core and are not to stay there. Where that is refused, they work where they are.
         let unpin = move || {
             let _ = sched_setaffinity(None, &allowed_cpus);
         };
-        let helpers = Rc::new(HelperPool::new(unpin));
         let config = &self.config;
+        let limit = |limit| WaitLimit::new(deadlines, limit);
+        let helpers = RootHelpers::new(&limit(config.storage_timeout), unpin);
         let parts = FileStoreParts {
             roots: self.roots.clone(),
             buffers: BufferPool::new(buffer_bytes_of_core(config.buffer_bytes_max, self.core_count)),
@@ -320,14 +355,28 @@ impl CoreTemplate {
         let connections_max = config.connections_max.div_ceil(self.core_count);
         Service {
             store: FileStore::new(parts),
-            repository: MetadataClient::new(self.data_end.clone(), self.cache.clone()),
+            repository: MetadataClient::new(
+                self.data_end.clone(),
+                self.cache.clone(),
+                limit(config.metadata_timeout),
+            ),
             clock: SystemClock,
             limits: config.limits,
+            ready_limit: limit(READY_LIMIT.min(config.storage_timeout).min(config.metadata_timeout)),
             table: ConnectionTable::new(config.timeouts, connections_max),
             access_log: self.access_log.clone(),
             date: DateCache::default(),
             request_ids: RequestIds::new(format!("{}-{index}", self.instance)),
         }
+    }
+}
+
+/// Gives back the space of removed blobs that this core has open, until the core ends.
+async fn close_removed_blobs(service: Weak<CoreService>) {
+    loop {
+        sleep(REMOVED_BLOBS_INTERVAL).await;
+        let Some(service) = service.upgrade() else { return };
+        service.store.close_removed();
     }
 }
 

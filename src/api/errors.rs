@@ -157,6 +157,7 @@ impl From<StoreError> for Problem {
                 Self::new(503, "storage_read_only", "this storage class takes no writes now")
             }
             StoreError::Overloaded => Self::new(503, "overloaded", "too much at once"),
+            StoreError::TimedOut => Self::new(503, "storage_timeout", "the storage does not answer now"),
             StoreError::Missing | StoreError::Damaged => {
                 tracing::error!(%error, "a blob cannot be served");
                 Self::new(500, "blob_damaged", "the stored bytes are damaged")
@@ -164,7 +165,7 @@ impl From<StoreError> for Problem {
             StoreError::Io { .. } => {
                 let source = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::error!(%error, source, "the storage failed");
-                Self::new(500, "storage_error", "the storage failed")
+                Self::new(503, "storage_error", "the storage failed")
             }
         }
     }

@@ -9,6 +9,7 @@ use super::connection_table::ConnectionTable;
 use super::http1::{DateCache, HeadLimits};
 use crate::application::ports::Clock;
 use crate::domain::value_objects::Timestamp;
+use crate::infrastructure::data_plane::deadline_list::WaitLimit;
 
 /// What a request may be at most.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +30,8 @@ pub struct Service<S, R, C> {
     pub clock: C,
     /// What requests may be.
     pub limits: Limits,
+    /// How long each check of readiness may take.
+    pub ready_limit: WaitLimit,
     /// Its connections.
     pub table: Rc<ConnectionTable>,
     /// Where requests are told of.

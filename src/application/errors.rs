@@ -38,12 +38,16 @@ pub enum StoreError {
     /// The root's file system is full.
     #[error("no space is left on the storage root")]
     NoSpace,
-    /// Syncs on this root have failed; it takes no writes until a restart.
-    #[error("the storage root is read-only since its syncs have failed")]
+    /// Syncs on this root have failed, or its file system has been mounted read-only, by whomever; it takes no writes
+    /// until a restart, or until it can be written again.
+    #[error("the storage root is read-only")]
     ReadOnly,
     /// More work than its queue or buffers hold; nothing was done.
     #[error("the storage engine has too much to do")]
     Overloaded,
+    /// The root has not answered within the time it has. Nothing that was asked of it will be seen to have happened.
+    #[error("the storage root does not answer")]
+    TimedOut,
     /// The blob is not where the metadata says.
     #[error("the blob is not at its place")]
     Missing,
@@ -62,10 +66,13 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Names the operation that failed, and tells a full disk from the rest.
+    /// Names the operation that failed, and tells a disk that is full, read-only or hanging from the rest.
     pub fn io(operation: &'static str, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace,
+            // A file system that could not write its own journal turns itself read-only.
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            io::ErrorKind::TimedOut => Self::TimedOut,
             _ => Self::Io { operation, source },
         }
     }

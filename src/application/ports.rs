@@ -314,7 +314,7 @@ pub trait ObjectRepository {
     /// [`RepositoryError`].
     async fn inspect(&self, name: &ObjectName) -> Result<Option<Object>, RepositoryError>;
 
-    /// Whether it answers and takes writes.
+    /// Whether it answers and takes writes now, which it does by writing something of no meaning, durably.
     ///
     /// # Errors
     /// [`RepositoryError`] if it does not.

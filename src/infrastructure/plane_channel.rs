@@ -41,6 +41,8 @@ pub enum Write {
         /// What must hold for its newest version.
         precondition: Precondition,
     },
+    /// Change nothing that anyone sees, durably: only whether that works is of interest.
+    Check,
     /// Let a content be served from another copy, because the one that is named has been found lost or damaged.
     Mend {
         /// The copy that is no good.
@@ -53,7 +55,7 @@ pub enum Write {
 /// What came of a [`Write`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteOutcome {
-    /// Of a reservation, or of its end.
+    /// Of a reservation, of its end, or of a check.
     Done,
     /// Of a commit.
     Committed(CommitOutcome),
@@ -81,7 +83,7 @@ pub enum Query {
     Inspect(ObjectName, Reply<Option<Object>>),
     /// A page of a listing.
     List(ListQuery, Reply<ListPage>),
-    /// Whether the database answers and takes writes.
+    /// Whether the database answers.
     Check(Reply<()>),
 }
 

@@ -1,5 +1,7 @@
 //! Whether the process lives, and whether it can do its work.
 
+use std::pin::pin;
+
 use serde_json::json;
 
 use super::super::errors::Problem;
@@ -16,25 +18,28 @@ pub(super) fn alive<Reader>(head: &RequestHead) -> Result<Response<Reader>, Prob
     Ok(Response::json(200, br#"{"status":"ok"}"#.to_vec()))
 }
 
-/// `GET /health/ready`: asks the database, and writes to both roots.
+/// `GET /health/ready`: asks the database, and writes to both roots. What does not answer soon has failed.
 pub(super) async fn ready<S: BlobStore, R: ObjectRepository, C>(
     service: &Service<S, R, C>,
     head: &RequestHead,
 ) -> Result<Response<S::Reader>, Problem> {
     Parameters::parse(head.query(), &[])?;
-    let (database, hot, cold) = futures_util::join!(
-        service.repository.check(),
-        service.store.check(StorageClass::Hot),
-        service.store.check(StorageClass::Cold),
-    );
-    let ready = database.is_ok() && hot.is_ok() && cold.is_ok();
+    let limit = &service.ready_limit;
+    let database = pin!(service.repository.check());
+    let (hot, cold) =
+        (pin!(service.store.check(StorageClass::Hot)), pin!(service.store.check(StorageClass::Cold)));
+    let (database, hot, cold) =
+        futures_util::join!(limit.within(database), limit.within(hot), limit.within(cold));
+    let (database, hot, cold) =
+        (matches!(database, Some(Ok(()))), matches!(hot, Some(Ok(()))), matches!(cold, Some(Ok(()))));
+    let ready = database && hot && cold;
     let verdict = |works: bool| if works { "ok" } else { "failed" };
     let answer = json!({
         "status": if ready { "ready" } else { "not ready" },
         "checks": {
-            "database": verdict(database.is_ok()),
-            "hot_storage": verdict(hot.is_ok()),
-            "cold_storage": verdict(cold.is_ok()),
+            "database": verdict(database),
+            "hot_storage": verdict(hot),
+            "cold_storage": verdict(cold),
         },
     });
     Ok(Response::json(if ready { 200 } else { 503 }, answer.to_string().into_bytes()))

@@ -1,5 +1,6 @@
 //! Taking an object in: bytes first, and only when they are durable the metadata that names them.
 
+use futures_util::FutureExt as _;
 use futures_util::future::try_join;
 
 use crate::application::errors::{RepositoryError, StoreError, UploadError};
@@ -64,7 +65,7 @@ pub async fn upload_object<S: BlobStore, R: ObjectRepository>(
             let reservation = async { repository.reserve(&object).await.map_err(UploadError::from) };
             let rest = async { upload.receive_rest(source).await.map_err(UploadError::from) };
             if let Err(error) = try_join(rest, reservation).await {
-                abandon(repository, object.id).await;
+                abandon(repository, object.id, &error).await;
                 return Err(error);
             }
             true
@@ -72,8 +73,11 @@ pub async fn upload_object<S: BlobStore, R: ObjectRepository>(
     };
     let result = finish((store, repository, clock), object.clone(), upload, source, precondition).await;
     // An outcome that is not known is left to stand: if the object was committed after all, it is not ours to undo.
-    if reserved && !matches!(result, Ok(_) | Err(UploadError::Repository(RepositoryError::Unavailable))) {
-        abandon(repository, object.id).await;
+    if let Err(error) = &result
+        && reserved
+        && !matches!(error, UploadError::Repository(RepositoryError::Unavailable))
+    {
+        abandon(repository, object.id, error).await;
     }
     result
 }
@@ -157,8 +161,17 @@ async fn refuse_early(
 }
 
 /// Takes the reservation back as well as it can: what it misses, the next start clears.
-async fn abandon(repository: &impl ObjectRepository, id: ObjectId) {
-    let _ = repository.abandon(id).await;
+async fn abandon(repository: &impl ObjectRepository, id: ObjectId, error: &UploadError) {
+    let abandoned = repository.abandon(id);
+    match error {
+        // It is asked for and not waited for: the sender has waited for something that hangs already.
+        UploadError::Store(StoreError::TimedOut) | UploadError::Repository(RepositoryError::Unavailable) => {
+            let _ = abandoned.now_or_never();
+        }
+        _ => {
+            let _ = abandoned.await;
+        }
+    }
 }
 
 fn new_object(order: UploadOrder, clock: &impl Clock) -> Object {
@@ -180,8 +193,6 @@ fn new_object(order: UploadOrder, clock: &impl Clock) -> Object {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
-
     use super::*;
     use crate::application::errors::{SourceError, StoreError};
     use crate::application::fakes::{FakeClock, FakeRepository, FakeSource, FakeStore, an_order, block_on};

@@ -3,7 +3,8 @@
 //!
 //! Two sizes: every transfer starts with a small block, and gets a large one only while bytes keep coming. All
 //! blocks of a core together stay under a fixed number of bytes; large ones leave a quarter of it to the small
-//! ones, and no tenant holds more than half of it in large ones.
+//! ones, and no tenant holds more than half of it in large ones. What is received leaves an eighth to what is sent:
+//! uploads that wait for a disk must not keep anyone from reading.
 //!
 //! The unsafe code of this crate is in this file: allocation, and the pointers that the ring reads and writes.
 #![allow(unsafe_code, reason = "owned buffers are shown to the kernel by pointer")]
@@ -83,10 +84,19 @@ impl BufferPool {
         Self(Arc::new(Shared { bytes_max, state: Mutex::default() }))
     }
 
-    /// A small block, unless the whole pool is lent.
+    /// A small block to send from, unless the whole pool is lent.
     pub fn small_block(&self) -> Option<Block> {
+        self.small_block_up_to(self.0.bytes_max)
+    }
+
+    /// A small block to receive into, unless only what is kept for sending is left.
+    pub fn small_block_to_receive(&self) -> Option<Block> {
+        self.small_block_up_to(self.0.bytes_max - self.0.bytes_max / 8)
+    }
+
+    fn small_block_up_to(&self, bytes_max: usize) -> Option<Block> {
         let mut state = self.0.lock();
-        if state.bytes_lent + SMALL_BLOCK_BYTES > self.0.bytes_max {
+        if state.bytes_lent + SMALL_BLOCK_BYTES > bytes_max {
             return None;
         }
         state.bytes_lent += SMALL_BLOCK_BYTES;
@@ -362,6 +372,14 @@ mod tests {
         assert!(pool.small_block().is_none());
         drop(first);
         assert!(pool.small_block().is_some());
+    }
+
+    #[test]
+    fn what_is_received_leaves_an_eighth_to_what_is_sent() {
+        let pool = BufferPool::new(16 * SMALL_BLOCK_BYTES);
+        let received: Vec<_> = std::iter::from_fn(|| pool.small_block_to_receive()).collect();
+        let sent: Vec<_> = std::iter::from_fn(|| pool.small_block()).collect();
+        assert_eq!((received.len(), sent.len()), (14, 2));
     }
 
     #[test]

@@ -1,10 +1,16 @@
 //! The object repository as a core sees it: messages to the metadata plane, and the object cache in front of them.
+//!
+//! No answer is waited for longer than a limit. A write that is late may still happen: what it changes in the cache
+//! is forgotten when it ends, and not only when its caller gives up.
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 
+use super::deadline_list::WaitLimit;
 use super::object_cache::ObjectCache;
+use super::runtime::spawn;
 use crate::application::errors::RepositoryError;
 use crate::application::ports::{
     CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, ObjectCommit, ObjectName, ObjectRepository,
@@ -18,24 +24,35 @@ use crate::infrastructure::plane_channel::{DataEnd, Query, Reply, Write, WriteOu
 pub struct MetadataClient {
     channel: DataEnd,
     cache: Arc<ObjectCache>,
+    limit: WaitLimit,
 }
 
 impl MetadataClient {
-    /// A client that remembers what it finds in `cache`, which all cores share.
-    pub fn new(channel: DataEnd, cache: Arc<ObjectCache>) -> Self {
-        Self { channel, cache }
+    /// A client that remembers what it finds in `cache`, which all cores share, and waits up to `limit` for each answer.
+    pub fn new(channel: DataEnd, cache: Arc<ObjectCache>, limit: WaitLimit) -> Self {
+        Self { channel, cache, limit }
     }
 
     async fn write(&self, write: Write) -> Result<WriteOutcome, RepositoryError> {
-        let (reply, outcome) = oneshot::channel();
+        let (reply, mut outcome) = oneshot::channel();
         send(&self.channel.writes, WriteRequest { write, reply })?;
-        outcome.await.unwrap_or(Err(RepositoryError::Unavailable))
+        match self.limit.within(&mut outcome).await {
+            Some(outcome) => outcome.unwrap_or(Err(RepositoryError::Unavailable)),
+            None => {
+                let cache = self.cache.clone();
+                // What the cache has learnt between now and then is from before the change. Clearing it all is
+                // simple, and rare.
+                drop(spawn(outcome.map(move |_| cache.clear())));
+                Err(RepositoryError::Unavailable)
+            }
+        }
     }
 
     async fn ask<T>(&self, query: impl FnOnce(Reply<T>) -> Query) -> Result<T, RepositoryError> {
         let (reply, answer) = oneshot::channel();
         send(&self.channel.queries, query(reply))?;
-        answer.await.unwrap_or(Err(RepositoryError::Unavailable))
+        let answer = self.limit.within(answer).await;
+        answer.and_then(Result::ok).unwrap_or(Err(RepositoryError::Unavailable))
     }
 
     async fn delete_and_forget(&self, write: Write) -> Result<DeleteOutcome, RepositoryError> {
@@ -131,6 +148,7 @@ impl ObjectRepository for MetadataClient {
     }
 
     async fn check(&self) -> Result<(), RepositoryError> {
+        self.write(Write::Check).await?;
         self.ask(Query::Check).await
     }
 
@@ -140,5 +158,60 @@ impl ObjectRepository for MetadataClient {
 
     async fn list(&self, query: ListQuery) -> Result<ListPage, RepositoryError> {
         self.ask(|reply| Query::List(query, reply)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::time::{Duration, Instant};
+
+    use futures_util::FutureExt as _;
+
+    use super::super::deadline_list::DeadlineList;
+    use super::super::runtime::{IoDriver, run, sleep};
+    use super::*;
+    use crate::application::contract::a_commit;
+    use crate::infrastructure::plane_channel::plane_channel;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_plane_that_does_not_answer_is_waited_for_up_to_the_limit() {
+        let (data_end, _metadata_end) = plane_channel();
+        let deadlines = DeadlineList::new();
+        let limit = WaitLimit::new(&deadlines, LIMIT);
+        let client = MetadataClient::new(data_end, Arc::new(ObjectCache::default()), limit);
+        let mut asking = pin!(client.check());
+        assert_eq!(asking.as_mut().now_or_never(), None);
+        deadlines.sweep(Instant::now() + 2 * LIMIT);
+        assert_eq!(asking.now_or_never(), Some(Err(RepositoryError::Unavailable)));
+    }
+
+    #[test]
+    fn what_is_cached_before_a_late_write_ends_is_forgotten() {
+        let test = async {
+            let (data_end, mut metadata_end) = plane_channel();
+            let (cache, deadlines) = (Arc::new(ObjectCache::default()), DeadlineList::new());
+            let limit = WaitLimit::new(&deadlines, LIMIT);
+            let client = MetadataClient::new(data_end, cache.clone(), limit);
+            let commit = a_commit(Some("k"), 1, 1);
+            let (name, stored) = (ObjectName::Id(commit.stored.object.id), Arc::new(commit.stored.clone()));
+            let mut committing = pin!(client.commit(commit));
+            assert_eq!(committing.as_mut().now_or_never(), None);
+            deadlines.sweep(Instant::now() + 2 * LIMIT);
+            assert_eq!(committing.now_or_never(), Some(Err(RepositoryError::Unavailable)));
+
+            cache.fill(cache.ticket(&name), &name, stored.clone());
+            assert_eq!(cache.get(&name), Some(stored));
+            let request = metadata_end.writes.try_recv().unwrap();
+            let place = Place { instance: crate::domain::value_objects::InstanceId::from_i64(1), number: 1 };
+            let outcome = CommitOutcome::Committed { replaced: true, place };
+            request.reply.send(Ok(WriteOutcome::Committed(outcome))).unwrap();
+            while cache.get(&name).is_some() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        run(IoDriver::Epoll, test).unwrap();
     }
 }

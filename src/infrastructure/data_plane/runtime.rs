@@ -5,14 +5,16 @@
 //! result, since dropping a future does not stop the kernel; a read that must be given up is cancelled and then
 //! awaited, never dropped; nothing yields without I/O in between.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -21,11 +23,13 @@ use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller};
 use monoio::net::{TcpListener, TcpStream};
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::ReadWriteFlags;
 use rustix::net::Shutdown;
 use thiserror::Error;
 
 use super::buffers::{Block, Content, Room, Tail, read_with};
+use super::deadline_list::WaitLimit;
 use super::helpers::{HelperError, HelperPool};
 
 /// How a core talks to the kernel.
@@ -85,13 +89,25 @@ pub fn run<F: Future>(driver: IoDriver, main: F) -> io::Result<F::Output> {
             let tuned = build_ring(&tuned_ring());
             // Kernels before 6.0 do not know the flags; the plain ring does the same work a little slower.
             let mut runtime = tuned.or_else(|_| build_ring(&IoUring::builder()))?;
-            Ok(runtime.block_on(main))
+            Ok(runtime.block_on(noted(main)))
         }
         IoDriver::Epoll => {
             let mut runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?;
-            Ok(runtime.block_on(main))
+            Ok(runtime.block_on(noted(main)))
         }
     }
+}
+
+thread_local! {
+    /// Whether this thread's tasks run: until its main future has ended.
+    static RUNNING: Cell<bool> = const { Cell::new(false) };
+}
+
+async fn noted<F: Future>(main: F) -> F::Output {
+    RUNNING.set(true);
+    let output = main.await;
+    RUNNING.set(false);
+    output
 }
 
 /// Completions are reaped when the core enters the kernel anyway, and only this thread submits.
@@ -116,13 +132,21 @@ pub fn spawn<T: 'static>(task: impl Future<Output = T> + 'static) -> Task<T> {
     Task(monoio::spawn(task))
 }
 
-/// A task of this core. Dropping it lets the task run on.
+/// Starts a task on this core, or drops it, if the core has ended and what is left of its tasks is being dropped.
+pub fn spawn_unless_ended(task: impl Future<Output = ()> + 'static) {
+    if RUNNING.get() {
+        drop(spawn(task));
+    }
+}
+
+/// A task of this core, which is also the wait for its end. Dropping it lets the task run on.
 pub struct Task<T>(monoio::task::JoinHandle<T>);
 
-impl<T> Task<T> {
-    /// Waits for the task's end.
-    pub async fn join(self) -> T {
-        self.0.await
+impl<T> Future for Task<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        Pin::new(&mut self.0).poll(context)
     }
 }
 
@@ -276,7 +300,7 @@ fn shut_down(fd: RawFd, how: Shutdown) {
 /// monoio shows descriptors as numbers only; system calls want to know that they are open.
 #[allow(unsafe_code, reason = "monoio shows descriptors as numbers only")]
 fn borrowed(fd: &RawFd) -> BorrowedFd<'_> {
-    // SAFETY: both callers hold an open descriptor for the length of one system call: a file's comes from the
+    // SAFETY: the callers hold an open descriptor for the length of one system call: a file's comes from the
     // `DataFile` that is borrowed meanwhile, a socket's from its own `Stream` or from a handle that its owner drops
     // before the stream (`ConnectionTable::register` demands it).
     unsafe { BorrowedFd::borrow_raw(*fd) }
@@ -286,7 +310,7 @@ fn borrowed(fd: &RawFd) -> BorrowedFd<'_> {
 pub struct DataFile(FileAccess);
 
 enum FileAccess {
-    Ring(monoio::fs::File),
+    Ring(monoio::fs::File, WaitLimit),
     /// monoio's epoll driver would read and write files on the core itself.
     Helpers(Arc<File>, Rc<HelperPool>),
 }
@@ -298,7 +322,7 @@ impl DataFile {
     /// It cannot be registered with the core.
     pub fn from_std(file: File, driver: IoDriver, helpers: &Rc<HelperPool>) -> io::Result<Self> {
         Ok(Self(match driver {
-            IoDriver::IoUring => FileAccess::Ring(monoio::fs::File::from_std(file)?),
+            IoDriver::IoUring => FileAccess::Ring(monoio::fs::File::from_std(file)?, helpers.limit().clone()),
             IoDriver::Epoll => FileAccess::Helpers(Arc::new(file), helpers.clone()),
         }))
     }
@@ -306,7 +330,7 @@ impl DataFile {
     /// Appends what the page cache holds of `bytes_max` bytes of the file from `offset` on, at once, or nothing.
     /// Never waits for a disk: what is not in memory is left for [`read_at`](Self::read_at).
     pub fn read_cached(&self, bytes: &mut Vec<u8>, bytes_max: usize, offset: u64) {
-        let FileAccess::Ring(file) = &self.0 else { return };
+        let FileAccess::Ring(file, _) = &self.0 else { return };
         let start = bytes.len();
         bytes.resize(start + bytes_max, 0);
         let mut room = [io::IoSliceMut::new(&mut bytes[start..])];
@@ -315,27 +339,21 @@ impl DataFile {
         bytes.truncate(start + read.unwrap_or(0));
     }
 
-    /// Appends up to `bytes_max` bytes of the file from `offset` on to `bytes`, into its spare capacity.
+    /// Appends up to `bytes_max` bytes of the file from `offset` on to `bytes`, into its spare capacity. After an error
+    /// `bytes` does not come back: a read that is late may still write to it.
     ///
     /// # Errors
-    /// As read(2).
-    pub async fn read_at(
-        &self,
-        bytes: Vec<u8>,
-        bytes_max: usize,
-        offset: u64,
-    ) -> (io::Result<usize>, Vec<u8>) {
-        match self.read_into(Tail { bytes, bytes_max }, offset).await {
-            Ok((result, tail)) => (result, tail.bytes),
-            Err(error) => (Err(error), Vec::new()),
-        }
+    /// As read(2); [`io::ErrorKind::TimedOut`] past the limit.
+    pub async fn read_at(&self, bytes: Vec<u8>, bytes_max: usize, offset: u64) -> io::Result<Vec<u8>> {
+        let (result, tail) = self.read_into(Tail { bytes, bytes_max }, offset).await?;
+        result.map(|_| tail.bytes)
     }
 
-    /// Appends up to `bytes_max` bytes of the file from `offset` on to a block's content. A block that a broken
-    /// helper has lost does not come back.
+    /// Appends up to `bytes_max` bytes of the file from `offset` on to a block's content. After an error the block
+    /// does not come back here, but to its pool, once nothing writes to it any more.
     ///
     /// # Errors
-    /// As read(2).
+    /// As [`read_at`](Self::read_at).
     pub async fn read_block_at(
         &self,
         block: Block,
@@ -352,7 +370,11 @@ impl DataFile {
         offset: u64,
     ) -> io::Result<(io::Result<usize>, B)> {
         match &self.0 {
-            FileAccess::Ring(file) => Ok(file.read_at(buffer, offset).await),
+            FileAccess::Ring(file, limit) => {
+                // A read that is dropped keeps its buffer and its file until the kernel has done with both.
+                let read = limit.within(pin!(file.read_at(buffer, offset))).await;
+                read.ok_or_else(|| io::ErrorKind::TimedOut.into())
+            }
             FileAccess::Helpers(file, helpers) => {
                 let file = file.clone();
                 let job = move || {
@@ -367,13 +389,47 @@ impl DataFile {
         }
     }
 
-    /// Writes a block's whole content at `offset`, and gives the block back.
+    /// Whether the file has lost its last name, so that only those who have it open keep its blocks. Asks nobody but the
+    /// kernel's memory, so that it never waits; where it cannot tell, the answer is no.
+    pub fn is_removed(&self) -> bool {
+        let fd = match &self.0 {
+            FileAccess::Ring(file, _) => file.as_raw_fd(),
+            FileAccess::Helpers(file, _) => file.as_raw_fd(),
+        };
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let looked = rustix::fs::statx(borrowed(&fd), c"", flags, StatxFlags::NLINK);
+        looked.is_ok_and(|status| status.stx_nlink == 0)
+    }
+
+    /// Closes a file that has been removed. Its blocks are freed by whoever closes it last, which takes a while: that
+    /// is a helper thread.
+    pub async fn close_removed(self, helpers: &HelperPool) {
+        match self.0 {
+            FileAccess::Ring(file, _) => {
+                let kept = rustix::io::dup(borrowed(&file.as_raw_fd()));
+                let _ = file.close().await;
+                helpers.dispose(kept);
+            }
+            FileAccess::Helpers(file, _) => helpers.dispose(file),
+        }
+    }
+
+    /// Closes the file, once nothing else uses it.
+    pub async fn close(self) {
+        if let FileAccess::Ring(file, _) = self.0 {
+            // A failure is of no interest: what had to be durable has been synced.
+            let _ = file.close().await;
+        }
+    }
+
+    /// Writes a block's whole content at `offset`, and gives the block back. Through the ring it waits without a limit:
+    /// whoever limits it lets the write run on.
     ///
     /// # Errors
     /// As write(2).
     pub async fn write_block_at(&self, block: Block, offset: u64) -> io::Result<Block> {
         match &self.0 {
-            FileAccess::Ring(file) => write_whole(file, block, offset).await,
+            FileAccess::Ring(file, _) => write_whole(file, block, offset).await,
             FileAccess::Helpers(file, helpers) => {
                 let file = file.clone();
                 let job = move || {
@@ -403,5 +459,8 @@ async fn write_whole(file: &monoio::fs::File, block: Block, offset: u64) -> io::
 }
 
 fn helper_failed(error: HelperError) -> io::Error {
-    io::Error::other(error)
+    match error {
+        HelperError::TimedOut => io::ErrorKind::TimedOut.into(),
+        HelperError::Overloaded | HelperError::Lost => io::Error::other(error),
+    }
 }

@@ -79,7 +79,7 @@ impl Touched {
         let mut touched = Self::default();
         for write in writes {
             match write {
-                Write::Reserve(_) => {}
+                Write::Reserve(_) | Write::Check => {}
                 Write::Abandon(id) | Write::Delete { id, .. } => drop(touched.ids.insert(*id)),
                 Write::Commit(commit) => {
                     touched.ids.insert(commit.stored.object.id);
@@ -146,6 +146,8 @@ pub(super) struct Changes {
     pub(super) blobs: Vec<(BlobKey, HeldBlob)>,
     /// Places that blob rows named before, and no row names any more.
     pub(super) garbage: Vec<Garbage>,
+    /// Whether something has to be written, whatever it is.
+    pub(super) check: bool,
 }
 
 /// Who writes a batch, and when.
@@ -187,6 +189,7 @@ struct Batch<'a> {
     abandon: BTreeSet<ObjectId>,
     changed_blobs: BTreeSet<BlobKey>,
     garbage: Vec<Garbage>,
+    check: bool,
     next_sequence: &'a mut u64,
     now: Timestamp,
 }
@@ -199,8 +202,8 @@ impl<'a> Batch<'a> {
                 versions.entry(key_path.clone()).or_default().insert(object.sequence, *id);
             }
         }
-        let (put, delete, abandon, changed_blobs, garbage) = Default::default();
-        Self { held, versions, put, delete, abandon, changed_blobs, garbage, next_sequence, now }
+        let (put, delete, abandon, changed_blobs, garbage, check) = Default::default();
+        Self { held, versions, put, delete, abandon, changed_blobs, garbage, check, next_sequence, now }
     }
 
     fn apply(&mut self, write: &Write) -> WriteOutcome {
@@ -211,6 +214,10 @@ impl<'a> Batch<'a> {
             }
             Write::Abandon(id) => {
                 self.abandon(*id);
+                WriteOutcome::Done
+            }
+            Write::Check => {
+                self.check = true;
                 WriteOutcome::Done
             }
             Write::Commit(commit) => WriteOutcome::Committed(self.commit(commit)),
@@ -357,6 +364,7 @@ impl<'a> Batch<'a> {
             abandon: self.abandon.into_iter().collect(),
             blobs: blobs.collect(),
             garbage: self.garbage,
+            check: self.check,
         }
     }
 }

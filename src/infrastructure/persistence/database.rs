@@ -103,6 +103,16 @@ impl DatabaseUrl {
         Self::Sqlite(data_dir.join("metadata.db"))
     }
 
+    /// The directory that it is in, if it is in one.
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Sqlite(path) => {
+                path.parent().map(|parent| if parent == Path::new("") { Path::new(".") } else { parent })
+            }
+            Self::Postgres(_) => None,
+        }
+    }
+
     /// Whether other servers may change what is in it.
     pub fn is_shared(&self) -> bool {
         match self {

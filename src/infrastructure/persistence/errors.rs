@@ -64,6 +64,11 @@ impl NameTaken {
     }
 }
 
+/// An I/O error of a disk that turns out to be full: what was to be written had no room when it was synced.
+#[derive(Debug, Error)]
+#[error("{0} (the disk is full)")]
+struct DiskFull(#[source] sqlx::Error);
+
 /// Whether another transaction came between, so that the same one may succeed now.
 pub(super) fn is_race(error: &sqlx::Error) -> bool {
     let races = [sqlstate::SERIALIZATION_FAILURE, sqlstate::DEADLOCK_DETECTED, sqlstate::UNIQUE_VIOLATION];
@@ -83,6 +88,22 @@ impl DatabaseError {
     /// Names what was tried.
     pub fn of(operation: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| Self { operation, source }
+    }
+
+    /// Whether SQLite could not read, write or sync.
+    pub(super) fn is_io_error(&self) -> bool {
+        self.sqlite_code() == Some(sqlite_code::IO_ERROR)
+    }
+
+    /// The same error, of a disk that is known to be full.
+    pub(super) fn of_full_disk(self) -> Self {
+        Self { source: sqlx::Error::AnyDriverError(Box::new(DiskFull(self.source))), ..self }
+    }
+
+    /// An extended code has its primary code in the lowest byte.
+    fn sqlite_code(&self) -> Option<u32> {
+        let code = self.source.as_database_error()?.code()?;
+        code.parse::<u32>().ok().map(|code| code & 0xff)
     }
 
     /// Whether there was nobody to ask, or who was asked has gone.
@@ -105,9 +126,7 @@ impl DatabaseError {
                 _ => Consequence::Unknown,
             };
         }
-        let code = self.source.as_database_error().and_then(|error| error.code());
-        // An extended code has its primary code in the lowest byte.
-        match code.and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
+        match self.sqlite_code() {
             Some(sqlite_code::FULL) => Consequence::NoSpace,
             Some(sqlite_code::IO_ERROR | sqlite_code::CORRUPT | sqlite_code::NOT_A_DATABASE) => {
                 Consequence::Latch

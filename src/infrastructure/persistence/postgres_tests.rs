@@ -16,6 +16,7 @@ use crate::application::ports::{
     CommitOutcome, DeleteOutcome, Freshness, ObjectCommit, ObjectRepository as _,
 };
 use crate::domain::value_objects::{EntityTags, ObjectId, ObjectStatus, Precondition};
+use crate::infrastructure::data_plane::deadline_list::WaitLimit;
 use crate::infrastructure::data_plane::metadata_client::MetadataClient;
 use crate::infrastructure::data_plane::object_cache::ObjectCache;
 use crate::infrastructure::persistence::batch_pairs::{
@@ -26,7 +27,7 @@ use crate::infrastructure::persistence::group_commit::BATCH_WRITES_MAX;
 use crate::infrastructure::persistence::maintenance_contract::maintenance_contract;
 use crate::infrastructure::persistence::throwaway_postgres::{SETTINGS, ThrowawayPostgres};
 use crate::infrastructure::persistence::{GcSettings, MetadataPlane};
-use crate::infrastructure::plane_channel::plane_channel;
+use crate::infrastructure::plane_channel::{DataEnd, plane_channel};
 use crate::infrastructure::storage::Roots;
 
 /// Both roots in one directory.
@@ -36,6 +37,15 @@ fn roots_in(directory: &std::path::Path) -> Roots {
 
 /// A server's metadata plane, as a core sees it.
 fn start(url: &DatabaseUrl, node: &str, roots: Roots) -> MetadataClient {
+    client(start_plane(url, node, roots))
+}
+
+/// A core's own view of the plane, which stays on its thread.
+fn client(data_end: DataEnd) -> MetadataClient {
+    MetadataClient::new(data_end, Arc::new(ObjectCache::default()), WaitLimit::none())
+}
+
+fn start_plane(url: &DatabaseUrl, node: &str, roots: Roots) -> DataEnd {
     let (data_end, metadata_end) = plane_channel();
     let plane = MetadataPlane {
         url: url.clone(),
@@ -52,14 +62,19 @@ fn start(url: &DatabaseUrl, node: &str, roots: Roots) -> MetadataClient {
         on_outside_change: Box::new(|| ()),
     };
     plane.start(metadata_end).unwrap();
-    MetadataClient::new(data_end, Arc::new(ObjectCache::default()))
+    data_end
 }
 
 /// Two servers that start at the same time on an empty database and empty roots.
 fn start_two(url: &DatabaseUrl, directory: &std::path::Path) -> (MetadataClient, MetadataClient) {
+    let (one, two) = start_two_planes(url, directory);
+    (client(one), client(two))
+}
+
+fn start_two_planes(url: &DatabaseUrl, directory: &std::path::Path) -> (DataEnd, DataEnd) {
     let start_one = |node: &'static str| {
         let (url, directory) = (url.clone(), directory.to_path_buf());
-        thread::spawn(move || start(&url, node, roots_in(&directory)))
+        thread::spawn(move || start_plane(&url, node, roots_in(&directory)))
     };
     let (one, two) = (start_one("one"), start_one("two"));
     (one.join().unwrap(), two.join().unwrap())
@@ -281,10 +296,11 @@ fn two_busy_servers_get_in_each_others_way_and_lose_nothing() {
     const AT_ONCE: u64 = 32;
     let postgres = ThrowawayPostgres::start();
     let directory = tempfile::tempdir().unwrap();
-    let (one, two) = start_two(&postgres.database(), directory.path());
+    let (one, two) = start_two_planes(&postgres.database(), directory.path());
     thread::scope(|scope| {
-        for (server, client) in [one, two].into_iter().enumerate() {
+        for (server, data_end) in [one, two].into_iter().enumerate() {
             scope.spawn(move || {
+                let client = client(data_end);
                 block_on(async {
                     for round in 0..ROUNDS {
                         let commits = (0..AT_ONCE).map(|number| {

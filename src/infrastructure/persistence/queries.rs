@@ -175,3 +175,5 @@ pub(super) const EXPORT_OBJECTS: &str =
 pub(super) const TICKS: &str = "
     SELECT max(ticks, coalesce((SELECT max(zero_since) FROM blobs WHERE ref_count = 0), 0),
                coalesce((SELECT max(forgotten_since) FROM objects WHERE status = 3), 0)) FROM clock";
+/// Stores the database's own clock, which never goes back.
+pub(super) const SET_CLOCK: &str = "UPDATE clock SET ticks = max(ticks, ?1)";

@@ -1,7 +1,9 @@
 //! The repository on SQLite: WAL, `synchronous=FULL`, one connection that writes and a pool of those that read.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -10,7 +12,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
     SqliteTransaction,
 };
-use sqlx::{Decode, Row as _, SqlSafeStr as _, Sqlite, SqlitePool, Type};
+use sqlx::{Connection as _, Decode, Row as _, SqlSafeStr as _, Sqlite, SqlitePool, Type};
 
 use super::batch::{self, BatchContext, Changes, Held, HeldBlob, HeldObject, Touched, VersionCount};
 use super::collector::{Collected, Garbage};
@@ -38,7 +40,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Page cache of each reading connection; the writer has SQLite's default of 2 MiB.
 const READER_CACHE_KIB: u32 = 1024;
 
+/// What is written to see whether the disk is full: more than a few blocks that happen to be free.
+const PROBE_BYTES: usize = 1024 * 1024;
+
 pub(crate) struct SqliteDatabase {
+    pub(super) path: PathBuf,
     pub(super) writer: SqlitePool,
     pub(super) readers: SqlitePool,
 }
@@ -94,7 +100,7 @@ impl SqliteDatabase {
             .connect_with(reader_options)
             .await
             .map_err(DatabaseError::of("open the database for reading"))?;
-        Ok(Self { writer, readers })
+        Ok(Self { path: path.into(), writer, readers })
     }
 
     pub(super) async fn apply(
@@ -103,15 +109,60 @@ impl SqliteDatabase {
         next_sequence: &mut u64,
         context: BatchContext,
     ) -> Result<Vec<WriteOutcome>, DatabaseError> {
-        let begin = self.writer.begin_with("BEGIN IMMEDIATE").await;
-        let mut transaction = begin.map_err(DatabaseError::of("begin a transaction"))?;
-        let held =
-            load(&mut transaction, writes).await.map_err(DatabaseError::of("load what a batch touches"))?;
-        let (outcomes, changes) = batch::apply(writes, held, next_sequence, context.now);
-        let stored = store(&mut transaction, &changes, context).await;
-        stored.map_err(DatabaseError::of("store what a batch changes"))?;
-        transaction.commit().await.map_err(DatabaseError::of("commit a transaction"))?;
-        Ok(outcomes)
+        let change = async |transaction: &mut SqliteTransaction<'_>| {
+            let held = load(transaction, writes).await;
+            let held = held.map_err(DatabaseError::of("load what a batch touches"))?;
+            let (outcomes, changes) = batch::apply(writes, held, next_sequence, context.now);
+            let stored = store(transaction, &changes, context).await;
+            stored.map_err(DatabaseError::of("store what a batch changes"))?;
+            Ok(outcomes)
+        };
+        self.in_transaction(change).await
+    }
+
+    /// Runs `change` in a transaction of the writing connection.
+    ///
+    /// The connection goes with a transaction that fails: SQLite undoes some failures by itself (a full disk) and
+    /// leaves others to be undone, and sqlx believes that a transaction is open until it has undone it.
+    async fn in_transaction<T>(
+        &self,
+        change: impl AsyncFnOnce(&mut SqliteTransaction<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let acquired = self.writer.acquire().await;
+        let mut connection = acquired.map_err(DatabaseError::of("reach the database for writing"))?;
+        let result = async {
+            let begin = connection.begin_with("BEGIN IMMEDIATE").await;
+            let mut transaction = begin.map_err(DatabaseError::of("begin a transaction"))?;
+            let changed = change(&mut transaction).await?;
+            transaction.commit().await.map_err(DatabaseError::of("commit a transaction"))?;
+            Ok(changed)
+        };
+        let error: DatabaseError = match result.await {
+            Ok(changed) => return Ok(changed),
+            Err(error) => error,
+        };
+        // What is said of the failure is said by whoever asked; that the connection ends too adds nothing.
+        let _ = connection.close().await;
+        Err(if error.is_io_error() && self.disk_is_full().await { error.of_full_disk() } else { error })
+    }
+
+    /// Whether the disk has no room for something new. A disk that gives room to files only when they are synced lets
+    /// the sync of a transaction fail, which SQLite tells like any other failure.
+    ///
+    /// Then what failed may or may not be found by a later start, as after every failed sync; but it takes no restart
+    /// to go on: no other connection has seen it, and the next transaction writes over it before it syncs.
+    async fn disk_is_full(&self) -> bool {
+        let mut path = self.path.clone().into_os_string();
+        path.push("-probe");
+        let probe = move || {
+            let written = File::create(&path).and_then(|mut file| {
+                file.write_all(&[0x5a; PROBE_BYTES])?;
+                file.sync_all()
+            });
+            let _ = std::fs::remove_file(&path);
+            written.is_err_and(|error| error.kind() == ErrorKind::StorageFull)
+        };
+        tokio::task::spawn_blocking(probe).await.unwrap_or(false)
     }
 
     pub(super) async fn find(&self, name: &ObjectName) -> Result<Option<StoredObject>, DatabaseError> {
@@ -195,18 +246,18 @@ impl SqliteDatabase {
         instance: InstanceId,
         now: Timestamp,
     ) -> Result<u64, DatabaseError> {
-        let begin = async {
-            let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let begin = async |transaction: &mut SqliteTransaction<'_>| {
             let insert = sqlx::query("INSERT INTO instances (id, started_at) VALUES (?1, ?2)");
-            insert.bind(instance.to_i64()).bind(now.as_millis()).execute(&mut *transaction).await?;
+            insert.bind(instance.to_i64()).bind(now.as_millis()).execute(&mut **transaction).await?;
             let end = sqlx::query("UPDATE instances SET ended = 1 WHERE id <> ?1");
-            end.bind(instance.to_i64()).execute(&mut *transaction).await?;
-            let cleared =
-                sqlx::query("DELETE FROM objects WHERE status = 0").execute(&mut *transaction).await?;
-            transaction.commit().await?;
-            Ok(cleared.rows_affected())
+            end.bind(instance.to_i64()).execute(&mut **transaction).await?;
+            let clear = sqlx::query("DELETE FROM objects WHERE status = 0");
+            Ok(clear.execute(&mut **transaction).await?.rows_affected())
         };
-        begin.await.map_err(DatabaseError::of("note the start of the server"))
+        self.in_transaction(async |transaction| {
+            begin(transaction).await.map_err(DatabaseError::of("note the start of the server"))
+        })
+        .await
     }
 
     pub(super) async fn dead_instances(&self) -> Result<Vec<InstanceId>, DatabaseError> {
@@ -246,29 +297,27 @@ impl SqliteDatabase {
         grace: u64,
         batch: u32,
     ) -> Result<Collected, DatabaseError> {
-        let collect = async {
-            let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-            let clock = sqlx::query("UPDATE clock SET ticks = max(ticks, ?1)");
-            clock.bind(tick.cast_signed()).execute(&mut *transaction).await?;
+        let collect = async |transaction: &mut SqliteTransaction<'_>| {
+            let clock = sqlx::query(queries::SET_CLOCK);
+            clock.bind(tick.cast_signed()).execute(&mut **transaction).await?;
             // Before the grace period has passed for the first time, nothing can be over it.
-            let Some(before) = tick.checked_sub(grace) else {
-                transaction.commit().await?;
-                return Ok(Collected::default());
-            };
+            let Some(before) = tick.checked_sub(grace) else { return Ok(Collected::default()) };
             let (before, batch) = (before.cast_signed(), i64::from(batch));
             let mut counts = [0; 3];
             let statements = [queries::MOVE_TO_GARBAGE, queries::FORGET_BLOBS, queries::PURGE_OBJECTS];
             for (count, statement) in counts.iter_mut().zip(statements) {
                 let query = sqlx::query(statement).bind(before).bind(batch);
-                *count = query.execute(&mut *transaction).await?.rows_affected();
+                *count = query.execute(&mut **transaction).await?.rows_affected();
             }
             if counts[0] != counts[1] {
                 crate::invariant::broken("what becomes garbage is what stops being a blob");
             }
-            transaction.commit().await?;
             Ok(Collected { blobs: counts[0], objects: counts[2] })
         };
-        collect.await.map_err(DatabaseError::of("collect garbage"))
+        self.in_transaction(async |transaction| {
+            collect(transaction).await.map_err(DatabaseError::of("collect garbage"))
+        })
+        .await
     }
 
     pub(super) async fn garbage(
@@ -292,7 +341,11 @@ impl SqliteDatabase {
             json!([content_hash.to_string(), class_number(storage_class), place.to_string()])
         });
         let query = sqlx::query(queries::FORGET_GARBAGE).bind(Value::Array(keys.collect()).to_string());
-        query.execute(&self.writer).await.map(|_| ()).map_err(DatabaseError::of("forget removed garbage"))
+        self.in_transaction(async |transaction| {
+            let forgotten = query.execute(&mut **transaction).await;
+            forgotten.map(|_| ()).map_err(DatabaseError::of("forget removed garbage"))
+        })
+        .await
     }
 
     pub(super) async fn close(&self) {
@@ -353,12 +406,17 @@ fn version_queries(keys: &BTreeMap<KeyPath, VersionCount>) -> impl Iterator<Item
         .map(|(keys, limit)| (Value::Array(keys).to_string(), limit))
 }
 
-/// Stores what a batch changes: five statements at most.
+/// Stores what a batch changes: five statements at most, and one for a check.
 pub(super) async fn store(
     transaction: &mut SqliteTransaction<'_>,
     changes: &Changes,
     context: BatchContext,
 ) -> sqlx::Result<()> {
+    if changes.check {
+        // A row that may be written at any time.
+        let query = sqlx::query(queries::SET_CLOCK).bind(context.tick.cast_signed());
+        query.execute(&mut **transaction).await?;
+    }
     if !changes.abandon.is_empty() {
         let query = sqlx::query(queries::ABANDON_OBJECTS).bind(ids_json(changes.abandon.iter()));
         query.execute(&mut **transaction).await?;
@@ -538,14 +596,16 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::application::contract::repository_contract;
+    use crate::application::contract::{a_commit, repository_contract};
     use crate::application::fakes::FakeClock;
+    use crate::infrastructure::data_plane::deadline_list::WaitLimit;
     use crate::infrastructure::data_plane::metadata_client::MetadataClient;
     use crate::infrastructure::data_plane::object_cache::ObjectCache;
     use crate::infrastructure::persistence::batch_pairs::{
         PairWorld, WRITER, every_pair_is_the_same_in_one_batch_and_in_two,
     };
     use crate::infrastructure::persistence::database::Database;
+    use crate::infrastructure::persistence::errors::Consequence;
     use crate::infrastructure::persistence::maintenance_contract::maintenance_contract;
     use crate::infrastructure::persistence::{DatabaseUrl, GcSettings, MetadataPlane};
     use crate::infrastructure::plane_channel::plane_channel;
@@ -581,7 +641,7 @@ mod tests {
             };
             plane.start(metadata_end).unwrap();
             directories.borrow_mut().push(directory);
-            MetadataClient::new(data_end, Arc::new(ObjectCache::default()))
+            MetadataClient::new(data_end, Arc::new(ObjectCache::default()), WaitLimit::none())
         });
     }
 
@@ -642,6 +702,30 @@ mod tests {
             let (world, other) = (SqlitePairs::new().await, SqlitePairs::new().await);
             world.database.begin_instance(WRITER, "node", Timestamp::from_millis(0)).await.unwrap();
             maintenance_contract(&world.database, &other.database).await;
+        });
+    }
+
+    #[test]
+    fn writes_go_on_once_a_full_database_has_room() {
+        block_on_tokio(async {
+            let directory = tempfile::tempdir().unwrap();
+            let database = SqliteDatabase::open(&directory.path().join("m.db"), SETTINGS).await.unwrap();
+            let mut next_sequence = 1;
+            let context =
+                BatchContext { writer: InstanceId::from_i64(1), now: Timestamp::from_millis(0), tick: 0 };
+            let mut commits = (0..).map(|number| Write::Commit(a_commit(None, 1, number)));
+            // The limit belongs to the connection, as if the disk had room again for the next one.
+            sqlx::query("PRAGMA max_page_count = 1").execute(&database.writer).await.unwrap();
+            let error = loop {
+                let write = commits.next().unwrap();
+                match database.apply(&[write], &mut next_sequence, context).await {
+                    Ok(_) => {}
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.consequence(), Consequence::NoSpace);
+            let write = commits.next().unwrap();
+            assert!(database.apply(&[write], &mut next_sequence, context).await.is_ok());
         });
     }
 

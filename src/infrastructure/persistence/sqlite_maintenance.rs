@@ -145,7 +145,7 @@ impl SqliteDatabase {
             return Err(refused);
         }
         let writer = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options);
-        Ok(Self { writer, readers })
+        Ok(Self { path: path.into(), writer, readers })
     }
 
     pub(super) async fn holds(&self) -> Result<Vec<Hold>, DatabaseError> {

@@ -51,6 +51,8 @@ impl UnfinishedFile {
         let unfinished =
             Self::open(root, place, mode).map_err(|error| StoreError::io("create a blob file", error))?;
         if let Some(length) = length_bytes.filter(|length| *length >= ALLOCATE_AHEAD_BYTES_MIN) {
+            // Those that are not refused here are looked at again when they are published.
+            root.check_room(length).map_err(|error| StoreError::io("look for room", error))?;
             match fallocate(&unfinished.file, FallocateFlags::empty(), 0, length) {
                 // Not every file system can; the writes then allocate as they go.
                 Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
@@ -84,12 +86,18 @@ impl UnfinishedFile {
     pub(super) fn publish(mut self, location: &BlobLocation, size_bytes: u64) -> Result<(), StoreError> {
         let length =
             self.file.metadata().map_err(|error| StoreError::io("look at a blob file", error))?.len();
+        self.root.check_room(0).map_err(|error| StoreError::io("look for room", error))?;
         if length != size_bytes {
             self.file.set_len(size_bytes).map_err(|error| StoreError::io("cut a blob file", error))?;
         }
         self.sync("sync a blob file", sync_file(&self.file))?;
         self.link(location).map_err(|error| StoreError::io("link a blob file", error))?;
-        self.sync("sync a blob directory", sync_shard(&self.root, location))
+        let synced = self.sync("sync a blob directory", sync_shard(&self.root, location));
+        if synced.is_err() {
+            // Nothing will ever name it. What cannot be removed either is swept at the next start.
+            let _ = remove_blob(&self.root, location);
+        }
+        synced
     }
 
     fn link(&mut self, location: &BlobLocation) -> io::Result<()> {
@@ -106,7 +114,12 @@ impl UnfinishedFile {
 
     fn sync(&self, operation: &'static str, result: io::Result<()>) -> Result<(), StoreError> {
         let result = result.map_err(|error| StoreError::io(operation, error));
-        self.root.note_sync(!matches!(result, Err(StoreError::Io { .. })));
+        match &result {
+            Ok(()) => self.root.note_sync(true),
+            // A disk that fills up late says so here. That passes, and says nothing of the disk otherwise.
+            Err(StoreError::NoSpace) => {}
+            Err(_) => self.root.note_sync(false),
+        }
         result
     }
 }

@@ -12,12 +12,12 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use super::blob_file::{UnfinishedFile, WriteMode};
+use super::blob_file::{UnfinishedFile, WriteMode, remove_blob};
 use super::file_store::{FileStoreParts, helper_failed};
 use super::root::StorageRoot;
 use crate::application::errors::{ReceiveError, StoreError};
@@ -26,7 +26,7 @@ use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::{ContentHash, Place, TenantId};
 use crate::infrastructure::data_plane::buffers::{ALIGNMENT_BYTES, Block};
 use crate::infrastructure::data_plane::helpers::HelperPool;
-use crate::infrastructure::data_plane::runtime::{DataFile, Task, spawn};
+use crate::infrastructure::data_plane::runtime::{DataFile, Task, spawn, spawn_unless_ended};
 
 /// How many writes of one upload the kernel works on at once: one to write, one behind it.
 const WRITES_IN_FLIGHT_MAX: usize = 2;
@@ -69,7 +69,7 @@ impl FileUpload {
         if root.is_read_only() {
             return Err(StoreError::ReadOnly);
         }
-        let block = parts.buffers.small_block().ok_or(StoreError::Overloaded)?;
+        let block = parts.buffers.small_block_to_receive().ok_or(StoreError::Overloaded)?;
         let place = parts.places.next();
         Ok(Self {
             parts,
@@ -83,6 +83,10 @@ impl FileUpload {
             fill_started: Instant::now(),
             file: None,
         })
+    }
+
+    fn helpers(&self) -> &Rc<HelperPool> {
+        self.parts.helpers.writing(self.root.class())
     }
 
     fn take_block(&mut self) -> Block {
@@ -114,12 +118,13 @@ impl FileUpload {
             let second = second.map_err(|error| StoreError::io("duplicate a descriptor", error))?;
             Ok::<_, StoreError>((unfinished, second))
         };
-        let (unfinished, second) = self.parts.helpers.run(create).await.map_err(helper_failed)??;
-        let data = DataFile::from_std(second, self.parts.driver, &self.parts.helpers)
+        let helpers = self.helpers();
+        let (unfinished, second) = helpers.run(create).await.map_err(helper_failed)??;
+        let data = DataFile::from_std(second, self.parts.driver, helpers)
             .map_err(|error| StoreError::io("register a blob file", error))?;
         Ok(OpenFile {
             unfinished: Some(unfinished),
-            helpers: self.parts.helpers.clone(),
+            helpers: helpers.clone(),
             data: Rc::new(data),
             offset: 0,
             in_flight: VecDeque::new(),
@@ -134,9 +139,10 @@ impl FileUpload {
         let fresh = match returned.filter(|block| block.is_large() == fast) {
             Some(block) => Some(block),
             None if fast => {
-                self.parts.buffers.large_block(&self.tenant_id).or_else(|| self.parts.buffers.small_block())
+                let large = self.parts.buffers.large_block(&self.tenant_id);
+                large.or_else(|| self.parts.buffers.small_block_to_receive())
             }
-            None => self.parts.buffers.small_block(),
+            None => self.parts.buffers.small_block_to_receive(),
         };
         let block = match fresh {
             Some(block) => block,
@@ -150,7 +156,7 @@ impl FileUpload {
 
     /// Gives up a large block that waits for a slow sender: what can be written is written, the rest moves.
     async fn shrink_block(&mut self, file: &mut OpenFile) -> Result<(), StoreError> {
-        let Some(mut small) = self.parts.buffers.small_block() else { return Ok(()) };
+        let Some(mut small) = self.parts.buffers.small_block_to_receive() else { return Ok(()) };
         let mut large = self.take_block();
         let aligned = large.len() - large.len() % ALIGNMENT_BYTES;
         small.append(&large.bytes()[aligned..]);
@@ -164,15 +170,38 @@ impl FileUpload {
     }
 
     async fn publish_small(mut self) -> Result<Place, StoreError> {
-        let (block, location, size_bytes) = (self.take_block(), self.location(), self.received_bytes);
-        let root = self.root;
+        let (location, size_bytes, root) = (self.location(), self.received_bytes, self.root.clone());
+        let block = Arc::new(Mutex::new(Some(self.take_block())));
+        let handed_over = block.clone();
         let publish = move || {
+            let Some(block) = take(&handed_over) else { return Err(StoreError::TimedOut) };
             let unfinished = UnfinishedFile::create(&root, location.place, WriteMode::Cached, None)?;
             std::io::Write::write_all(&mut unfinished.file(), block.bytes())
                 .map_err(|error| StoreError::io("write a blob", error))?;
             unfinished.publish(&location, size_bytes)
         };
-        self.parts.helpers.run(publish).await.map_err(helper_failed)??;
+        let published = self.run_publish(publish, location).await;
+        // A job that waits behind others that hang keeps no block that is of use elsewhere.
+        drop(take(&block));
+        published
+    }
+
+    /// Runs a job that publishes at `location`. If it comes too late, what it published is removed again by the
+    /// helper itself: nothing will ever name it.
+    async fn run_publish(
+        &self,
+        publish: impl FnOnce() -> Result<(), StoreError> + Send + 'static,
+        location: BlobLocation,
+    ) -> Result<Place, StoreError> {
+        let root = self.root.clone();
+        let undo = move |published: Result<(), StoreError>| {
+            if published.is_ok()
+                && let Err(error) = remove_blob(&root, &location)
+            {
+                tracing::warn!(%error, hash = %location.content_hash, "a blob that was stored too late could not be removed; the next start sweeps it");
+            }
+        };
+        self.helpers().run_or_undo(publish, undo).await.map_err(helper_failed)??;
         Ok(location.place)
     }
 
@@ -186,9 +215,7 @@ impl FileUpload {
         let Some(unfinished) = file.unfinished.take() else {
             crate::invariant::broken("an upload's file is published once");
         };
-        let publish = move || unfinished.publish(&location, size_bytes);
-        self.parts.helpers.run(publish).await.map_err(helper_failed)??;
-        Ok(location.place)
+        self.run_publish(move || unfinished.publish(&location, size_bytes), location).await
     }
 
     fn location(&self) -> BlobLocation {
@@ -196,12 +223,39 @@ impl FileUpload {
     }
 }
 
+fn take(block: &Mutex<Option<Block>>) -> Option<Block> {
+    // The lock is held for this move only, which cannot panic.
+    block.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// A file that got no name, on its way to a helper thread. Whoever closes it last frees its blocks, which takes a
+/// while, and on a disk that hangs for ever: it must not be the core.
+struct Abandoned {
+    unfinished: Option<UnfinishedFile>,
+    helpers: Rc<HelperPool>,
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        self.helpers.dispose(self.unfinished.take());
+    }
+}
+
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        // Freeing the blocks of a large file that got no name takes a while: not on this core.
-        if let Some(unfinished) = self.unfinished.take() {
-            self.helpers.dispose(unfinished);
-        }
+        let Some(unfinished) = self.unfinished.take() else { return };
+        let abandoned = Abandoned { unfinished: Some(unfinished), helpers: self.helpers.clone() };
+        let (in_flight, data) = (std::mem::take(&mut self.in_flight), self.data.clone());
+        spawn_unless_ended(async move {
+            for write in in_flight {
+                // Its outcome is of no interest any more, but it uses the file.
+                let _ = write.await;
+            }
+            if let Some(data) = Rc::into_inner(data) {
+                data.close().await;
+            }
+            drop(abandoned);
+        });
     }
 }
 
@@ -216,8 +270,11 @@ impl OpenFile {
     }
 
     async fn finish_oldest_write(&mut self) -> Result<Option<Block>, StoreError> {
-        let Some(write) = self.in_flight.pop_front() else { return Ok(None) };
-        let mut block = write.join().await.map_err(|error| StoreError::io("write a blob", error))?;
+        let Some(write) = self.in_flight.front_mut() else { return Ok(None) };
+        // One that is late stays where it is, with its block.
+        let written = self.helpers.limit().within(write).await.ok_or(StoreError::TimedOut)?;
+        self.in_flight.pop_front();
+        let mut block = written.map_err(|error| StoreError::io("write a blob", error))?;
         block.clear();
         Ok(Some(block))
     }

@@ -17,10 +17,14 @@ use crate::application::ports::{self, BlobStore, BufferSize};
 use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::{InstanceId, Place, StorageClass, TenantId};
 use crate::infrastructure::data_plane::buffers::{Block, BufferPool};
-use crate::infrastructure::data_plane::helpers::{HelperError, HelperPool};
-use crate::infrastructure::data_plane::runtime::{DataFile, IoDriver};
+use crate::infrastructure::data_plane::deadline_list::WaitLimit;
+use crate::infrastructure::data_plane::helpers::{
+    HelperError, HelperPool, READ_HELPERS_MAX, WRITE_HELPERS_MAX,
+};
+use crate::infrastructure::data_plane::runtime::{DataFile, IoDriver, spawn};
 
-/// How many blobs each core keeps open for reading. A removed blob's space is free once it falls out.
+/// How many blobs each core keeps open for reading. One that is removed meanwhile is closed by
+/// [`FileStore::close_removed`], so that its space is free.
 const OPEN_FILES_PER_CORE_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(511);
 
 /// Numbers the writes of this process, over all cores.
@@ -48,12 +52,50 @@ pub struct FileStoreParts {
     pub roots: Roots,
     /// Where blocks of memory come from.
     pub buffers: BufferPool,
-    /// Who makes the system calls that block.
-    pub helpers: Rc<HelperPool>,
+    /// Who makes the system calls that block, for each root.
+    pub helpers: RootHelpers,
     /// How files are read and written.
     pub driver: IoDriver,
     /// Where places come from.
     pub places: Arc<PlaceSequence>,
+}
+
+/// The helpers of a core, apart for each root and for writing and reading: a disk that hangs keeps those who write to
+/// it until it goes on, and they must not keep anyone from the other root, or from what can still be read.
+pub struct RootHelpers {
+    hot: Lanes,
+    cold: Lanes,
+}
+
+struct Lanes {
+    write: Rc<HelperPool>,
+    read: Rc<HelperPool>,
+}
+
+impl RootHelpers {
+    /// Pools that wait up to `limit`, and whose threads call `prepare_thread` first.
+    pub fn new(limit: &WaitLimit, prepare_thread: impl Fn() + Clone + Send + Sync + 'static) -> Self {
+        let pool = |threads_max| Rc::new(HelperPool::new(threads_max, limit.clone(), prepare_thread.clone()));
+        let lanes = || Lanes { write: pool(WRITE_HELPERS_MAX), read: pool(READ_HELPERS_MAX) };
+        Self { hot: lanes(), cold: lanes() }
+    }
+
+    /// Those who write to a root.
+    pub(super) fn writing(&self, class: StorageClass) -> &Rc<HelperPool> {
+        &self.of(class).write
+    }
+
+    /// Those who read from a root.
+    pub(super) fn reading(&self, class: StorageClass) -> &Rc<HelperPool> {
+        &self.of(class).read
+    }
+
+    fn of(&self, class: StorageClass) -> &Lanes {
+        match class {
+            StorageClass::Hot => &self.hot,
+            StorageClass::Cold => &self.cold,
+        }
+    }
 }
 
 /// The store of one core.
@@ -79,22 +121,20 @@ impl ports::BlobReader for Rc<BlobReader> {
     ) -> (Result<(), StoreError>, Vec<u8>) {
         bytes.reserve_exact(length);
         let start = bytes.len();
-        let end = start + length;
         // Most small blobs are in memory: one system call here is cheaper than a round through the ring.
         self.file.read_cached(&mut bytes, length, offset);
-        let mut position = offset + (bytes.len() - start) as u64;
-        while bytes.len() < end {
-            let missing = end - bytes.len();
-            let (result, back) = self.file.read_at(bytes, missing, position).await;
-            bytes = back;
-            match result {
-                Ok(0) => return (Err(StoreError::Damaged), bytes),
-                Ok(count) => position += count as u64,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return (Err(StoreError::io("read a blob", error)), bytes),
-            }
+        let cached = bytes.len() - start;
+        if cached == length {
+            return (Ok(()), bytes);
         }
-        (Ok(()), bytes)
+        // Into memory of its own, which may be lost: in `bytes` are the answers to earlier requests.
+        match self.read_from_disk(offset + cached as u64, length - cached).await {
+            Ok(rest) => {
+                bytes.extend_from_slice(&rest);
+                (Ok(()), bytes)
+            }
+            Err(error) => (Err(error), bytes),
+        }
     }
 
     async fn read_buffer(
@@ -119,10 +159,47 @@ impl ports::BlobReader for Rc<BlobReader> {
     }
 }
 
+impl BlobReader {
+    async fn read_from_disk(&self, offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let (missing, position) = (length - bytes.len(), offset + bytes.len() as u64);
+            let before = bytes.len();
+            let read = self.file.read_at(bytes, missing, position).await;
+            bytes = read.map_err(|error| StoreError::io("read a blob", error))?;
+            if bytes.len() == before {
+                return Err(StoreError::Damaged);
+            }
+        }
+        Ok(bytes)
+    }
+}
+
 impl FileStore {
     /// A store of these parts.
     pub fn new(parts: FileStoreParts) -> Self {
         Self { parts: Rc::new(parts), open: RefCell::new(LruCache::new(OPEN_FILES_PER_CORE_MAX)) }
+    }
+
+    /// Closes the blobs that have been removed while they were open here, by whomever. To be called now and then; a
+    /// look at all of them takes about 100 µs.
+    pub fn close_removed(&self) {
+        let removed: Vec<_> = {
+            let open = self.open.borrow();
+            open.iter()
+                .filter(|(_, reader)| reader.file.is_removed())
+                .map(|(location, _)| *location)
+                .collect()
+        };
+        for location in removed {
+            let reader = self.open.borrow_mut().pop(&location);
+            // Where a download still reads from it, that closes it at its end.
+            if let Some(reader) = reader.and_then(Rc::into_inner) {
+                let helpers = self.parts.helpers.writing(location.storage_class).clone();
+                // A read that has been given up may keep it open for long.
+                drop(spawn(async move { reader.file.close_removed(&helpers).await }));
+            }
+        }
     }
 }
 
@@ -147,9 +224,10 @@ impl BlobStore for FileStore {
             Some(reader) => reader,
             None => {
                 let (root, location) = (self.parts.roots.of(location.storage_class).clone(), *location);
+                let helpers = self.parts.helpers.reading(location.storage_class);
                 let open = move || open_blob(&root, &location, size_bytes);
-                let file = self.parts.helpers.run(open).await.map_err(helper_failed)??;
-                let file = DataFile::from_std(file, self.parts.driver, &self.parts.helpers)
+                let file = helpers.run(open).await.map_err(helper_failed)??;
+                let file = DataFile::from_std(file, self.parts.driver, helpers)
                     .map_err(|error| StoreError::io("register a blob", error))?;
                 let reader = Rc::new(BlobReader { file, size_bytes });
                 self.open.borrow_mut().put(location, reader.clone());
@@ -172,13 +250,15 @@ impl BlobStore for FileStore {
             true => Err(StoreError::ReadOnly),
             false => root.probe_write().map_err(|error| StoreError::io("write to the root", error)),
         };
-        self.parts.helpers.run(probe).await.map_err(helper_failed)?
+        self.parts.helpers.writing(storage_class).run(probe).await.map_err(helper_failed)?
     }
 
     async fn discard(&self, location: &BlobLocation) {
         self.open.borrow_mut().pop(location);
         let (root, location) = (self.parts.roots.of(location.storage_class).clone(), *location);
-        let removed = self.parts.helpers.run(move || remove_blob(&root, &location)).await;
+        let helpers = self.parts.helpers.writing(location.storage_class);
+        // Nothing else would ever remove it before the next start.
+        let removed = helpers.run_in_any_case(move || remove_blob(&root, &location)).await;
         if let Err(error) = removed.map_err(io::Error::other).flatten() {
             tracing::warn!(%error, hash = %location.content_hash, "an unused copy could not be removed; the next start sweeps it");
         }
@@ -188,6 +268,7 @@ impl BlobStore for FileStore {
 pub(super) fn helper_failed(error: HelperError) -> StoreError {
     match error {
         HelperError::Overloaded => StoreError::Overloaded,
+        HelperError::TimedOut => StoreError::TimedOut,
         HelperError::Lost => {
             StoreError::Io { operation: "run a storage helper", source: io::Error::other(error) }
         }
@@ -197,11 +278,16 @@ pub(super) fn helper_failed(error: HelperError) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::{Duration, Instant};
+
+    use futures_util::FutureExt as _;
+
     use crate::application::contract::store_contract;
-    use crate::application::errors::SourceError;
+    use crate::application::errors::{ReceiveError, SourceError};
     use crate::application::fakes::FakeSource;
-    use crate::application::ports::{ByteSource, ReadPace, ReadProgress};
+    use crate::application::ports::{BlobUpload as _, ByteSource, ReadPace, ReadProgress};
     use crate::domain::value_objects::ContentHash;
+    use crate::infrastructure::data_plane::deadline_list::DeadlineList;
     use crate::infrastructure::data_plane::{buffers, runtime};
 
     /// Gives a fake body in blocks, and now and then nothing, so that large blocks are given up too.
@@ -245,7 +331,7 @@ mod tests {
             let parts = FileStoreParts {
                 roots,
                 buffers,
-                helpers: Rc::new(HelperPool::new(|| ())),
+                helpers: RootHelpers::new(&WaitLimit::none(), || ()),
                 driver,
                 places: Arc::new(PlaceSequence::new(InstanceId::generate())),
             };
@@ -255,6 +341,82 @@ mod tests {
         };
         runtime::run(driver, contract).unwrap();
         assert_eq!(lent.bytes_lent(), 0, "every block came back");
+        let left = walk(directory.path());
+        assert!(left.is_empty(), "nothing is left: {left:?}");
+    }
+
+    #[test]
+    fn a_removed_blob_does_not_stay_open() {
+        for driver in [IoDriver::IoUring, IoDriver::Epoll] {
+            let directory = tempfile::tempdir().unwrap();
+            let test = async {
+                let roots = Roots::open(&directory.path().join("hot"), &directory.path().join("cold"));
+                let store = FileStore::new(FileStoreParts {
+                    roots: roots.unwrap(),
+                    buffers: BufferPool::new(8 * buffers::LARGE_BLOCK_BYTES),
+                    helpers: RootHelpers::new(&WaitLimit::none(), || ()),
+                    driver,
+                    places: Arc::new(PlaceSequence::new(InstanceId::generate())),
+                });
+                let mut locations = Vec::new();
+                for byte in [1, 2] {
+                    let mut upload =
+                        store.begin(StorageClass::Hot, None, &TenantId::parse("a").unwrap()).unwrap();
+                    let mut source = BlockSource { body: FakeSource::of(&[byte]), reads: 0 };
+                    upload.receive_first(&mut source).await.unwrap();
+                    let (content_hash, size_bytes) = upload.content();
+                    let place = upload.publish().await.unwrap();
+                    let location = BlobLocation { storage_class: StorageClass::Hot, content_hash, place };
+                    store.open(&location, size_bytes).await.unwrap();
+                    locations.push(location);
+                }
+                remove_blob(store.parts.roots.of(StorageClass::Hot), &locations[0]).unwrap();
+                store.close_removed();
+                let open = store.open.borrow();
+                assert!(!open.contains(&locations[0]) && open.contains(&locations[1]));
+            };
+            runtime::run(driver, test).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_upload_to_a_root_that_hangs_ends_in_time_and_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let roots = Roots::open(&directory.path().join("hot"), &directory.path().join("cold")).unwrap();
+        let (buffers, deadlines) = (BufferPool::new(8 * buffers::LARGE_BLOCK_BYTES), DeadlineList::new());
+        let (limit, lent) = (Duration::from_secs(30), buffers.clone());
+        // No helper begins its work before the gate is opened.
+        let gate = Arc::new(std::sync::Mutex::new(()));
+        let (closed, waiting) = (gate.lock().unwrap(), gate.clone());
+        let hang = move || drop(waiting.lock().unwrap());
+        let test = async {
+            let store = FileStore::new(FileStoreParts {
+                roots,
+                buffers,
+                helpers: RootHelpers::new(&WaitLimit::new(&deadlines, limit), hang),
+                driver: IoDriver::IoUring,
+                places: Arc::new(PlaceSequence::new(InstanceId::generate())),
+            });
+            let tenant_id = TenantId::parse("a").unwrap();
+            let begin = || store.begin(StorageClass::Hot, None, &tenant_id).unwrap();
+            let source = |length| BlockSource { body: FakeSource::of(&vec![7; length]), reads: 0 };
+            let (mut small, mut large) = (begin(), begin());
+            small.receive_first(&mut source(9)).await.unwrap();
+            let mut body = source(100_000);
+            large.receive_first(&mut body).await.unwrap();
+            let mut small = Box::pin(small.publish());
+            let mut large = Box::pin(large.receive_rest(&mut body));
+            assert!(small.as_mut().now_or_never().is_none());
+            assert!(large.as_mut().now_or_never().is_none());
+            deadlines.sweep(Instant::now() + 2 * limit);
+            assert!(matches!(small.await, Err(StoreError::TimedOut)));
+            assert!(matches!(large.await, Err(ReceiveError::Store(StoreError::TimedOut))));
+            drop(closed);
+            // The first write behind them is done when they are.
+            store.check(StorageClass::Hot).await.unwrap();
+        };
+        runtime::run(IoDriver::IoUring, test).unwrap();
+        assert_eq!(lent.bytes_lent(), 0);
         let left = walk(directory.path());
         assert!(left.is_empty(), "nothing is left: {left:?}");
     }

@@ -15,7 +15,7 @@ mod sweep;
 
 pub use blob_file::blob_length;
 pub use data_directory::{DataDirectoryError, DataDirectoryLock};
-pub use file_store::{BlobReader, FileStore, FileStoreParts, PlaceSequence};
+pub use file_store::{BlobReader, FileStore, FileStoreParts, PlaceSequence, RootHelpers};
 pub use root::{RootError, RootIdentity, Roots, StorageRoot};
 pub use sweep::{
     BlobFile, ShardListing, blob_files_of, list_shard, remove_blob_files, remove_temporary_files_of,

@@ -4,11 +4,12 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, open, statvfs};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -17,6 +18,12 @@ use crate::domain::value_objects::{Place, StorageClass};
 
 /// After so many failed syncs in a row a root takes no more writes until a restart.
 pub(super) const SYNC_FAILURES_MAX: u32 = 3;
+
+/// What uploads leave free of a file system that they share with the database: enough to delete objects, and so to make
+/// room again.
+const RESERVE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// And at most one part in so many of a small file system.
+const RESERVE_PART: u64 = 20;
 
 const IDENTITY_FILE: &str = "just_storage.root";
 const IDENTITY_BYTES_MAX: u64 = 1024;
@@ -81,6 +88,22 @@ impl Roots {
         })
     }
 
+    /// Lets uploads leave some room to what is in `directory`, where it shares its file system with a root.
+    ///
+    /// # Errors
+    /// The directory or a root cannot be looked at.
+    pub fn leave_room_for(&self, directory: &Path) -> io::Result<()> {
+        let device = fs::metadata(directory)?.dev();
+        for root in [&self.hot, &self.cold] {
+            if fs::metadata(&root.path)?.dev() == device {
+                let size = statvfs(&root.path)?;
+                let reserve = (size.f_blocks * size.f_frsize / RESERVE_PART).min(RESERVE_BYTES_MAX);
+                root.reserve_bytes.store(reserve, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
     /// As on a file system without `O_TMPFILE`, such as CephFS.
     #[cfg(test)]
     pub(super) fn without_unnamed_files(self) -> Self {
@@ -110,6 +133,8 @@ pub struct StorageRoot {
     unnamed_files: bool,
     /// Whether its file system takes direct I/O.
     direct_io: bool,
+    /// What uploads leave free.
+    reserve_bytes: AtomicU64,
     sync_failures: AtomicU32,
     read_only: AtomicBool,
 }
@@ -145,6 +170,7 @@ impl StorageRoot {
             path: path.into(),
             unnamed_files: false,
             direct_io: false,
+            reserve_bytes: AtomicU64::new(0),
             sync_failures: AtomicU32::new(0),
             read_only: AtomicBool::new(false),
         }
@@ -212,11 +238,26 @@ impl StorageRoot {
         }
     }
 
+    /// Whether so many bytes more leave free what has to stay free.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::StorageFull`] if they do not.
+    pub(super) fn check_room(&self, bytes: u64) -> io::Result<()> {
+        let reserve = self.reserve_bytes.load(Ordering::Relaxed);
+        if reserve == 0 {
+            return Ok(());
+        }
+        let room = statvfs(&self.path)?;
+        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        if free < reserve.saturating_add(bytes) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
     /// Writes a little file and removes it again: whether the root takes writes now.
     ///
     /// # Errors
     /// What the system said.
     pub fn probe_write(&self) -> io::Result<()> {
+        self.check_room(0)?;
         let path = self.temporary_path().join("probe");
         let mut file = File::create(&path)?;
         file.write_all(&[0; 512])?;
@@ -373,6 +414,21 @@ mod tests {
         }
         root.note_sync(true);
         assert!(root.is_read_only());
+    }
+
+    #[test]
+    fn uploads_leave_room_where_the_database_shares_the_file_system() {
+        let directory = tempfile::tempdir().unwrap();
+        let roots = Roots::open(&directory.path().join("hot"), &directory.path().join("cold")).unwrap();
+        let root = roots.of(StorageClass::Hot);
+        let everything = u64::MAX / 2;
+        root.check_room(everything).unwrap();
+        roots.leave_room_for(Path::new("/proc")).unwrap();
+        root.check_room(everything).unwrap();
+        roots.leave_room_for(directory.path()).unwrap();
+        root.check_room(0).unwrap();
+        let error = root.check_room(everything).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 
     #[test]
