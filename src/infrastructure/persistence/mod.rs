@@ -19,6 +19,7 @@ mod queries;
 mod recovery;
 mod sqlite;
 #[cfg(test)]
+#[path = "../../../tests/throwaway_postgres/mod.rs"]
 mod throwaway_postgres;
 
 pub use collector::GcSettings;

@@ -23,10 +23,23 @@ use crate::infrastructure::persistence::batch_pairs::{
 };
 use crate::infrastructure::persistence::database::{Database, DatabaseUrl};
 use crate::infrastructure::persistence::group_commit::BATCH_WRITES_MAX;
-use crate::infrastructure::persistence::throwaway_postgres::{SETTINGS, ThrowawayPostgres};
+use crate::infrastructure::persistence::throwaway_postgres::ThrowawayPostgres;
 use crate::infrastructure::persistence::{GcSettings, MetadataPlane};
 use crate::infrastructure::plane_channel::plane_channel;
 use crate::infrastructure::storage::Roots;
+
+const SETTINGS: DatabaseSettings = DatabaseSettings {
+    max_connections: 4,
+    min_connections: 1,
+    acquire_timeout: Duration::from_secs(5),
+    idle_timeout: Duration::from_secs(60),
+    max_lifetime: Duration::from_secs(60),
+};
+
+/// A new database.
+fn database_of(postgres: &ThrowawayPostgres) -> DatabaseUrl {
+    postgres.database().parse().unwrap()
+}
 
 /// Both roots in one directory.
 fn roots_in(directory: &std::path::Path) -> Roots {
@@ -95,7 +108,7 @@ fn the_metadata_plane_on_postgresql_keeps_the_contract() {
     let directories = RefCell::new(Vec::new());
     repository_contract(|| {
         let directory = tempfile::tempdir().unwrap();
-        let client = start(&postgres.database(), "node", roots_in(directory.path()));
+        let client = start(&database_of(&postgres), "node", roots_in(directory.path()));
         directories.borrow_mut().push(directory);
         client
     });
@@ -126,7 +139,7 @@ impl PairWorld for PostgresPairs {
 #[test]
 fn a_batch_is_the_same_as_its_writes_one_after_the_other() {
     let postgres = ThrowawayPostgres::start();
-    let url = postgres.database();
+    let url = database_of(&postgres);
     block_on_tokio(async {
         let mut world = PostgresPairs(open(&url).await);
         begin_writer(&world.0).await;
@@ -137,7 +150,7 @@ fn a_batch_is_the_same_as_its_writes_one_after_the_other() {
 #[test]
 fn a_full_batch_takes_sequences_of_its_own() {
     let postgres = ThrowawayPostgres::start();
-    let url = postgres.database();
+    let url = database_of(&postgres);
     block_on_tokio(async {
         let database = open(&url).await;
         begin_writer(&database).await;
@@ -154,7 +167,7 @@ fn a_full_batch_takes_sequences_of_its_own() {
 #[test]
 fn every_query_uses_an_index() {
     let postgres = ThrowawayPostgres::start();
-    let url = postgres.database();
+    let url = database_of(&postgres);
     block_on_tokio(async {
         let database = open(&url).await;
         let mut connection = pool(&database).acquire().await.unwrap();
@@ -201,7 +214,7 @@ fn every_query_uses_an_index() {
 fn of_two_servers_that_write_on_one_condition_one_wins() {
     let postgres = ThrowawayPostgres::start();
     let directory = tempfile::tempdir().unwrap();
-    let (one, two) = start_two(&postgres.database(), directory.path());
+    let (one, two) = start_two(&database_of(&postgres), directory.path());
     block_on(async {
         for round in 0..30 {
             let key = format!("k{round}");
@@ -223,7 +236,7 @@ fn of_two_servers_that_write_on_one_condition_one_wins() {
 fn the_same_content_from_two_servers_is_counted_and_kept_once() {
     let postgres = ThrowawayPostgres::start();
     let directory = tempfile::tempdir().unwrap();
-    let (one, two) = start_two(&postgres.database(), directory.path());
+    let (one, two) = start_two(&database_of(&postgres), directory.path());
     block_on(async {
         for content in 0..20 {
             let (first, second) = (a_commit(Some("a"), content, 1), a_commit(Some("b"), content, 2));
@@ -255,7 +268,7 @@ fn two_busy_servers_get_in_each_others_way_and_lose_nothing() {
     const AT_ONCE: u64 = 32;
     let postgres = ThrowawayPostgres::start();
     let directory = tempfile::tempdir().unwrap();
-    let (one, two) = start_two(&postgres.database(), directory.path());
+    let (one, two) = start_two(&database_of(&postgres), directory.path());
     thread::scope(|scope| {
         for (server, client) in [one, two].into_iter().enumerate() {
             scope.spawn(move || {
@@ -298,7 +311,7 @@ async fn deleted_once_each(one: &MetadataClient, two: &MetadataClient, ids: [Obj
 #[test]
 fn who_takes_a_name_ends_the_server_that_had_it() {
     let postgres = ThrowawayPostgres::start();
-    let url = postgres.database();
+    let url = database_of(&postgres);
     let directory = tempfile::tempdir().unwrap();
     let former = start(&url, "one", roots_in(directory.path()));
     let other = start(&url, "two", roots_in(directory.path()));
@@ -324,7 +337,7 @@ fn who_takes_a_name_ends_the_server_that_had_it() {
 #[test]
 fn a_server_notices_that_its_name_is_taken_before_it_writes() {
     let postgres = ThrowawayPostgres::start();
-    let url = postgres.database();
+    let url = database_of(&postgres);
     let directory = tempfile::tempdir().unwrap();
     let former = start(&url, "one", roots_in(directory.path()));
     let later = start(&url, "one", roots_in(directory.path()));
@@ -347,7 +360,7 @@ async fn wait_for(so: impl AsyncFn() -> bool) {
 fn a_lost_database_is_told_and_found_again() {
     let mut postgres = ThrowawayPostgres::start();
     let directory = tempfile::tempdir().unwrap();
-    let client = start(&postgres.database(), "one", roots_in(directory.path()));
+    let client = start(&database_of(&postgres), "one", roots_in(directory.path()));
     block_on(async {
         let before = a_commit(Some("k"), 1, 1);
         assert!(is_committed(&client.commit(before.clone()).await));
@@ -431,7 +444,7 @@ fn a_commit_whose_answer_is_lost_happens_once() {
     let postgres = ThrowawayPostgres::start();
     postgres.database();
     let cutter = Cutter::before(postgres.port);
-    let url = postgres.latest_through(cutter.port);
+    let url = postgres.latest_through(cutter.port).parse().unwrap();
     block_on_tokio(async {
         let database = open(&url).await;
         begin_writer(&database).await;
@@ -452,7 +465,7 @@ fn a_commit_whose_answer_is_lost_happens_once() {
 #[test]
 fn what_a_batch_works_on_is_not_collected() {
     let postgres = ThrowawayPostgres::start();
-    let url = postgres.database();
+    let url = database_of(&postgres);
     block_on_tokio(async {
         let database = open(&url).await;
         begin_writer(&database).await;
@@ -485,7 +498,7 @@ fn what_a_batch_works_on_is_not_collected() {
 #[test]
 fn nothing_is_dead_before_the_grace_has_passed_once() {
     let postgres = ThrowawayPostgres::start();
-    let url = postgres.database();
+    let url = database_of(&postgres);
     block_on_tokio(async {
         let database = open(&url).await;
         begin_writer(&database).await;
