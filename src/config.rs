@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::api::http1::HeadLimits;
 use crate::api::{Limits, Timeouts};
 use crate::infrastructure::data_plane::buffers::LARGE_BLOCK_BYTES;
-use crate::infrastructure::persistence::{DatabaseSettings, DatabaseUrl, GcSettings};
+use crate::infrastructure::persistence::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, GcSettings};
 
 /// What the program is told on its command line.
 #[derive(Debug, Parser)]
@@ -36,8 +36,9 @@ pub struct ServeArguments {
     #[arg(long)]
     dev: bool,
     /// Where the metadata is: sqlite://PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE [default: sqlite://{DATA_DIR}/metadata.db]
+    // Read only when all settings are there: what is refused on the way is shown, and this may hold a password.
     #[arg(long, env, value_name = "URL", hide_env_values = true)]
-    database_url: Option<DatabaseUrl>,
+    database_url: Option<String>,
     /// Where everything is that has no other place [default: /data; with --dev: ./data]
     #[arg(long, env, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -267,8 +268,11 @@ impl From<LogLevel> for tracing::Level {
 }
 
 /// Settings that are each valid and do not go together, or ask for what is not there.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Error)]
 pub enum ConfigError {
+    /// No database is named so. The URL itself is not told.
+    #[error("DATABASE_URL: {0}")]
+    DatabaseUrl(#[from] DatabaseUrlError),
     /// There are no credentials to ask for.
     #[error(
         "AUTH_MODE=required needs credentials, and this version has none: run with --dev on your own machine, or \
@@ -342,6 +346,7 @@ impl ServeArguments {
         }
         let listen_addr = self.listen_addr();
         self.check_auth(listen_addr)?;
+        let database_url = self.database_url.as_deref().map(str::parse).transpose()?;
         let data_dir = self.data_dir.unwrap_or_else(|| if self.dev { "data" } else { "/data" }.into());
         let hot_storage_root = self.hot_storage_root.unwrap_or_else(|| data_dir.join("hot"));
         let cold_storage_root = self.cold_storage_root.unwrap_or_else(|| data_dir.join("cold"));
@@ -349,7 +354,7 @@ impl ServeArguments {
             return Err(ConfigError::SameRoot);
         }
         Ok(Config {
-            database_url: self.database_url.unwrap_or_else(|| DatabaseUrl::in_directory(&data_dir)),
+            database_url: database_url.unwrap_or_else(|| DatabaseUrl::in_directory(&data_dir)),
             database: self.database.settings()?,
             data_dir,
             hot_storage_root,
@@ -512,8 +517,8 @@ mod tests {
     fn bad_settings_are_named() {
         for (arguments, name) in [
             (&["--dev", "--listen-addr", "localhost"][..], "--listen-addr"),
-            (&["--dev", "--database-url", "postgres://h:x/d"], "--database-url"),
-            (&["--dev", "--database-url", "mysql://h/d"], "--database-url"),
+            (&["--dev", "--database-url", "postgres://h:x/d"], "DATABASE_URL"),
+            (&["--dev", "--database-url", "mysql://h/d"], "DATABASE_URL"),
             (&["--dev", "--cores", "0"], "--cores"),
             (&["--dev", "--header-bytes-max", "1023"], "--header-bytes-max"),
             (&["--dev", "--header-fields-max", "129"], "--header-fields-max"),
