@@ -6,8 +6,9 @@
 
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -74,6 +75,19 @@ impl ThrowawayPostgres {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
+    /// Begins a transaction with this statement and leaves it open.
+    pub(crate) fn hold(&self, statement: &str) -> HeldTransaction {
+        let mut psql = as_postgres("psql", self.directory.path());
+        psql.args(self.address()).args(["-XqtA", "-v", "ON_ERROR_STOP=1", "-d", &self.latest()]);
+        let mut session = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut input = session.stdin.take().unwrap();
+        writeln!(input, "BEGIN; {statement}; SELECT 'held';").unwrap();
+        let mut line = String::new();
+        BufReader::new(session.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "held\n", "{statement}");
+        HeldTransaction { session, input: Some(input) }
+    }
+
     /// As when its machine is switched off.
     pub(crate) fn crash(&mut self) {
         kill_process(Pid::from_child(&self.server), Signal::QUIT).unwrap();
@@ -100,6 +114,20 @@ impl Drop for ThrowawayPostgres {
     fn drop(&mut self) {
         let _ = kill_process(Pid::from_child(&self.server), Signal::QUIT);
         let _ = self.server.wait();
+    }
+}
+
+/// A transaction that is rolled back when this is dropped.
+pub(crate) struct HeldTransaction {
+    session: Child,
+    input: Option<ChildStdin>,
+}
+
+impl Drop for HeldTransaction {
+    fn drop(&mut self) {
+        // The end of its input ends the session.
+        drop(self.input.take());
+        let _ = self.session.wait();
     }
 }
 

@@ -64,6 +64,11 @@ impl NameTaken {
     }
 }
 
+/// A database that does not answer in time is a lost connection.
+pub(super) fn silence() -> sqlx::Error {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
 /// Whether another transaction came between, so that the same one may succeed now.
 pub(super) fn is_race(error: &sqlx::Error) -> bool {
     let races = [sqlstate::SERIALIZATION_FAILURE, sqlstate::DEADLOCK_DETECTED, sqlstate::UNIQUE_VIOLATION];

@@ -26,7 +26,7 @@ impl Heartbeat {
         loop {
             tokio::time::sleep(HEARTBEAT_INTERVAL).await;
             match self.database.heartbeat(self.instance, &self.node).await {
-                Ok(true) => {}
+                Ok(true) => self.latch.answered(),
                 Ok(false) => {
                     tracing::error!(
                         node = &*self.node,

@@ -32,6 +32,7 @@ const SETTINGS: DatabaseSettings = DatabaseSettings {
     max_connections: 4,
     min_connections: 1,
     acquire_timeout: Duration::from_secs(5),
+    answer_timeout: Duration::from_secs(30),
     idle_timeout: Duration::from_secs(60),
     max_lifetime: Duration::from_secs(60),
 };
