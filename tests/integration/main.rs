@@ -35,4 +35,5 @@ mod logging;
 mod objects;
 mod roots;
 mod settings;
+mod several_servers;
 mod timeouts;
