@@ -43,11 +43,13 @@ const MIGRATION_PAUSE: Duration = Duration::from_millis(100);
 /// Every statement looks rows up by an index, one by one. A plan that reads a whole table would be slower, and in a
 /// serializable transaction it would conflict with every write to that table. And a server that stands still in the
 /// middle of a transaction must not hold its locks against the others.
-const SESSION: [(&str, &str); 6] = [
+const SESSION: [(&str, &str); 7] = [
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
     ("plan_cache_mode", "force_generic_plan"),
+    // Plans that are all the same are not worth compiling.
+    ("jit", "off"),
     ("idle_in_transaction_session_timeout", "5s"),
     // "already exists, skipping" is no news.
     ("client_min_messages", "warning"),
