@@ -1,6 +1,7 @@
 use std::cell::RefCell;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
@@ -22,6 +23,7 @@ use crate::infrastructure::persistence::batch_pairs::{
     PairWorld, WRITER, every_pair_is_the_same_in_one_batch_and_in_two,
 };
 use crate::infrastructure::persistence::database::{Database, DatabaseUrl};
+use crate::infrastructure::persistence::errors::Consequence;
 use crate::infrastructure::persistence::group_commit::BATCH_WRITES_MAX;
 use crate::infrastructure::persistence::throwaway_postgres::ThrowawayPostgres;
 use crate::infrastructure::persistence::{GcSettings, MetadataPlane};
@@ -438,7 +440,12 @@ enum Cut {
     BeforeTheCommitArrives,
     WhileItIsOnItsWay,
     AfterItHasArrived,
+    /// And the client is told what a server says that panics, and finds nobody there afterwards.
+    AnsweredByAPanic,
 }
+
+/// What PostgreSQL 15 sends as it ends because there is no space for its log: severity, code, message.
+const PANIC: &[u8] = b"SPANIC\0VPANIC\0C53100\0Mcould not write to file\0\0";
 
 /// Stands between a server and its database and cuts the connection of one COMMIT.
 struct Cutter {
@@ -453,12 +460,13 @@ impl Cutter {
         let cut = Arc::new(Mutex::new(None));
         let shared = cut.clone();
         thread::spawn(move || {
-            for client in listener.incoming() {
-                let (client, cut) = (client.unwrap(), shared.clone());
+            let gone = Arc::new(AtomicBool::new(false));
+            for client in listener.incoming().take_while(|_| !gone.load(Ordering::Relaxed)) {
+                let (client, cut, gone) = (client.unwrap(), shared.clone(), gone.clone());
                 let database = TcpStream::connect(("127.0.0.1", database_port)).unwrap();
                 let (from, to) = (database.try_clone().unwrap(), client.try_clone().unwrap());
                 thread::spawn(move || copy_answers(from, to));
-                thread::spawn(move || copy_until_cut(client, database, &cut));
+                thread::spawn(move || copy_until_cut(client, database, &cut, &gone));
             }
         });
         Self { port, cut }
@@ -470,17 +478,27 @@ fn copy_answers(mut database: TcpStream, mut client: TcpStream) {
     let _ = client.shutdown(Shutdown::Both);
 }
 
-fn copy_until_cut(mut client: TcpStream, mut database: TcpStream, cut: &Mutex<Option<Cut>>) {
+fn copy_until_cut(
+    mut client: TcpStream,
+    mut database: TcpStream,
+    cut: &Mutex<Option<Cut>>,
+    gone: &AtomicBool,
+) {
     let pause = || thread::sleep(Duration::from_millis(500));
     let mut bytes = [0; 65_536];
     while let Ok(count @ 1..) = client.read(&mut bytes) {
         let commits = bytes[..count].windows(7).any(|window| window == b"COMMIT\0");
         let cut = if commits { cut.lock().unwrap().take() } else { None };
+        if let Some(Cut::AnsweredByAPanic) = cut {
+            gone.store(true, Ordering::Relaxed);
+            let length = u32::try_from(4 + PANIC.len()).unwrap().to_be_bytes();
+            client.write_all(&[b"E", &length[..], PANIC].concat()).unwrap();
+        }
         if cut.is_some() {
             client.shutdown(Shutdown::Both).unwrap();
         }
         match cut {
-            Some(Cut::BeforeTheCommitArrives) => break,
+            Some(Cut::BeforeTheCommitArrives | Cut::AnsweredByAPanic) => break,
             Some(Cut::WhileItIsOnItsWay) => pause(),
             Some(Cut::AfterItHasArrived) | None => {}
         }
@@ -515,6 +533,25 @@ fn a_commit_whose_answer_is_lost_happens_once() {
         }
     });
     assert_eq!(postgres.ask("SELECT count(*), max(ref_count) FROM objects, blobs"), "3|3");
+}
+
+#[test]
+fn a_full_disk_that_ends_the_database_in_a_commit_leaves_its_outcome_open() {
+    let postgres = ThrowawayPostgres::start();
+    postgres.database();
+    let cutter = Cutter::before(postgres.port);
+    let url = postgres.latest_through(cutter.port).parse().unwrap();
+    block_on_tokio(async {
+        let database = open(&url).await;
+        begin_writer(&database).await;
+        *cutter.cut.lock().unwrap() = Some(Cut::AnsweredByAPanic);
+        let context = BatchContext { writer: WRITER, now: Timestamp::from_millis(5), tick: 7 };
+        let applied = database.apply(&[Write::Commit(a_commit(Some("k"), 1, 1))], &mut 0, context).await;
+        let error = applied.unwrap_err();
+        let cause = std::error::Error::source(&error.source).map(ToString::to_string);
+        assert!(cause.is_some_and(|cause| cause.contains("could not write to file")), "{error:?}");
+        assert_eq!(error.consequence(), Consequence::Unknown, "its bytes must stay");
+    });
 }
 
 #[test]

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::batch::{self, BatchContext, Changes, Held, Touched};
 use super::database::DatabaseSettings;
-use super::errors::{DatabaseError, NameTaken, is_race, says_unknown_transaction, silence};
+use super::errors::{DatabaseError, NameTaken, Unsettled, is_race, says_unknown_transaction, silence};
 use super::postgres_queries as queries;
 use super::postgres_rows::{bind_blob_keys, bind_blobs, bind_ids, bind_keys, bind_objects};
 use super::postgres_rows::{held_blobs, held_objects};
@@ -174,11 +174,11 @@ impl PostgresWriter {
             }
             Err(error) => {
                 drop(connection);
-                let error = DatabaseError::of("commit a transaction")(error);
+                let failed = DatabaseError::of("commit a transaction");
                 match self.settle(&trace).await {
                     Settled::Committed => Ok(Try::Done(outcomes)),
-                    Settled::NotCommitted => Ok(Try::Again(error)),
-                    Settled::Unknown => Err(error),
+                    Settled::NotCommitted => Ok(Try::Again(failed(error))),
+                    Settled::Unknown => Err(failed(Unsettled::after(error))),
                 }
             }
         }
