@@ -56,8 +56,14 @@ impl ThrowawayPostgres {
 
     /// The URL of a new, empty database.
     pub(crate) fn database(&self) -> String {
+        self.database_in("UTF8")
+    }
+
+    /// The same, with its text in this encoding.
+    pub(crate) fn database_in(&self, encoding: &str) -> String {
         let name = format!("d{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        run(as_postgres("createdb", self.directory.path()).args(self.address()).arg(&name));
+        let mut createdb = as_postgres("createdb", self.directory.path());
+        run(createdb.args(self.address()).args(["-T", "template0", "-E", encoding, &name]));
         self.latest_through(self.port)
     }
 

@@ -69,6 +69,17 @@ pub(super) fn silence() -> sqlx::Error {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
+/// Keys are UTF-8. In another encoding some of them could not be stored, at any time, while all else works.
+#[derive(Debug, Error)]
+#[error("its encoding is {0} and has to be UTF8")]
+pub(super) struct WrongEncoding(String);
+
+impl WrongEncoding {
+    pub(super) fn into_database_error(encoding: String) -> sqlx::Error {
+        sqlx::Error::AnyDriverError(Box::new(Self(encoding)))
+    }
+}
+
 /// The database answered a COMMIT with an error and ended, or its answer was lost, and what became of the transaction
 /// could not be found out. What the error says of itself is then no longer all that counts: a server that runs out of
 /// space for its log panics with the same code that elsewhere means that nothing was done.

@@ -14,7 +14,7 @@ use super::batch::BatchContext;
 use super::collector::{Collected, Garbage};
 use super::columns::{class_number, status_number};
 use super::database::{DatabaseSettings, RootRow};
-use super::errors::{DatabaseError, is_race, silence};
+use super::errors::{DatabaseError, WrongEncoding, is_race, silence};
 use super::postgres_queries as queries;
 use super::postgres_rows::{
     PgQuery, bind_blob_keys, bind_garbage, blob_location, column, garbage, object, page, stored_object,
@@ -145,6 +145,10 @@ impl PostgresDatabase {
             .connect_with(options.clone())
             .await
             .map_err(DatabaseError::of("open the database"))?;
+        let encoding = setting(&readers, "server_encoding").await?;
+        if encoding != "UTF8" {
+            return Err(DatabaseError::of("use the database")(WrongEncoding::into_database_error(encoding)));
+        }
         migrate(&readers).await?;
         warn_of_lost_commits(&readers).await?;
         let answer_timeout = settings.answer_timeout;
@@ -352,14 +356,17 @@ fn root_row(row: &PgRow) -> sqlx::Result<RootRow> {
 
 /// A database that answers before it has synced takes the promise out of every `201`.
 async fn warn_of_lost_commits(pool: &PgPool) -> Result<(), DatabaseError> {
-    for setting in ["fsync", "synchronous_commit", "full_page_writes"] {
-        let row = sqlx::query("SELECT current_setting($1)").bind(setting).fetch_one(pool).await;
-        let value = row.and_then(|row| column::<String>(&row, 0));
-        if value.map_err(DatabaseError::of("read the database's settings"))? == "off" {
-            tracing::warn!("the database has {setting} = off: what it has committed can be lost in a crash");
+    for name in ["fsync", "synchronous_commit", "full_page_writes"] {
+        if setting(pool, name).await? == "off" {
+            tracing::warn!("the database has {name} = off: what it has committed can be lost in a crash");
         }
     }
     Ok(())
+}
+
+async fn setting(pool: &PgPool, name: &str) -> Result<String, DatabaseError> {
+    let row = sqlx::query("SELECT current_setting($1)").bind(name).fetch_one(pool).await;
+    row.and_then(|row| column(&row, 0)).map_err(DatabaseError::of("read the database's settings"))
 }
 
 #[cfg(test)]

@@ -151,6 +151,14 @@ fn a_batch_is_the_same_as_its_writes_one_after_the_other() {
 }
 
 #[test]
+fn a_database_that_cannot_hold_every_key_is_refused() {
+    let postgres = ThrowawayPostgres::start();
+    let url: DatabaseUrl = postgres.database_in("LATIN1").parse().unwrap();
+    let Err(error) = block_on_tokio(Database::open(&url, SETTINGS)) else { panic!("it must not open") };
+    assert!(error.source.to_string().contains("LATIN1"), "{error:?}");
+}
+
+#[test]
 fn a_full_batch_takes_sequences_of_its_own() {
     let postgres = ThrowawayPostgres::start();
     let url = database_of(&postgres);
