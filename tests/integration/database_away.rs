@@ -14,8 +14,8 @@ use crate::valve::Valve;
 
 /// Waits that a test can sit out, and few enough connections for queries to wait for each other.
 const IMPATIENT: [&str; 4] = [
-    "--db-acquire-timeout-secs=1",
-    "--db-answer-timeout-secs=1",
+    "--db-acquire-timeout-secs=2",
+    "--db-answer-timeout-secs=2",
     "--db-max-connections=2",
     "--db-min-connections=1",
 ];

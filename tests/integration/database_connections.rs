@@ -41,7 +41,7 @@ fn no_more_connections_read_than_are_allowed() {
 #[test]
 fn a_query_waits_for_a_connection_as_long_as_it_may() {
     let site = Site::new();
-    let few = ["--db-max-connections=1", "--db-min-connections=0", "--db-acquire-timeout-secs=1"];
+    let few = ["--db-max-connections=1", "--db-min-connections=0", "--db-acquire-timeout-secs=2"];
     let server = site.start("one", &few);
     server.create(b"1");
     let lock = site.postgres.hold("LOCK TABLE objects");
