@@ -189,6 +189,9 @@ struct DatabaseArguments {
     /// How long a query waits for a connection
     #[arg(long, env, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     db_acquire_timeout_secs: u64,
+    /// How long PostgreSQL may take over a query or a transaction
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    db_answer_timeout_secs: u64,
     /// After how long without use a connection is closed
     #[arg(long, env, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     db_idle_timeout_secs: u64,
@@ -472,6 +475,7 @@ impl DatabaseArguments {
             max_connections: self.db_max_connections,
             min_connections: self.db_min_connections,
             acquire_timeout: Duration::from_secs(self.db_acquire_timeout_secs),
+            answer_timeout: Duration::from_secs(self.db_answer_timeout_secs),
             idle_timeout: Duration::from_secs(self.db_idle_timeout_secs),
             max_lifetime: Duration::from_secs(self.db_max_lifetime_secs),
         })

@@ -31,6 +31,7 @@ const SETTINGS: DatabaseSettings = DatabaseSettings {
     max_connections: 2,
     min_connections: 0,
     acquire_timeout: Duration::from_secs(10),
+    answer_timeout: Duration::from_secs(3600),
     idle_timeout: Duration::from_secs(600),
     max_lifetime: Duration::from_secs(86_400),
 };

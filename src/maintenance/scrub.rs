@@ -2,11 +2,11 @@
 //! marked, so that it is never served again and the next upload of its content replaces it.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, IoSliceMut};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use rustix::fs::{Advice, fadvise};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use sha2::{Digest as _, Sha256};
 
 use super::gc::name;
@@ -19,6 +19,9 @@ use crate::infrastructure::persistence::{BlobFilter, BlobRow};
 
 /// What is read at once.
 const READ_BYTES: usize = 1 << 20;
+/// `RWF_DONTCACHE` (preadv2(2), Linux 6.14): what the scrub brings into the page cache leaves it at once, and what was
+/// there before, because it is in use, stays.
+const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 /// What `scrub` is told.
 #[derive(Debug, Args)]
@@ -40,6 +43,7 @@ async fn scrub_all(store: &Store, bytes_per_second: u64) -> Result<Verdict, Main
         pace: Pace::new(bytes_per_second),
         progress: Progress::new("scrubbed", total_bytes(store).await?),
         buffer: vec![0; READ_BYTES],
+        flags: DONT_CACHE,
     };
     let mut damaged = 0;
     let mut pages = store.blobs(BlobFilter::All);
@@ -109,27 +113,30 @@ struct Reader {
     pace: Pace,
     progress: Progress,
     buffer: Vec<u8>,
+    flags: ReadWriteFlags,
 }
 
 impl Reader {
     /// The hash and the length of a whole file.
-    async fn read(&mut self, mut file: &File) -> io::Result<(ContentHash, u64)> {
+    async fn read(&mut self, file: &File) -> io::Result<(ContentHash, u64)> {
         let (mut hasher, mut length) = (Sha256::new(), 0);
-        // Only advice: without it the scrub would push what is in use out of the page cache.
-        let _ = fadvise(file, 0, None, Advice::Sequential);
         loop {
-            let count = match file.read(&mut self.buffer) {
+            let count = match preadv2(file, &mut [IoSliceMut::new(&mut self.buffer)], length, self.flags) {
                 Ok(0) => break,
                 Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
+                Err(Errno::INTR) => continue,
+                // This kernel or file system does not know it.
+                Err(Errno::OPNOTSUPP | Errno::INVAL) if self.flags == DONT_CACHE => {
+                    self.flags = ReadWriteFlags::empty();
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
             };
             hasher.update(&self.buffer[..count]);
             length += count as u64;
             self.progress.add_bytes(count as u64);
             self.pace.wait_after(count as u64).await;
         }
-        let _ = fadvise(file, 0, None, Advice::DontNeed);
         Ok((ContentHash::from_bytes(hasher.finalize().into()), length))
     }
 }

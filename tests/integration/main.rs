@@ -11,6 +11,10 @@
 mod content;
 mod raw;
 mod server;
+mod site;
+#[path = "../throwaway_postgres/mod.rs"]
+mod throwaway_postgres;
+mod valve;
 
 // What they hold the server to.
 mod bad_input;
@@ -18,6 +22,8 @@ mod conditions;
 mod connection;
 mod crash;
 mod damage;
+mod database_away;
+mod database_connections;
 mod expectations;
 mod framing;
 mod keys;
@@ -30,4 +36,5 @@ mod maintenance;
 mod objects;
 mod roots;
 mod settings;
+mod several_servers;
 mod timeouts;

@@ -17,8 +17,6 @@ fn a_bad_flag_stops_the_start_with_its_name() {
     for (flag, value) in [
         ("--listen-addr", "localhost"),
         ("--listen-addr", "127.0.0.1"),
-        ("--database-url", "mysql://h/d"),
-        ("--database-url", "metadata.db"),
         ("--auth-mode", "maybe"),
         ("--ack", "never"),
         ("--cores", "0"),
@@ -70,6 +68,46 @@ fn a_bad_environment_variable_stops_the_start_as_a_flag_does() {
         assert_eq!(refusal.code, Some(2), "{name}={value}: {}", refusal.stderr);
         assert!(refusal.stderr.contains(flag), "{name}={value}: {}", refusal.stderr);
     }
+}
+
+#[test]
+fn a_password_in_the_url_of_the_database_is_never_shown() {
+    for url in [
+        "postgres://me:secret@h:port/d",
+        "postgres://me:secret@h:99999/d",
+        "postgresql://me:sec/ret:secret@h/d",
+        "postgres://me:secret@h/d?sslmode=maybe",
+        "postgres:/me:secret@h/d",
+        "mysql://me:secret@h/d",
+        "secret.db",
+        "sqlite://:secret:",
+        "sqlite://m.db?key=secret",
+        "",
+    ] {
+        let directory = directory();
+        let flag = format!("--database-url={url}");
+        let mut by_variable = serve_command(directory.path(), &[]);
+        by_variable.env("DATABASE_URL", url);
+        for command in [serve_command(directory.path(), &[&flag]), by_variable] {
+            let refusal = refused(command);
+            assert_eq!(refusal.code, Some(2), "{url}: {}", refusal.stderr);
+            assert!(refusal.stderr.contains("DATABASE_URL"), "{url}: {}", refusal.stderr);
+            assert!(!refusal.stderr.contains("secret"), "{url}: {}", refusal.stderr);
+            assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing was begun");
+        }
+    }
+    // Another setting is wrong, and nobody can be asked at the address.
+    for (flags, code) in [(&["--cores", "0"][..], 2), (&["--db-acquire-timeout-secs", "1"], 1)] {
+        let directory = directory();
+        let mut command = serve_command(directory.path(), flags);
+        command.env("DATABASE_URL", "postgres://me:secret@127.0.0.1:1/d");
+        let refusal = refused(command);
+        assert_eq!(refusal.code, Some(code), "{}", refusal.stderr);
+        assert!(!refusal.stderr.contains("secret"), "{}", refusal.stderr);
+    }
+    let help = program().args(["serve", "--help"]).env("DATABASE_URL", "postgres://me:secret@h/d").output();
+    let help = String::from_utf8(help.unwrap().stdout).unwrap();
+    assert!(help.contains("DATABASE_URL") && !help.contains("secret"), "{help}");
 }
 
 #[test]

@@ -217,6 +217,7 @@ mod tests {
         max_connections: 1,
         min_connections: 1,
         acquire_timeout: Duration::from_secs(5),
+        answer_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(60),
         max_lifetime: Duration::from_secs(60),
     };

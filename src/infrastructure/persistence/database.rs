@@ -131,6 +131,8 @@ pub struct DatabaseSettings {
     pub min_connections: u32,
     /// How long a query waits for one.
     pub acquire_timeout: Duration,
+    /// How long PostgreSQL may take over a query, or over a transaction, before its connection counts as lost.
+    pub answer_timeout: Duration,
     /// After how long without use one is closed.
     pub idle_timeout: Duration,
     /// After how long in all one is closed.

@@ -69,6 +69,35 @@ impl NameTaken {
 #[error("{0} (the disk is full)")]
 struct DiskFull(#[source] sqlx::Error);
 
+/// A database that does not answer in time is a lost connection.
+pub(super) fn silence() -> sqlx::Error {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
+/// Keys are UTF-8. In another encoding some of them could not be stored, at any time, while all else works.
+#[derive(Debug, Error)]
+#[error("its encoding is {0} and has to be UTF8")]
+pub(super) struct WrongEncoding(String);
+
+impl WrongEncoding {
+    pub(super) fn into_database_error(encoding: String) -> sqlx::Error {
+        sqlx::Error::AnyDriverError(Box::new(Self(encoding)))
+    }
+}
+
+/// The database answered a COMMIT with an error and ended, or its answer was lost, and what became of the transaction
+/// could not be found out. What the error says of itself is then no longer all that counts: a server that runs out of
+/// space for its log panics with the same code that elsewhere means that nothing was done.
+#[derive(Debug, Error)]
+#[error("it may have happened or not ({0})")]
+pub(super) struct Unsettled(#[source] sqlx::Error);
+
+impl Unsettled {
+    pub(super) fn after(error: sqlx::Error) -> sqlx::Error {
+        sqlx::Error::AnyDriverError(Box::new(Self(error)))
+    }
+}
+
 /// Whether another transaction came between, so that the same one may succeed now.
 pub(super) fn is_race(error: &sqlx::Error) -> bool {
     let races = [sqlstate::SERIALIZATION_FAILURE, sqlstate::DEADLOCK_DETECTED, sqlstate::UNIQUE_VIOLATION];

@@ -48,9 +48,14 @@ impl Latch {
         consequence.into()
     }
 
+    /// Whether the database did not answer when it was last asked.
+    pub(super) fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
     /// The database has done as it was asked.
     pub(super) fn answered(&self) {
-        if self.away.load(Ordering::Relaxed) && self.away.swap(false, Ordering::Relaxed) {
+        if self.is_away() && self.away.swap(false, Ordering::Relaxed) {
             tracing::info!("the database answers again");
         }
     }

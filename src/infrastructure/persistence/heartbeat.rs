@@ -32,7 +32,7 @@ impl Heartbeat {
         loop {
             tokio::time::sleep(HEARTBEAT_INTERVAL).await;
             match self.beat().await {
-                Ok(true) => {}
+                Ok(true) => self.latch.answered(),
                 Ok(false) => {
                     tracing::error!(
                         node = &*self.node,

@@ -3,13 +3,16 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::LocalSet;
+use tokio::time::timeout;
 
 use super::collector::{Collector, GcSettings, GraceClock};
 use super::database::{Database, DatabaseSettings, DatabaseUrl};
@@ -21,7 +24,7 @@ use super::recovery::{claim_root, sweep};
 use crate::application::errors::RepositoryError;
 use crate::application::ports::Clock;
 use crate::domain::value_objects::{InstanceId, StorageClass};
-use crate::infrastructure::plane_channel::{MetadataEnd, Query, Reply};
+use crate::infrastructure::plane_channel::{MetadataEnd, QUERIES_QUEUED_MAX, Query, Reply};
 use crate::infrastructure::storage::{RootError, Roots};
 
 /// Why the metadata plane does not start.
@@ -148,19 +151,18 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             outside_changes: database.outside_changes().await?,
             on_outside_change: self.on_outside_change,
         };
-        let queries_max = self.settings.max_connections as usize;
-        Ok(Service { database, latch, commit, collector, heartbeat, roots: self.roots, queries_max })
+        let reader = Reader::new(database.clone(), latch, self.settings);
+        Ok(Service { database, reader, commit, collector, heartbeat, roots: self.roots })
     }
 }
 
 struct Service<C> {
     database: Arc<Database>,
-    latch: Latch,
+    reader: Reader,
     commit: GroupCommit<C>,
     collector: Collector,
     heartbeat: Heartbeat,
     roots: Roots,
-    queries_max: usize,
 }
 
 impl<C: Clock + Send + 'static> Service<C> {
@@ -170,7 +172,7 @@ impl<C: Clock + Send + 'static> Service<C> {
         let sweeping = tokio::task::spawn_local(sweep);
         let beating = tokio::task::spawn_local(self.heartbeat.run());
         let collecting = tokio::task::spawn_local(self.collector.run());
-        let queries = answer_queries(self.database.clone(), self.latch, channel.queries, self.queries_max);
+        let queries = answer_queries(self.reader, channel.queries);
         tokio::join!(self.commit.run(channel.writes), queries);
         // What they have not done yet, the next start does.
         sweeping.abort();
@@ -189,33 +191,83 @@ async fn log_sweep(database: Arc<Database>, roots: Roots, node: Arc<str>) {
 }
 
 /// Runs queries beside each other, as many at once as there are connections to read on.
-async fn answer_queries(
-    database: Arc<Database>,
-    latch: Latch,
-    mut queue: mpsc::Receiver<Query>,
-    queries_max: usize,
-) {
-    let permits = Arc::new(Semaphore::new(queries_max));
+async fn answer_queries(reader: Reader, mut queue: mpsc::Receiver<Query>) {
+    let reader = Rc::new(reader);
+    let places = Arc::new(Semaphore::new(QUERIES_QUEUED_MAX));
     while let Some(query) = queue.recv().await {
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
-        let (database, latch) = (database.clone(), latch.clone());
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let reader = reader.clone();
         tokio::task::spawn_local(async move {
-            answer_query(&database, &latch, query).await;
-            drop(permit);
+            reader.take(query).await;
+            drop(place);
         });
     }
-    // All permits are free again once the last query has been answered.
-    let _ = permits.acquire_many(u32::try_from(queries_max).unwrap_or(u32::MAX)).await;
+    // All places are free again once the last query has been answered.
+    let _ = places.acquire_many(u32::try_from(QUERIES_QUEUED_MAX).unwrap_or(u32::MAX)).await;
 }
 
-async fn answer_query(database: &Database, latch: &Latch, query: Query) {
-    match query {
-        Query::Find(name, reply) => respond(reply, latch, database.find(&name).await),
-        Query::Inspect(name, reply) => respond(reply, latch, database.inspect(&name).await),
-        Query::List(query, reply) => respond(reply, latch, database.list(&query).await),
-        Query::Check(reply) if latch.is_set() => drop(reply.send(Err(RepositoryError::Unavailable))),
-        Query::Check(reply) => respond(reply, latch, database.check().await),
+/// What queries are answered with.
+struct Reader {
+    database: Arc<Database>,
+    latch: Latch,
+    running: Semaphore,
+    queries_max: usize,
+    /// How long a query waits for its turn.
+    turn_timeout: Duration,
+}
+
+impl Reader {
+    fn new(database: Arc<Database>, latch: Latch, settings: DatabaseSettings) -> Self {
+        let queries_max = settings.max_connections as usize;
+        let (running, turn_timeout) = (Semaphore::new(queries_max), settings.acquire_timeout);
+        Self { database, latch, running, queries_max, turn_timeout }
     }
+
+    /// Waits for the query's turn, and answers it.
+    ///
+    /// While the database is away one query at a time finds out whether it is back, and the others are refused at
+    /// once: each of them would wait as long for the same answer, and those behind them for many times that. Whether
+    /// the server is ready is told without waiting for anybody.
+    async fn take(&self, query: Query) {
+        if let Query::Check(reply) = query {
+            return self.check(reply).await;
+        }
+        let Ok(Ok(_turn)) = timeout(self.turn_timeout, self.running.acquire()).await else {
+            return refuse(query, RepositoryError::Overloaded);
+        };
+        let is_first = self.running.available_permits() + 1 == self.queries_max;
+        if self.latch.is_away() && !is_first {
+            return refuse(query, RepositoryError::Unavailable);
+        }
+        self.answer(query).await;
+    }
+
+    async fn check(&self, reply: Reply<()>) {
+        if self.latch.is_set() {
+            return refuse(Query::Check(reply), RepositoryError::Unavailable);
+        }
+        respond(reply, &self.latch, self.database.check().await);
+    }
+
+    async fn answer(&self, query: Query) {
+        let Self { database, latch, .. } = self;
+        match query {
+            Query::Find(name, reply) => respond(reply, latch, database.find(&name).await),
+            Query::Inspect(name, reply) => respond(reply, latch, database.inspect(&name).await),
+            Query::List(query, reply) => respond(reply, latch, database.list(&query).await),
+            Query::Check(reply) => self.check(reply).await,
+        }
+    }
+}
+
+/// A caller that has gone no longer wants to know.
+fn refuse(query: Query, error: RepositoryError) {
+    let _ = match query {
+        Query::Find(_, reply) => reply.send(Err(error)).map_err(drop),
+        Query::Inspect(_, reply) => reply.send(Err(error)).map_err(drop),
+        Query::List(_, reply) => reply.send(Err(error)).map_err(drop),
+        Query::Check(reply) => reply.send(Err(error)).map_err(drop),
+    };
 }
 
 fn respond<T>(reply: Reply<T>, latch: &Latch, result: Result<T, DatabaseError>) {

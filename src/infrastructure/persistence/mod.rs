@@ -25,6 +25,7 @@ mod recovery;
 mod sqlite;
 mod sqlite_maintenance;
 #[cfg(test)]
+#[path = "../../../tests/throwaway_postgres/mod.rs"]
 mod throwaway_postgres;
 
 pub use collector::GcSettings;

@@ -5,19 +5,21 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
-use sqlx::{Connection as _, PgPool, SqlSafeStr as _};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgRow};
+use sqlx::{Connection as _, PgPool, Postgres, SqlSafeStr as _};
 use tokio::time::{sleep, timeout};
 
 use super::batch::BatchContext;
 use super::collector::{Collected, Garbage};
 use super::columns::{class_number, status_number};
 use super::database::{DatabaseSettings, RootRow};
-use super::errors::{DatabaseError, is_race};
+use super::errors::{DatabaseError, WrongEncoding, is_race, silence};
 use super::holds::HoldId;
 use super::postgres_queries as queries;
 use super::postgres_rows::{
-    bind_blob_keys, bind_garbage, blob_location, column, garbage, object, page, stored_object, uuid_of,
+    PgQuery, bind_blob_keys, bind_garbage, blob_location, column, garbage, object, page, stored_object,
+    uuid_of,
 };
 use super::postgres_writer::PostgresWriter;
 use crate::application::ports::{ListPage, ListQuery, ObjectName};
@@ -30,6 +32,8 @@ use crate::infrastructure::storage::BlobFile;
 const IDLE_TRUSTED: Duration = Duration::from_secs(1);
 /// How long the database may take to say that it is there.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long connections may take to be closed, once nothing is asked on them any more.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often migrations are tried, where other servers start at the same time.
 const MIGRATION_TRIES_MAX: u32 = 20;
 /// Between two such tries.
@@ -40,11 +44,13 @@ const MIGRATION_PAUSE: Duration = Duration::from_millis(100);
 /// Every statement looks rows up by an index, one by one. A plan that reads a whole table would be slower, and in a
 /// serializable transaction it would conflict with every write to that table. And a server that stands still in the
 /// middle of a transaction must not hold its locks against the others.
-const SESSION: [(&str, &str); 6] = [
+const SESSION: [(&str, &str); 7] = [
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
     ("plan_cache_mode", "force_generic_plan"),
+    // Plans that are all the same are not worth compiling.
+    ("jit", "off"),
     ("idle_in_transaction_session_timeout", "5s"),
     // "already exists, skipping" is no news.
     ("client_min_messages", "warning"),
@@ -52,7 +58,23 @@ const SESSION: [(&str, &str); 6] = [
 
 pub(crate) struct PostgresDatabase {
     pub(super) readers: PgPool,
+    pub(super) answer_timeout: Duration,
     pub(super) writer: PostgresWriter,
+}
+
+/// A connection that is closed unless what was asked on it has been answered to the end. The pool would wait for the
+/// rest of the answer, and from a database that stands still it never comes.
+struct Asked {
+    connection: PoolConnection<Postgres>,
+    answered: bool,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.connection.close_on_drop();
+        }
+    }
 }
 
 pub(super) fn migrator() -> Migrator {
@@ -125,9 +147,42 @@ impl PostgresDatabase {
             .connect_with(options.clone())
             .await
             .map_err(DatabaseError::of("open the database"))?;
+        let encoding = setting(&readers, "server_encoding").await?;
+        if encoding != "UTF8" {
+            return Err(DatabaseError::of("use the database")(WrongEncoding::into_database_error(encoding)));
+        }
         migrate(&readers).await?;
         warn_of_lost_commits(&readers).await?;
-        Ok(Self { readers, writer: PostgresWriter::new(options, settings.acquire_timeout) })
+        let answer_timeout = settings.answer_timeout;
+        Ok(Self { readers, answer_timeout, writer: PostgresWriter::new(options, settings) })
+    }
+
+    /// Has one connection answer `asking` within the time that an answer may take.
+    async fn ask<T>(
+        &self,
+        asking: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> sqlx::Result<T> {
+        let mut asked = Asked { connection: self.readers.acquire().await?, answered: false };
+        let answer = timeout(self.answer_timeout, asking(&mut asked.connection)).await;
+        asked.answered = answer.is_ok();
+        answer.unwrap_or_else(|_| Err(silence()))
+    }
+
+    async fn optional_row(&self, query: PgQuery<'_>) -> sqlx::Result<Option<PgRow>> {
+        self.ask(async |connection| query.fetch_optional(connection).await).await
+    }
+
+    pub(super) async fn row(&self, query: PgQuery<'_>) -> sqlx::Result<PgRow> {
+        self.ask(async |connection| query.fetch_one(connection).await).await
+    }
+
+    pub(super) async fn rows(&self, query: PgQuery<'_>) -> sqlx::Result<Vec<PgRow>> {
+        self.ask(async |connection| query.fetch_all(connection).await).await
+    }
+
+    /// Gives the number of rows that were changed.
+    pub(super) async fn change(&self, query: PgQuery<'_>) -> sqlx::Result<u64> {
+        self.ask(async |connection| Ok(query.execute(connection).await?.rows_affected())).await
     }
 
     pub(super) async fn apply(
@@ -147,7 +202,7 @@ impl PostgresDatabase {
                 .bind(path.scope.tenant_id.as_str())
                 .bind(path.key.as_str()),
         };
-        let row = query.fetch_optional(&self.readers).await;
+        let row = self.optional_row(query).await;
         let found = row.and_then(|row| row.as_ref().map(stored_object).transpose());
         found.map_err(DatabaseError::of("find an object"))
     }
@@ -156,7 +211,7 @@ impl PostgresDatabase {
         let ObjectName::Id(id) = name else {
             return Ok(self.find(name).await?.map(|stored| stored.object));
         };
-        let row = sqlx::query(queries::INSPECT_BY_ID).bind(uuid_of(id)).fetch_optional(&self.readers).await;
+        let row = self.optional_row(sqlx::query(queries::INSPECT_BY_ID).bind(uuid_of(id))).await;
         let found = row.and_then(|row| row.as_ref().map(object).transpose());
         found.map_err(DatabaseError::of("look at an object"))
     }
@@ -173,19 +228,19 @@ impl PostgresDatabase {
         if let Some(class) = query.storage_class {
             statement = statement.bind(class_number(class));
         }
-        let rows = statement.fetch_all(&self.readers).await;
+        let rows = self.rows(statement).await;
         rows.and_then(|rows| page(&rows, query.limit as usize)).map_err(DatabaseError::of("list objects"))
     }
 
     pub(super) async fn check(&self) -> Result<(), DatabaseError> {
-        let answer = sqlx::query("SELECT 1").execute(&self.readers);
-        let answer = timeout(CHECK_TIMEOUT, answer).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let answer = timeout(CHECK_TIMEOUT, self.change(sqlx::query("SELECT 1"))).await;
+        let answer = answer.unwrap_or_else(|_| Err(silence()));
         answer.map(|_| ()).map_err(DatabaseError::of("ask the database"))
     }
 
     pub(super) async fn root(&self, class: StorageClass) -> Result<Option<RootRow>, DatabaseError> {
         let query = sqlx::query(queries::ROOT).bind(class_number(class));
-        let row = query.fetch_optional(&self.readers).await;
+        let row = self.optional_row(query).await;
         let row = row.and_then(|row| row.as_ref().map(root_row).transpose());
         row.map_err(DatabaseError::of("read what a root is"))
     }
@@ -193,7 +248,7 @@ impl PostgresDatabase {
     pub(super) async fn put_root(&self, class: StorageClass, row: RootRow) -> Result<RootRow, DatabaseError> {
         let query =
             sqlx::query(queries::PUT_ROOT).bind(class_number(class)).bind(row.identity).bind(row.claimed);
-        let row = query.fetch_one(&self.readers).await;
+        let row = self.row(query).await;
         row.and_then(|row| root_row(&row)).map_err(DatabaseError::of("note what a root is"))
     }
 
@@ -205,8 +260,8 @@ impl PostgresDatabase {
         node: &str,
         now: Timestamp,
     ) -> Result<u64, DatabaseError> {
-        let begin = async {
-            let mut transaction = self.readers.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        let begin = async |connection: &mut PgConnection| {
+            let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
             let claim = sqlx::query(queries::CLAIM_NODE).bind(node).bind(instance.to_i64());
             claim.execute(&mut *transaction).await?;
             sqlx::query(queries::END_INSTANCES_OF_NODE).bind(node).execute(&mut *transaction).await?;
@@ -216,11 +271,11 @@ impl PostgresDatabase {
             transaction.commit().await?;
             Ok(cleared.rows_affected())
         };
-        begin.await.map_err(DatabaseError::of("note the start of the server"))
+        self.ask(begin).await.map_err(DatabaseError::of("note the start of the server"))
     }
 
     pub(super) async fn dead_instances(&self, node: &str) -> Result<Vec<InstanceId>, DatabaseError> {
-        let rows = sqlx::query(queries::DEAD_INSTANCES).bind(node).fetch_all(&self.readers).await;
+        let rows = self.rows(sqlx::query(queries::DEAD_INSTANCES).bind(node)).await;
         let decode =
             |rows: Vec<PgRow>| rows.iter().map(|row| column(row, 0).map(InstanceId::from_i64)).collect();
         rows.and_then(decode).map_err(DatabaseError::of("read the instances"))
@@ -228,20 +283,20 @@ impl PostgresDatabase {
 
     pub(super) async fn forget_instances(&self, instances: &[InstanceId]) -> Result<(), DatabaseError> {
         let ids: Vec<_> = instances.iter().map(|instance| instance.to_i64()).collect();
-        let forgotten = sqlx::query(queries::FORGET_INSTANCES).bind(ids).execute(&self.readers).await;
+        let forgotten = self.change(sqlx::query(queries::FORGET_INSTANCES).bind(ids)).await;
         forgotten.map(|_| ()).map_err(DatabaseError::of("forget swept instances"))
     }
 
     pub(super) async fn heartbeat(&self, instance: InstanceId, node: &str) -> Result<bool, DatabaseError> {
         let query = sqlx::query(queries::HEARTBEAT).bind(node).bind(instance.to_i64());
-        let beaten = query.execute(&self.readers).await.map(|done| done.rows_affected() > 0);
-        beaten.map_err(DatabaseError::of("renew the claim of this server's name"))
+        let beaten = self.change(query).await;
+        beaten.map(|rows| rows > 0).map_err(DatabaseError::of("renew the claim of this server's name"))
     }
 
     pub(super) async fn unnamed_files(&self, files: &[BlobFile]) -> Result<Vec<BlobFile>, DatabaseError> {
         let keys = files.iter().map(|file| (file.content_hash, file.storage_class));
         let query = bind_blob_keys(sqlx::query(queries::PLACES_NAMED), keys);
-        let rows = query.fetch_all(&self.readers).await;
+        let rows = self.rows(query).await;
         let named =
             rows.and_then(|rows| rows.iter().map(blob_location).collect::<sqlx::Result<HashSet<_>>>());
         let named = named.map_err(DatabaseError::of("look for the places that are named"))?;
@@ -249,7 +304,7 @@ impl PostgresDatabase {
     }
 
     pub(super) async fn ticks(&self) -> Result<u64, DatabaseError> {
-        let row = sqlx::query(queries::TICKS).fetch_one(&self.readers).await;
+        let row = self.row(sqlx::query(queries::TICKS)).await;
         let ticks = row.and_then(|row| column::<i64>(&row, 0));
         ticks.map(i64::cast_unsigned).map_err(DatabaseError::of("read the database's clock"))
     }
@@ -263,8 +318,8 @@ impl PostgresDatabase {
         // Before the grace period has passed for the first time, nothing can be over it.
         let horizon = tick.checked_sub(grace).map_or(-1, u64::cast_signed);
         let tick = tick.cast_signed();
-        let collect = async {
-            let mut transaction = self.readers.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        let collect = async |connection: &mut PgConnection| {
+            let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
             sqlx::query(queries::STORE_TICKS).bind(tick).execute(&mut *transaction).await?;
             let forget = sqlx::query(queries::COLLECT_BLOBS).bind(horizon).bind(i64::from(batch));
             let blobs = forget.execute(&mut *transaction).await?.rows_affected();
@@ -273,7 +328,7 @@ impl PostgresDatabase {
             transaction.commit().await?;
             Ok(Collected { blobs, objects })
         };
-        collect.await.map_err(DatabaseError::of("collect what nothing refers to"))
+        self.ask(collect).await.map_err(DatabaseError::of("collect what nothing refers to"))
     }
 
     pub(super) async fn garbage(
@@ -282,19 +337,23 @@ impl PostgresDatabase {
         abandoned_holds: &[HoldId],
     ) -> Result<Vec<Garbage>, DatabaseError> {
         let query = sqlx::query(queries::GARBAGE).bind(i64::from(limit)).bind(abandoned_holds);
-        let rows = query.fetch_all(&self.readers).await;
+        let rows = self.rows(query).await;
         let places = rows.and_then(|rows| rows.iter().map(garbage).collect());
         places.map_err(DatabaseError::of("read the garbage"))
     }
 
     pub(super) async fn forget_garbage(&self, removed: &[Garbage]) -> Result<(), DatabaseError> {
         let query = bind_garbage(sqlx::query(queries::FORGET_GARBAGE), removed);
-        query.execute(&self.readers).await.map(|_| ()).map_err(DatabaseError::of("forget removed garbage"))
+        self.change(query).await.map(|_| ()).map_err(DatabaseError::of("forget removed garbage"))
     }
 
     pub(super) async fn close(&self) {
-        self.writer.close().await;
-        self.readers.close().await;
+        let close = async {
+            self.writer.close().await;
+            self.readers.close().await;
+        };
+        // One that stands still is cut by the end of the process.
+        let _ = timeout(CLOSE_TIMEOUT, close).await;
     }
 }
 
@@ -304,14 +363,17 @@ fn root_row(row: &PgRow) -> sqlx::Result<RootRow> {
 
 /// A database that answers before it has synced takes the promise out of every `201`.
 async fn warn_of_lost_commits(pool: &PgPool) -> Result<(), DatabaseError> {
-    for setting in ["fsync", "synchronous_commit", "full_page_writes"] {
-        let row = sqlx::query("SELECT current_setting($1)").bind(setting).fetch_one(pool).await;
-        let value = row.and_then(|row| column::<String>(&row, 0));
-        if value.map_err(DatabaseError::of("read the database's settings"))? == "off" {
-            tracing::warn!("the database has {setting} = off: what it has committed can be lost in a crash");
+    for name in ["fsync", "synchronous_commit", "full_page_writes"] {
+        if setting(pool, name).await? == "off" {
+            tracing::warn!("the database has {name} = off: what it has committed can be lost in a crash");
         }
     }
     Ok(())
+}
+
+async fn setting(pool: &PgPool, name: &str) -> Result<String, DatabaseError> {
+    let row = sqlx::query("SELECT current_setting($1)").bind(name).fetch_one(pool).await;
+    row.and_then(|row| column(&row, 0)).map_err(DatabaseError::of("read the database's settings"))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::batch::BatchContext;
 use super::columns::class_number;
-use super::database::DatabaseUrl;
+use super::database::{DatabaseSettings, DatabaseUrl};
 use super::errors::DatabaseError;
 use super::holds::{Hold, HoldId};
 use super::maintenance::{
@@ -24,10 +24,15 @@ use super::postgres_writer::{PostgresWriter, store};
 use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::{ContentHash, InstanceId, StorageClass, Timestamp};
 
-/// How many connections a tool has.
-const CONNECTIONS_MAX: u32 = 2;
-/// How long it waits for one.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A tool waits longer for an answer than a server: it goes through whole tables.
+const SETTINGS: DatabaseSettings = DatabaseSettings {
+    max_connections: 2,
+    min_connections: 0,
+    acquire_timeout: Duration::from_secs(10),
+    answer_timeout: Duration::from_secs(3600),
+    idle_timeout: Duration::from_secs(600),
+    max_lifetime: Duration::from_secs(86_400),
+};
 
 /// Rows that contradict each other, by what is wrong with them.
 const CHECKS: [Check; 8] = [
@@ -132,8 +137,9 @@ impl PostgresDatabase {
         let options =
             options.application_name("just_storage tool").options([("client_min_messages", "warning")]);
         // A pool would go on trying where nobody listens.
-        let connect =
-            timeout(CONNECT_TIMEOUT, options.connect()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let connect = timeout(SETTINGS.acquire_timeout, options.connect())
+            .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut));
         let mut connection = connect.map_err(unreachable("open the database"))?;
         let applied = match applied_migrations(&mut connection).await {
             Ok(applied) => applied,
@@ -144,14 +150,15 @@ impl PostgresDatabase {
         };
         check_schema(url, &applied, &migrator())?;
         let readers = PgPoolOptions::new()
-            .max_connections(CONNECTIONS_MAX)
-            .acquire_timeout(CONNECT_TIMEOUT)
+            .max_connections(SETTINGS.max_connections)
+            .acquire_timeout(SETTINGS.acquire_timeout)
             .connect_lazy_with(options.clone());
-        Ok(Self { readers, writer: PostgresWriter::new(options, CONNECT_TIMEOUT) })
+        let writer = PostgresWriter::new(options, SETTINGS);
+        Ok(Self { readers, answer_timeout: SETTINGS.answer_timeout, writer })
     }
 
     pub(super) async fn holds(&self) -> Result<Vec<Hold>, DatabaseError> {
-        let rows = sqlx::query("SELECT id, beats FROM holds").fetch_all(&self.readers).await;
+        let rows = self.rows(sqlx::query("SELECT id, beats FROM holds")).await;
         let hold = |row: &PgRow| Ok(Hold { id: column(row, 0)?, beats: column(row, 1)? });
         rows.and_then(|rows| rows.iter().map(hold).collect()).map_err(DatabaseError::of("read the holds"))
     }
@@ -159,13 +166,12 @@ impl PostgresDatabase {
     pub(super) async fn forget_hold(&self, hold: Hold) -> Result<bool, DatabaseError> {
         let query =
             sqlx::query("DELETE FROM holds WHERE id = $1 AND beats = $2").bind(hold.id).bind(hold.beats);
-        let done = query.execute(&self.readers).await.map(|done| done.rows_affected() > 0);
+        let done = self.change(query).await.map(|rows| rows > 0);
         done.map_err(DatabaseError::of("forget an abandoned hold"))
     }
 
     pub(super) async fn outside_changes(&self) -> Result<u64, DatabaseError> {
-        let row =
-            sqlx::query("SELECT outside_changes FROM clock WHERE id = 1").fetch_one(&self.readers).await;
+        let row = self.row(sqlx::query("SELECT outside_changes FROM clock WHERE id = 1")).await;
         let changes = row.and_then(|row| column::<i64>(&row, 0));
         changes.map(i64::cast_unsigned).map_err(DatabaseError::of("look for changes by tools"))
     }

@@ -15,7 +15,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::batch::{self, BatchContext, Changes, Held, Touched};
-use super::errors::{DatabaseError, NameTaken, is_race, says_unknown_transaction};
+use super::database::DatabaseSettings;
+use super::errors::{DatabaseError, NameTaken, Unsettled, is_race, says_unknown_transaction, silence};
 use super::postgres_queries as queries;
 use super::postgres_rows::{
     bind_blob_keys, bind_blobs, bind_garbage_rows, bind_ids, bind_keys, bind_objects,
@@ -34,8 +35,6 @@ const TRIES_BESIDE_OTHERS_MAX: u32 = 3;
 const PAUSE_FIRST: Duration = Duration::from_millis(1);
 /// The longest pause between tries.
 const PAUSE_MAX: Duration = Duration::from_millis(16);
-/// How long a transaction may take, or its COMMIT be without an answer, before the connection counts as lost.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// For how long the outcome of a commit whose answer was lost is asked for.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two such questions.
@@ -45,6 +44,8 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct PostgresWriter {
     options: PgConnectOptions,
     connect_timeout: Duration,
+    /// How long a transaction may take, or its COMMIT be without an answer, before the connection counts as lost.
+    answer_timeout: Duration,
     /// Kept from batch to batch. It is dropped after any error that leaves its state in doubt.
     kept: Mutex<Option<PgConnection>>,
 }
@@ -104,8 +105,9 @@ enum Settled {
 }
 
 impl PostgresWriter {
-    pub(super) fn new(options: PgConnectOptions, connect_timeout: Duration) -> Self {
-        Self { options, connect_timeout, kept: Mutex::new(None) }
+    pub(super) fn new(options: PgConnectOptions, settings: DatabaseSettings) -> Self {
+        let (connect_timeout, answer_timeout) = (settings.acquire_timeout, settings.answer_timeout);
+        Self { options, connect_timeout, answer_timeout, kept: Mutex::new(None) }
     }
 
     /// Applies a batch in one transaction. `next_sequence` becomes what the database gives the batch.
@@ -148,21 +150,21 @@ impl PostgresWriter {
     ) -> Result<Try, DatabaseError> {
         let begin = self.begin(kept.take(), company).await;
         let mut connection = begin.map_err(DatabaseError::of("begin a transaction"))?;
-        let prepared = timeout(TRANSACTION_TIMEOUT, prepare(&mut connection, writes, next_sequence, context));
+        let prepared = timeout(self.answer_timeout, prepare(&mut connection, writes, next_sequence, context));
         let Prepared { outcomes, trace } = match prepared
             .await
             .unwrap_or_else(|_| Err(DatabaseError::of("prepare a transaction")(silence())))
         {
             Ok(prepared) => prepared,
             Err(error) if is_race(&error.source) => {
-                if execute(&mut connection, "ROLLBACK").await.is_ok() {
+                if self.execute(&mut connection, "ROLLBACK").await.is_ok() {
                     *kept = Some(connection);
                 }
                 return Ok(Try::Again(error));
             }
             Err(error) => return Err(error),
         };
-        match execute(&mut connection, "COMMIT").await {
+        match self.execute(&mut connection, "COMMIT").await {
             Ok(()) => {
                 *kept = Some(connection);
                 Ok(Try::Done(outcomes))
@@ -174,11 +176,11 @@ impl PostgresWriter {
             }
             Err(error) => {
                 drop(connection);
-                let error = DatabaseError::of("commit a transaction")(error);
+                let failed = DatabaseError::of("commit a transaction");
                 match self.settle(&trace).await {
                     Settled::Committed => Ok(Try::Done(outcomes)),
-                    Settled::NotCommitted => Ok(Try::Again(error)),
-                    Settled::Unknown => Err(error),
+                    Settled::NotCommitted => Ok(Try::Again(failed(error))),
+                    Settled::Unknown => Err(failed(Unsettled::after(error))),
                 }
             }
         }
@@ -188,13 +190,18 @@ impl PostgresWriter {
     async fn begin(&self, kept: Option<PgConnection>, company: Company) -> sqlx::Result<PgConnection> {
         let begin = company.begin_statement();
         if let Some(mut connection) = kept
-            && execute(&mut connection, begin).await.is_ok()
+            && self.execute(&mut connection, begin).await.is_ok()
         {
             return Ok(connection);
         }
         let mut connection = self.connect().await?;
-        execute(&mut connection, begin).await?;
+        self.execute(&mut connection, begin).await?;
         Ok(connection)
+    }
+
+    async fn execute(&self, connection: &mut PgConnection, statement: &'static str) -> sqlx::Result<()> {
+        let executed = timeout(self.answer_timeout, sqlx::raw_sql(statement).execute(connection)).await;
+        executed.unwrap_or_else(|_| Err(silence())).map(|_| ())
     }
 
     async fn connect(&self) -> sqlx::Result<PgConnection> {
@@ -242,16 +249,6 @@ impl PostgresWriter {
             None => Settled::Unknown,
         }))
     }
-}
-
-async fn execute(connection: &mut PgConnection, statement: &'static str) -> sqlx::Result<()> {
-    let executed = timeout(TRANSACTION_TIMEOUT, sqlx::raw_sql(statement).execute(connection)).await;
-    executed.unwrap_or_else(|_| Err(silence())).map(|_| ())
-}
-
-/// A database that does not answer is a lost connection.
-fn silence() -> sqlx::Error {
-    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
 /// Any time up to a limit, which doubles with each try.

@@ -1,0 +1,267 @@
+//! Two servers on one PostgreSQL and one pair of roots: what either has acknowledged, both keep, while they write,
+//! delete and collect the same contents, and while one of them is killed.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::content::{Random, content, etag, sha256_hex};
+use crate::raw::{Connection, Response};
+use crate::server::{SCOPE, Server, wait_until};
+use crate::site::{EAGER_COLLECTORS, Site};
+
+const WRITERS_OF_A_SERVER: u64 = 3;
+/// How often one of the servers is killed at least.
+const KILLS_MIN: u64 = 6;
+/// One of every size that is treated differently. All writers send the same few.
+const CONTENT_BYTES: [usize; 5] = [1, 900, 16_385, 100_000, 300_000];
+
+/// One client of one server, and what it has been told.
+struct Writer<'a> {
+    random: Random,
+    contents: &'a [Vec<u8>],
+    /// Objects that nobody else deletes, and their contents.
+    own: BTreeMap<String, usize>,
+    /// Versions of keys that all writers put and nobody deletes.
+    kept: Vec<(String, usize)>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(seed: u64, contents: &'a [Vec<u8>]) -> Self {
+        Self { random: Random::new(seed), contents, own: BTreeMap::new(), kept: Vec::new() }
+    }
+
+    /// Works until the server is gone or the round is over.
+    fn work(&mut self, address: SocketAddr, over: &AtomicBool) {
+        let Ok(mut connection) = Connection::try_open(address) else { return };
+        while !over.load(Ordering::Relaxed) && self.step(&mut connection).is_ok() {}
+    }
+
+    fn step(&mut self, connection: &mut Connection) -> std::io::Result<()> {
+        let number = self.random.below(3);
+        match self.random.below(10) {
+            0..3 => self.create(connection),
+            3..5 => self.delete_own(connection),
+            5 => self.read_own(connection),
+            6 => self.put_kept(connection, &format!("/v1/keys/models/acme/kept/{number}")),
+            7..9 => {
+                let content = self.any_content();
+                let target = format!("/v1/keys/models/acme/changing/{number}");
+                let response = connection.try_exchange("PUT", &target, &[], &self.contents[content])?;
+                assert!(matches!(response.status, 200 | 201), "{response:?}");
+                Ok(())
+            }
+            _ => {
+                let target = format!("/v1/keys/models/acme/changing/{number}");
+                let response = connection.try_exchange("DELETE", &target, &[], b"")?;
+                assert!(matches!(response.status, 204 | 404), "{response:?}");
+                Ok(())
+            }
+        }
+    }
+
+    fn create(&mut self, connection: &mut Connection) -> std::io::Result<()> {
+        let content = self.any_content();
+        let target = format!("/v1/objects?{SCOPE}");
+        let response = connection.try_exchange("POST", &target, &[], &self.contents[content])?;
+        assert_eq!(response.status, 201, "{response:?}");
+        self.own.insert(id_of(&response), content);
+        Ok(())
+    }
+
+    fn delete_own(&mut self, connection: &mut Connection) -> std::io::Result<()> {
+        let Some(id) = self.any_own() else { return Ok(()) };
+        // Whatever comes of it, it is not known to be there any more.
+        self.own.remove(&id);
+        let response = connection.try_exchange("DELETE", &format!("/v1/objects/{id}"), &[], b"")?;
+        assert_eq!(response.status, 204, "{response:?}");
+        Ok(())
+    }
+
+    fn read_own(&mut self, connection: &mut Connection) -> std::io::Result<()> {
+        let Some(id) = self.any_own() else { return Ok(()) };
+        let response = connection.try_exchange("GET", &format!("/v1/objects/{id}"), &[], b"")?;
+        assert_is(&response, &self.contents[self.own[&id]], &id);
+        Ok(())
+    }
+
+    fn put_kept(&mut self, connection: &mut Connection, target: &str) -> std::io::Result<()> {
+        let content = self.any_content();
+        let response = connection.try_exchange("PUT", target, &[], &self.contents[content])?;
+        assert!(matches!(response.status, 200 | 201), "{response:?}");
+        self.kept.push((id_of(&response), content));
+        Ok(())
+    }
+
+    fn any_content(&mut self) -> usize {
+        self.random.below(CONTENT_BYTES.len() as u64) as usize
+    }
+
+    fn any_own(&mut self) -> Option<String> {
+        let index = self.random.below(self.own.len().max(1) as u64);
+        self.own.keys().nth(index as usize).cloned()
+    }
+}
+
+fn id_of(response: &Response) -> String {
+    response.json()["id"].as_str().expect("an object has an id").to_owned()
+}
+
+fn assert_is(response: &Response, content: &[u8], what: &str) {
+    assert_eq!(response.status, 200, "{what}: {response:?}");
+    assert!(response.body == content, "{what} is not as it was sent");
+}
+
+#[test]
+fn what_two_servers_acknowledge_is_kept_while_one_is_killed_and_both_collect() {
+    let site = Site::new();
+    let contents: Vec<_> =
+        (1..).zip(CONTENT_BYTES).map(|(seed, length_bytes)| content(seed, length_bytes)).collect();
+    let one = site.start("one", &EAGER_COLLECTORS);
+    let mut two = site.start("two", &EAGER_COLLECTORS);
+    let mut writers: Vec<_> =
+        (1..=2 * WRITERS_OF_A_SERVER).map(|seed| Writer::new(seed, &contents)).collect();
+    let mut random = Random::new(7);
+    let mut kills = 0;
+    while kills < KILLS_MIN || !has_collected(&one) {
+        let pause = Duration::from_millis(300 + random.below(1000));
+        two = write_and_kill(&site, &one, two, &mut writers, pause);
+        kills += 1;
+    }
+    drop((one, two));
+    let servers = ["one", "two"].map(|node| site.start(node, &EAGER_COLLECTORS));
+    assert!(writers.iter().all(|writer| !writer.kept.is_empty()), "every writer was told something");
+    for server in &servers {
+        assert_kept(server, &writers, &contents);
+    }
+    site.wait_until_in_order(&servers[0]);
+}
+
+fn has_collected(server: &Server) -> bool {
+    server.log_lines().iter().any(|line| line.contains("removed what nothing refers to"))
+}
+
+/// Writes on both servers, kills the second in the middle, and starts it again while the first goes on.
+fn write_and_kill(
+    site: &Site,
+    one: &Server,
+    mut two: Server,
+    writers: &mut [Writer<'_>],
+    pause: Duration,
+) -> Server {
+    let addresses = [one.address(), two.address()];
+    let over = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        for (writer, address) in writers.iter_mut().zip(addresses.into_iter().cycle()) {
+            scope.spawn(move || writer.work(address, over));
+        }
+        // Not a wait for anything: the moment is what varies.
+        thread::sleep(pause);
+        two.kill();
+        let again = site.start("two", &EAGER_COLLECTORS);
+        over.store(true, Ordering::Relaxed);
+        again
+    })
+}
+
+fn assert_kept(server: &Server, writers: &[Writer<'_>], contents: &[Vec<u8>]) {
+    let mut connection = server.connect();
+    let mut get = |target: String| connection.exchange("GET", &target, &[], b"");
+    for writer in writers {
+        let kept = writer.kept.iter().map(|(id, content)| (id, content));
+        for (id, content) in writer.own.iter().chain(kept) {
+            assert_is(&get(format!("/v1/objects/{id}")), &contents[*content], id);
+        }
+    }
+    for number in 0..3 {
+        let response = get(format!("/v1/keys/models/acme/changing/{number}"));
+        let whole = contents.contains(&response.body);
+        assert!(response.status == 404 || (response.status == 200 && whole), "{}", response.status);
+    }
+}
+
+#[test]
+fn of_many_clients_of_two_servers_one_creates_a_key() {
+    let site = Site::new();
+    let servers = ["one", "two"].map(|node| site.start(node, &[]));
+    let clients = 4 * servers.len();
+    for round in 0..10 {
+        let (target, start) = (format!("/v1/keys/models/acme/round/{round}"), Barrier::new(clients));
+        let statuses: Vec<u16> = thread::scope(|scope| {
+            let puts: Vec<_> = (0..clients)
+                .map(|client| {
+                    let (mut connection, target, start) = (servers[client % 2].connect(), &target, &start);
+                    scope.spawn(move || {
+                        start.wait();
+                        let body = client.to_string();
+                        let fields = &[("If-None-Match", "*")];
+                        connection.exchange("PUT", target, fields, body.as_bytes()).status
+                    })
+                })
+                .collect();
+            puts.into_iter().map(|put| put.join().unwrap()).collect()
+        });
+        let count = |wanted| statuses.iter().filter(|status| **status == wanted).count();
+        assert_eq!((count(201), count(412)), (1, clients - 1), "{statuses:?}");
+    }
+    assert_eq!(site.postgres.ask("SELECT count(*), sum(ref_count) FROM blobs WHERE ref_count > 0"), {
+        let distinct = site.postgres.ask("SELECT count(DISTINCT content_hash) FROM objects");
+        format!("{distinct}|10")
+    });
+}
+
+#[test]
+fn what_one_server_changes_the_other_serves_for_a_second_at_most() {
+    let site = Site::new();
+    let [one, two] = ["one", "two"].map(|node| site.start(node, &[]));
+    const TARGET: &str = "/v1/keys/models/acme/k";
+    assert_eq!(one.request("PUT", TARGET, &[], b"0").status, 201);
+    let mut version = 0;
+    // Until an old answer was seen once: there is a cache whose age is worth looking at.
+    let stale = wait_until("an answer from the cache", || {
+        assert_eq!(two.get(TARGET).status, 200);
+        version += 1;
+        let body = version.to_string();
+        assert_eq!(one.request("PUT", TARGET, &[], body.as_bytes()).status, 200);
+        let replaced = Instant::now();
+        seen_last_but(&two, TARGET, &|response| response.header("ETag") == Some(&*etag(body.as_bytes())))
+            .map(|seen| seen - replaced)
+    });
+    assert!(stale < STALENESS_MAX, "an old version was served after {stale:?}");
+
+    let id = id_of(&one.request("POST", &format!("/v1/objects?{SCOPE}"), &[], b"object"));
+    let by_id = format!("/v1/objects/{id}");
+    for (target, deleted) in [(by_id.as_str(), by_id.as_str()), (TARGET, TARGET)] {
+        assert_eq!(two.get(target).status, 200);
+        assert_eq!(one.request("DELETE", deleted, &[], b"").status, 204);
+        let gone = Instant::now();
+        if let Some(seen) = seen_last_but(&two, target, &|response| response.status == 404) {
+            assert!(seen - gone < STALENESS_MAX, "{target} was served {:?} after its end", seen - gone);
+        }
+    }
+    let hash = sha256_hex(b"object");
+    assert!(two.list(SCOPE).iter().all(|object| object["content_hash"] != hash), "listings are never cached");
+}
+
+/// As `docs/SETTINGS.md` has it.
+const STALENESS_MAX: Duration = Duration::from_secs(1);
+
+/// Asks until the answer is the new one, and says when the last old one was asked for. That is a promise of the cache
+/// however slow everything else is: an entry's age counts from before its query, which was before the change.
+fn seen_last_but(server: &Server, target: &str, is_new: &dyn Fn(&Response) -> bool) -> Option<Instant> {
+    let mut connection = server.connect();
+    let mut seen = None;
+    wait_until("the new answer", || {
+        let asked = Instant::now();
+        let response = connection.exchange("GET", target, &[], b"");
+        if is_new(&response) {
+            return Some(seen);
+        }
+        assert_eq!(response.status, 200, "{response:?}");
+        seen = Some(asked);
+        None
+    })
+}
