@@ -90,7 +90,7 @@ impl Counts {
         let mut reported = Duration::ZERO;
         while started.elapsed() < duration && !stop.load(Ordering::Relaxed) {
             std::thread::sleep(LOOK.min(duration));
-            if started.elapsed() >= reported + REPORT_INTERVAL {
+            if (reported + REPORT_INTERVAL..duration).contains(&started.elapsed()) {
                 reported += REPORT_INTERVAL;
                 self.print(reported);
             }
