@@ -4,9 +4,11 @@
 //! ```text
 //! crash_harness --binary target/release/just_storage --cycles 2000 kill
 //! crash_harness --binary target/release/just_storage --cycles 1000 power-cut --file-system ext4     (as root)
+//! crash_harness --binary target/release/just_storage faults                                         (as root)
 //! ```
 
 mod client;
+mod faults;
 mod journal;
 mod machine;
 mod server;
@@ -53,7 +55,7 @@ struct Arguments {
 }
 
 /// How the server is cut down.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Cut {
     /// `kill -9`: the process goes, what the kernel holds stays.
     Kill,
@@ -62,6 +64,12 @@ enum Cut {
         /// Which one.
         #[arg(long, value_enum)]
         file_system: FileSystem,
+    },
+    /// Not cut down at all: its disks fill up, fail and hang under it.
+    Faults {
+        /// Only the scenarios whose names begin so.
+        #[arg(default_value = "")]
+        only: String,
     },
 }
 
@@ -85,9 +93,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, seed: u64) -> Result<()> {
-    let mut machine: Box<dyn Machine> = match arguments.cut {
+    let mut machine: Box<dyn Machine> = match &arguments.cut {
+        Cut::Faults { only } => return faults::run(&arguments.binary, &arguments.directory, only),
         Cut::Kill => Box::new(PlainDirectory::new(&arguments.directory)?),
-        Cut::PowerCut { file_system } => Box::new(PowerCutDevice::new(&arguments.directory, file_system)?),
+        Cut::PowerCut { file_system } => Box::new(PowerCutDevice::new(&arguments.directory, *file_system)?),
     };
     let mut random = Random::new(seed);
     let mut journal = Journal::new(arguments.clients, arguments.keys);

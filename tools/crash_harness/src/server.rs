@@ -19,6 +19,11 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it on a free port and waits until it listens.
     pub(crate) fn start(binary: &Path, data: &Path) -> Result<Self> {
+        Self::start_with(binary, data, &[])
+    }
+
+    /// As [`start`](Self::start), with more arguments.
+    pub(crate) fn start_with(binary: &Path, data: &Path, arguments: &[String]) -> Result<Self> {
         let started = Instant::now();
         let mut process = Command::new(binary)
             .args([
@@ -33,6 +38,7 @@ impl Server {
             ])
             .args(["--gc-interval-secs", "10", "--gc-grace-secs", "0", "--data-dir"])
             .arg(data)
+            .args(arguments)
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("start {}", binary.display()))?;
@@ -65,6 +71,13 @@ impl Server {
         process.kill().context("kill the server")
     }
 
+    /// SIGTERM
+    pub(crate) fn terminate(&self) -> Result<()> {
+        let process = self.process.lock().map_err(|_| anyhow::anyhow!("a panic held the server"))?;
+        let sent = Command::new("kill").args(["-TERM", &process.id().to_string()]).status()?;
+        if sent.success() { Ok(()) } else { bail!("kill ended with {sent}") }
+    }
+
     /// Waits for the end of a killed server.
     pub(crate) fn reap(self) -> Result<()> {
         let mut process = self.process.lock().map_err(|_| anyhow::anyhow!("a panic held the server"))?;
@@ -73,10 +86,10 @@ impl Server {
 
     /// Ends it in order.
     pub(crate) fn stop(self) -> Result<()> {
+        self.terminate()?;
         let mut process = self.process.lock().map_err(|_| anyhow::anyhow!("a panic held the server"))?;
-        let sent = Command::new("kill").args(["-TERM", &process.id().to_string()]).status()?;
         let ended = process.wait()?;
-        if sent.success() && ended.success() { Ok(()) } else { bail!("the server ended with {ended}") }
+        if ended.success() { Ok(()) } else { bail!("the server ended with {ended}") }
     }
 }
 
