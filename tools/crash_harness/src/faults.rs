@@ -20,7 +20,7 @@ use crate::server::Server;
 
 /// Limits short enough for the scenarios, and long enough for a busy machine.
 const TIMEOUTS: [&str; 6] =
-    ["--storage-timeout-secs", "2", "--metadata-timeout-secs", "2", "--drain-timeout-secs", "1"];
+    ["--storage-timeout-secs", "4", "--metadata-timeout-secs", "4", "--drain-timeout-secs", "1"];
 
 /// What a scenario is given.
 struct Place {
@@ -32,8 +32,8 @@ struct Place {
 type Scenario = (&'static str, fn(&Place) -> Result<usize>);
 
 const SCENARIOS: [Scenario; 15] = [
-    ("full, ext4", |place| full(place, Ext4, 40)),
-    ("full, xfs", |place| full(place, Xfs, 300)),
+    ("full, ext4", |place| full(place, Ext4, 40, 1)),
+    ("full, xfs", |place| full(place, Xfs, 300, 200)),
     ("full under the database", database_full),
     ("no inodes left", no_inodes),
     ("full when it syncs, ext4", |place| overbooked(place, Ext4)),
@@ -144,8 +144,9 @@ fn arguments(roots: Option<&Path>) -> Vec<String> {
 }
 
 /// Uploads fill a small disk that the database shares. Reads and deletes go on, and a delete makes room again.
-fn full(place: &Place, file_system: FileSystem, megabytes: u64) -> Result<usize> {
+fn full(place: &Place, file_system: FileSystem, megabytes: u64, occupied: u64) -> Result<usize> {
     let mut disk = Disk::image(&place.path("disk"), file_system, megabytes << 20)?;
+    disk.occupy(occupied)?;
     let data = disk.path().join("data");
     let mut witness = place.server_in(&data)?;
     for length in [8 << 20, LARGE_BYTES, SMALL_BYTES] {

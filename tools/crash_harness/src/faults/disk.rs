@@ -11,7 +11,7 @@ use crate::FileSystem;
 use crate::server::sparse_file;
 
 /// How long anything here may take before it is given up.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A mounted file system.
 pub(super) struct Disk {
@@ -64,6 +64,11 @@ impl Disk {
         let mut disk = Self { mount, arguments, mounted: false };
         disk.mount()?;
         Ok(disk)
+    }
+
+    /// Takes so much of its space for nothing.
+    pub(super) fn occupy(&self, megabytes: u64) -> Result<()> {
+        run(Command::new("fallocate").args(["-l", &format!("{megabytes}M")]).arg(self.mount.join("occupied")))
     }
 
     /// Where it is mounted.
