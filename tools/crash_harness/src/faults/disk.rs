@@ -102,12 +102,15 @@ impl Disk {
     /// The kernel takes a ring of an ended process apart in its own time, and holds files meanwhile.
     fn unmount(&mut self) -> Result<()> {
         self.mounted = false;
-        let mount = &self.mount;
-        within_patience(&format!("unmount {}", mount.display()), || {
-            let mut unmount = Command::new("umount");
-            Ok(unmount.arg("-q").arg(mount).stderr(Stdio::null()).status()?.success().then_some(()))
-        })
+        unmount(&self.mount)
     }
+}
+
+fn unmount(mount: &Path) -> Result<()> {
+    within_patience(&format!("unmount {}", mount.display()), || {
+        let mut unmount = Command::new("umount");
+        Ok(unmount.arg("-q").arg(mount).stderr(Stdio::null()).status()?.success().then_some(()))
+    })
 }
 
 impl Drop for Disk {
@@ -230,7 +233,9 @@ impl Exported {
 
 impl Drop for Exported {
     fn drop(&mut self) {
-        let _ = run(Command::new("umount").arg(&self.directory));
+        // A loop device that is being taken apart still holds it for a moment.
+        let _ = unmount(&self.directory);
+        let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
