@@ -25,6 +25,9 @@ const RESERVE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// And at most one part in so many of a small file system.
 const RESERVE_PART: u64 = 20;
 
+/// What must be free beyond that for a root to be ready.
+const PROBE_ROOM_BYTES: u64 = 64 * 1024;
+
 const IDENTITY_FILE: &str = "just_storage.root";
 const IDENTITY_BYTES_MAX: u64 = 1024;
 
@@ -257,7 +260,8 @@ impl StorageRoot {
     /// # Errors
     /// What the system said.
     pub fn probe_write(&self) -> io::Result<()> {
-        self.check_room(0)?;
+        // As much as a small upload and what its file system notes of it may take.
+        self.check_room(PROBE_ROOM_BYTES)?;
         let path = self.temporary_path().join("probe");
         let mut file = File::create(&path)?;
         file.write_all(&[0; 512])?;

@@ -51,7 +51,7 @@ impl Disk {
     pub(crate) fn new(directory: &Path, kind: DiskKind) -> Result<Self> {
         let (image, mount) = (directory.join("image"), directory.join("mount"));
         fs::create_dir_all(&mount)?;
-        File::create(&image)?.set_len(IMAGE_BYTES)?;
+        sparse_file(&image, IMAGE_BYTES)?;
         match kind.file_system {
             FileSystem::Ext4 => run(Command::new("mkfs.ext4").arg("-q").arg(&image))?,
             FileSystem::Xfs => run(Command::new("mkfs.xfs").arg("-q").arg(&image))?,
@@ -119,6 +119,11 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let _ = self.detach();
     }
+}
+
+/// An empty file of so many bytes.
+pub(crate) fn sparse_file(path: &Path, bytes: u64) -> Result<()> {
+    Ok(File::create(path)?.set_len(bytes)?)
 }
 
 /// The kernel takes the ring of a killed process and a loop device apart in its own time, and holds files meanwhile.

@@ -5,8 +5,9 @@
 //! crash_harness --binary target/release/just_storage --directory cuts --cycles 2000 kill
 //! crash_harness --binary target/release/just_storage --directory cuts --cycles 1000 power-cut --file-system ext4
 //! crash_harness --binary target/release/just_storage --directory race --collect race --minutes 60
+//! crash_harness --binary target/release/just_storage --directory faults faults
 //! ```
-//! Power cuts need root. A server that was built with the feature `fault-injection` finds in the environment which
+//! Power cuts and faults need root. A server that was built with the feature `fault-injection` finds in the environment which
 //! sync it leaves out (`SKIP_SYNC`) and how often it collects (`GC_INTERVAL_MS`).
 
 mod client;
@@ -14,6 +15,7 @@ mod collect;
 mod content;
 mod cuts;
 mod disk;
+mod faults;
 mod files;
 mod fill;
 mod journal;
@@ -72,7 +74,7 @@ struct Arguments {
 }
 
 /// What happens to the server.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum Mode {
     /// `kill -9`: the process goes, what the kernel holds stays.
     Kill,
@@ -94,6 +96,12 @@ enum Mode {
         #[arg(long)]
         minutes: u64,
     },
+    /// Its disks fill up, fail and hang under it.
+    Faults {
+        /// Only the scenarios whose names begin so.
+        #[arg(default_value = "")]
+        only: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -111,17 +119,18 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments, seed: u64) -> Result<()> {
     let directory = &arguments.directory;
-    match arguments.mode {
+    match &arguments.mode {
         Mode::Kill => Campaign::new(arguments, Box::new(PlainDirectory::new(directory)?), seed).run(),
         Mode::PowerCut { file_system, device, separate_database } => {
-            let kind = DiskKind { file_system, device };
-            let machine = if separate_database {
+            let kind = DiskKind { file_system: *file_system, device: *device };
+            let machine = if *separate_database {
                 PowerCutMachine::with_separate_database(directory, kind)?
             } else {
                 PowerCutMachine::with_one_disk(directory, kind)?
             };
             Campaign::new(arguments, Box::new(machine), seed).run()
         }
-        Mode::Race { minutes } => race::race(arguments, minutes, seed),
+        Mode::Race { minutes } => race::race(arguments, *minutes, seed),
+        Mode::Faults { only } => faults::run(&arguments.binary, directory, only),
     }
 }

@@ -64,12 +64,18 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it on a free port and waits until it listens and says that it is ready.
     pub(crate) fn start(binary: &Path, places: &Places) -> Result<Self> {
+        Self::start_with(binary, places, &[])
+    }
+
+    /// As [`start`](Self::start), with more arguments.
+    pub(crate) fn start_with(binary: &Path, places: &Places, arguments: &[&str]) -> Result<Self> {
         let started = Instant::now();
         let mut process = Command::new(binary)
             .args(["serve", "--dev", "--listen-addr", "127.0.0.1:0"])
             .args(["--log-format", "json", "--log-level", "info"])
             .args(["--gc-interval-secs", "10", "--gc-grace-secs", "0"])
             .args(places.arguments())
+            .args(arguments)
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("start {}", binary.display()))?;
@@ -111,6 +117,13 @@ impl Server {
         process.kill().context("kill the server")
     }
 
+    /// SIGTERM
+    pub(crate) fn terminate(&self) -> Result<()> {
+        let process = self.process.lock().map_err(|_| anyhow::anyhow!("a panic held the server"))?;
+        let sent = Command::new("kill").args(["-TERM", &process.id().to_string()]).status()?;
+        if sent.success() { Ok(()) } else { bail!("kill ended with {sent}") }
+    }
+
     /// Waits for the end of a killed server.
     pub(crate) fn reap(self) -> Result<()> {
         let mut process = self.process.lock().map_err(|_| anyhow::anyhow!("a panic held the server"))?;
@@ -119,10 +132,10 @@ impl Server {
 
     /// Ends it in order.
     pub(crate) fn stop(self) -> Result<()> {
+        self.terminate()?;
         let mut process = self.process.lock().map_err(|_| anyhow::anyhow!("a panic held the server"))?;
-        let sent = Command::new("kill").args(["-TERM", &process.id().to_string()]).status()?;
         let ended = process.wait()?;
-        if sent.success() && ended.success() { Ok(()) } else { bail!("the server ended with {ended}") }
+        if ended.success() { Ok(()) } else { bail!("the server ended with {ended}") }
     }
 }
 
