@@ -16,23 +16,21 @@ macro_rules! held_columns {
 
 /// The newest objects of a class, by the index that lists them and by no other.
 ///
-/// Compared as rows, and sorted by all that is compared, what is asked for is a stretch of that index. Column by column
-/// the planner takes the primary key wherever one tenant has most of the objects: in its statistics the next ones are
-/// nearly always among the last, and the page of a small tenant then reads the whole table.
+/// The class stands between two bounds and in the order, so that the planner does not know it for one value: only the
+/// index has the objects in that order. With an equation it takes the primary key wherever one tenant has most of the
+/// objects: in its statistics the next ones are nearly always among the last, and the page of a small tenant then reads
+/// the whole table. All other columns have equations, since at those a scan of the index ends.
 macro_rules! newest_of_class {
     ($class:literal) => {
         concat!(
             "(SELECT ",
             object_columns!(),
-            " FROM objects AS o
-              WHERE (o.namespace, o.tenant_id, o.status, o.storage_class) >= ($1, $2, $3, ",
+            " FROM objects AS o WHERE o.namespace = $1 AND o.tenant_id = $2 AND o.status = $3 \
+             AND o.storage_class >= ",
             $class,
-            "::smallint)
-                AND (o.namespace, o.tenant_id, o.status, o.storage_class, o.sequence) < ($1, $2, $3, ",
+            " AND (o.storage_class, o.sequence) < (",
             $class,
-            "::smallint, $4::bigint)
-              ORDER BY o.namespace DESC, o.tenant_id DESC, o.status DESC, o.storage_class DESC, o.sequence DESC
-              LIMIT $5)"
+            ", $4) ORDER BY o.storage_class DESC, o.sequence DESC LIMIT $5)"
         )
     };
 }
@@ -48,18 +46,17 @@ pub(super) const BEGIN_BATCH: &str = "
 pub(super) const HELD_BY_ID: &str =
     concat!("SELECT ", held_columns!(), " FROM objects AS o WHERE o.id = ANY ($1::uuid[])");
 
-/// `$1` to `$3`: namespaces, tenants and keys, `$4`: how many versions of each, newest first; `NULL` for all. Compared as
-/// rows for the reason that `newest_of_class` has: here a few keys with many versions would lead the planner away.
+/// `$1` to `$3`: namespaces, tenants and keys, `$4`: how many versions of each, newest first; `NULL` for all. The key stands
+/// between two bounds as the class does in `newest_of_class`: a few keys with many versions lead the planner away too.
 pub(super) const HELD_VERSIONS: &str = concat!(
     "SELECT ",
     held_columns!(),
     " FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS n (namespace, tenant_id, key, versions)
       CROSS JOIN LATERAL (
         SELECT * FROM objects AS v
-        WHERE (v.namespace, v.tenant_id, v.key) >= (n.namespace, n.tenant_id, n.key)
-          AND (v.namespace, v.tenant_id, v.key) <= (n.namespace, n.tenant_id, n.key)
-          AND v.key IS NOT NULL AND v.status = 1
-        ORDER BY v.namespace DESC, v.tenant_id DESC, v.key DESC, v.sequence DESC LIMIT n.versions) AS o"
+        WHERE v.namespace = n.namespace AND v.tenant_id = n.tenant_id AND v.key >= n.key AND v.key <= n.key
+          AND v.status = 1
+        ORDER BY v.key DESC, v.sequence DESC LIMIT n.versions) AS o"
 );
 
 /// `$1`: hashes, `$2`: classes. Locked, since a row that the collector takes away meanwhile would be put back by
@@ -125,9 +122,8 @@ pub(super) const FIND_BY_KEY: &str = concat!(
     object_columns!(),
     ", b.place, b.damaged FROM objects AS o
       JOIN blobs AS b ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
-     WHERE (o.namespace, o.tenant_id, o.key) >= ($1, $2, $3) AND (o.namespace, o.tenant_id, o.key) <= ($1, $2, $3)
-       AND o.key IS NOT NULL AND o.status = 1
-     ORDER BY o.namespace DESC, o.tenant_id DESC, o.key DESC, o.sequence DESC LIMIT 1"
+     WHERE o.namespace = $1 AND o.tenant_id = $2 AND o.key >= $3 AND o.key <= $3 AND o.status = 1
+     ORDER BY o.key DESC, o.sequence DESC LIMIT 1"
 );
 
 /// An object in any state but `DELETED`, by id.

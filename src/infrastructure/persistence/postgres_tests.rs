@@ -287,6 +287,17 @@ async fn strange_plans(connection: &mut PgConnection, tables: &str) -> String {
     strange
 }
 
+/// How many blocks of tables and indexes a statement looks at; those of `FILL` are thousands.
+async fn blocks_read(connection: &mut PgConnection, query: &str, parameters: &str) -> (u64, String) {
+    let explain =
+        format!("PREPARE p AS {query}; EXPLAIN (ANALYZE, BUFFERS) EXECUTE p ({parameters}); DEALLOCATE p");
+    let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(explain)).fetch_all(connection).await.unwrap();
+    let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let counts = plan.iter().find_map(|line| line.trim().strip_prefix("Buffers: shared ")).unwrap();
+    let counts = counts.split(' ').filter_map(|word| word.split_once('=')?.1.parse::<u64>().ok());
+    (counts.sum(), plan.join("\n"))
+}
+
 /// Most of it is of one tenant and one state: what the planner knows of the columns says little of what an index saves.
 const FILL: &str = "
     INSERT INTO objects
@@ -315,6 +326,18 @@ fn every_statement_uses_its_indexes_on_empty_tables_and_on_large_ones() {
         sqlx::raw_sql("VACUUM ANALYZE").execute(&mut *connection).await.unwrap();
         strange += &strange_plans(&mut connection, "analysed").await;
         assert!(strange.is_empty(), "{strange}");
+        for (query, parameters) in [
+            (queries::LIST_BOTH, "'models', 'small', 1::smallint, 9223372036854775807, 101"),
+            (queries::LIST_CLASS, "'models', 'small', 1::smallint, 9223372036854775807, 101, 1::smallint"),
+            (queries::LIST_BOTH, "'models', 'nobody', 1::smallint, 9223372036854775807, 101"),
+            (queries::LIST_BOTH, "'models', 'acme', 1::smallint, 50000, 101"),
+            (queries::FIND_BY_KEY, "'models', 'acme', 'k2'"),
+            (queries::FIND_BY_KEY, "'models', 'small', 'k2'"),
+            (queries::HELD_VERSIONS, "'{models}', '{small}', '{k2}', '{1}'"),
+        ] {
+            let (blocks, told) = blocks_read(&mut connection, query, parameters).await;
+            assert!(blocks < 200, "{blocks} blocks for {query} of {parameters}\n{told}");
+        }
     });
 }
 
