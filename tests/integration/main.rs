@@ -30,3 +30,4 @@ mod objects;
 mod roots;
 mod settings;
 mod timeouts;
+mod wall_clock;

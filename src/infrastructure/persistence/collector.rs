@@ -102,7 +102,10 @@ impl Collector {
                 }
             };
             match self.cycle(log_progress).await {
-                Ok(report) => log_report(&report, "removed what nothing refers to"),
+                Ok(report) => {
+                    log_report(&report, "removed what nothing refers to");
+                    tracing::debug!(blobs = report.blobs, "the collector has ended a cycle");
+                }
                 Err(CycleError::Database(error)) => drop(self.latch.judge(&error)),
                 Err(CycleError::Files(error)) => {
                     tracing::warn!(%error, "garbage could not be removed; the next cycle tries again");
