@@ -38,3 +38,4 @@ mod roots;
 mod settings;
 mod several_servers;
 mod timeouts;
+mod wall_clock;

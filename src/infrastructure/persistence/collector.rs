@@ -114,7 +114,10 @@ impl Collector {
                 }
             };
             match self.cycle(log_progress).await {
-                Ok(report) => log_report(&report, "removed what nothing refers to"),
+                Ok(report) => {
+                    log_report(&report, "removed what nothing refers to");
+                    tracing::debug!(blobs = report.blobs, "the collector has ended a cycle");
+                }
                 Err(CycleError::Database(error)) => drop(self.latch.judge(&error)),
                 Err(CycleError::Files(error)) => {
                     tracing::warn!(%error, "garbage could not be removed; the next cycle tries again");
@@ -130,10 +133,9 @@ impl Collector {
         &mut self,
         mut progress: impl FnMut(&CycleReport),
     ) -> Result<CycleReport, CycleError> {
-        let (grace, batch) = (millis(self.settings.grace), self.settings.batch_size);
         let mut report = CycleReport::default();
         loop {
-            let collected = self.database.collect(self.ticks.now(), grace, batch).await?;
+            let collected = self.collect().await?;
             report.objects += collected.objects;
             let garbage = self.garbage(&mut report).await?;
             if garbage.is_empty() && collected == Collected::default() {
@@ -146,8 +148,15 @@ impl Collector {
         }
     }
 
+    /// Forgets what is over the grace. The first of a cycle's steps: this, [`garbage`](Self::garbage),
+    /// [`remove_files`](Self::remove_files), [`Database::forget_garbage`], in this order.
+    pub(super) async fn collect(&self) -> Result<Collected, DatabaseError> {
+        let (grace, batch) = (millis(self.settings.grace), self.settings.batch_size);
+        self.database.collect(self.ticks.now(), grace, batch).await
+    }
+
     /// What may be removed now.
-    async fn garbage(&mut self, report: &mut CycleReport) -> Result<Vec<Garbage>, DatabaseError> {
+    pub(super) async fn garbage(&mut self, report: &mut CycleReport) -> Result<Vec<Garbage>, DatabaseError> {
         let holds = self.database.holds().await?;
         let abandoned = self.holds.observe(&holds, Instant::now());
         report.held = holds.len() > abandoned.len();
@@ -164,6 +173,11 @@ impl Collector {
         if garbage.is_empty() {
             return Ok(());
         }
+        self.remove_files(garbage).await?;
+        Ok(self.database.forget_garbage(garbage).await?)
+    }
+
+    pub(super) async fn remove_files(&self, garbage: &[Garbage]) -> Result<(), CycleError> {
         let (roots, files) =
             (self.roots.clone(), garbage.iter().map(|garbage| garbage.file).collect::<Vec<_>>());
         let removed = spawn_blocking(move || {
@@ -173,8 +187,7 @@ impl Collector {
                 remove_blob_files(roots.of(class), &of_class)
             })
         });
-        removed.await.map_err(std::io::Error::other).flatten().map_err(CycleError::Files)?;
-        Ok(self.database.forget_garbage(garbage).await?)
+        removed.await.map_err(std::io::Error::other).flatten().map_err(CycleError::Files)
     }
 }
 

@@ -22,6 +22,8 @@ mod postgres_rows;
 mod postgres_writer;
 mod queries;
 mod recovery;
+#[cfg(test)]
+mod schedules;
 mod sqlite;
 mod sqlite_maintenance;
 #[cfg(test)]
