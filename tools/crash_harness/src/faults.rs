@@ -104,14 +104,8 @@ impl Place {
     }
 
     /// Starts the server again after its disk has been taken away and brought back, and reads everything.
-    fn check_after(
-        &self,
-        witness: Witness,
-        data: &Path,
-        roots: Option<&Path>,
-        remount: impl FnOnce() -> Result<()>,
-    ) -> Result<Witness> {
-        self.check_ended(witness, Server::stop, data, roots, remount)
+    fn check_after(&self, witness: Witness, remount: impl FnOnce() -> Result<()>) -> Result<Witness> {
+        self.check_ended(witness, Server::stop, remount)
     }
 
     /// The same for a server that ends in another way.
@@ -119,25 +113,17 @@ impl Place {
         &self,
         witness: Witness,
         end: impl FnOnce(Server) -> Result<()>,
-        data: &Path,
-        roots: Option<&Path>,
         remount: impl FnOnce() -> Result<()>,
     ) -> Result<Witness> {
+        let places = witness.places().clone();
         let start = || {
             remount()?;
-            Server::start_with(&self.binary, &places(data, roots), &TIMEOUTS)
+            Server::start_with(&self.binary, &places, &TIMEOUTS)
         };
         let witness = witness.restart(end, start)?;
         witness.check().context("after a restart")?;
         witness.must_be_ready()?;
         Ok(witness)
-    }
-}
-
-fn places(data: &Path, roots: Option<&Path>) -> Places {
-    match roots {
-        Some(roots) => Places::apart(data.into(), roots.into()),
-        None => Places::together(data.into()),
     }
 }
 
@@ -157,7 +143,7 @@ fn full(place: &Place, file_system: FileSystem, megabytes: u64, occupied: u64) -
         witness.delete_oldest()?;
     }
     witness.put_until_taken(LARGE_BYTES)?;
-    let witness = place.check_after(witness, &data, None, || disk.remount())?;
+    let witness = place.check_after(witness, || disk.remount())?;
     witness.check_files()?;
     witness.finish()
 }
@@ -176,7 +162,7 @@ fn database_full(place: &Place) -> Result<usize> {
     witness.check()?;
     fs::remove_file(filler)?;
     witness.put_until_taken(LARGE_BYTES)?;
-    let witness = place.check_after(witness, &data, Some(&roots), || disk.remount())?;
+    let witness = place.check_after(witness, || disk.remount())?;
     witness.check_files()?;
     witness.finish()
 }
@@ -204,7 +190,7 @@ fn no_inodes(place: &Place) -> Result<usize> {
         witness.delete_oldest()?;
     }
     witness.put_until_taken(LARGE_BYTES)?;
-    let witness = place.check_after(witness, &data, Some(&roots), || Ok(()))?;
+    let witness = place.check_after(witness, || Ok(()))?;
     witness.check_files()?;
     witness.finish()
 }
@@ -220,7 +206,7 @@ fn overbooked(place: &Place, file_system: FileSystem) -> Result<usize> {
     witness.check()?;
     disk.make_room()?;
     witness.put_until_taken(LARGE_BYTES)?;
-    let witness = place.check_after(witness, &data, Some(&roots), || disk.remount())?;
+    let witness = place.check_after(witness, || disk.remount())?;
     witness.check_files()?;
     witness.finish()
 }
@@ -237,7 +223,7 @@ fn overbooked_database(place: &Place) -> Result<usize> {
     witness.check()?;
     disk.make_room()?;
     witness.put_until_taken(LARGE_BYTES)?;
-    let witness = place.check_after(witness, &data, None, || disk.remount())?;
+    let witness = place.check_after(witness, || disk.remount())?;
     witness.check_files()?;
     witness.finish()
 }
@@ -263,7 +249,7 @@ fn roots_fail(place: &Place, file_system: FileSystem, megabytes: u64) -> Result<
         witness.must_not_be_ready("hot_storage")?;
         witness.check()?;
     }
-    let mut witness = place.check_after(witness, &data, Some(&roots), || disk.remount())?;
+    let mut witness = place.check_after(witness, || disk.remount())?;
     witness.must_put(LARGE_BYTES)?;
     witness.check_files()?;
     witness.finish()
@@ -290,7 +276,7 @@ fn database_fails(place: &Place, file_system: FileSystem, megabytes: u64) -> Res
             disk.fail(false)?;
         }
     }
-    let mut witness = place.check_after(witness, &data, Some(&roots), || disk.remount())?;
+    let mut witness = place.check_after(witness, || disk.remount())?;
     witness.must_put(LARGE_BYTES)?;
     witness.check_files()?;
     witness.finish()
@@ -320,7 +306,7 @@ fn everything_hangs(place: &Place) -> Result<usize> {
     witness.put_until_taken(LARGE_BYTES)?;
     witness.check()?;
     witness.check_files().context("before a restart")?;
-    let witness = place.check_after(witness, &data, None, || disk.remount())?;
+    let witness = place.check_after(witness, || disk.remount())?;
     witness.check_files()?;
     witness.finish()
 }
@@ -349,7 +335,7 @@ fn roots_hang(place: &Place) -> Result<usize> {
     frozen.thaw()?;
     witness.put_until_taken(LARGE_BYTES)?;
     witness.check_files().context("before a restart")?;
-    let witness = place.check_after(witness, &data, Some(&roots), || disk.remount())?;
+    let witness = place.check_after(witness, || disk.remount())?;
     witness.check_files()?;
     witness.finish()
 }
@@ -379,7 +365,7 @@ fn database_hangs(place: &Place) -> Result<usize> {
     frozen.thaw()?;
     witness.put_until_taken(LARGE_BYTES)?;
     witness.check()?;
-    let witness = place.check_after(witness, &data, Some(&roots), || disk.remount())?;
+    let witness = place.check_after(witness, || disk.remount())?;
     witness.check_files()?;
     witness.finish()
 }
@@ -395,7 +381,7 @@ fn ended_while_it_hangs(place: &Place) -> Result<usize> {
     witness.server().terminate()?;
     within_patience("see the server stop to listen", || Ok(witness.must_live().is_err().then_some(())))?;
     frozen.thaw()?;
-    let mut witness = place.check_ended(witness, Server::reap, &data, None, || disk.remount())?;
+    let mut witness = place.check_ended(witness, Server::reap, || disk.remount())?;
     witness.must_put(LARGE_BYTES)?;
     witness.check_files()?;
     witness.finish()

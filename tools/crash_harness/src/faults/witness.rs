@@ -53,6 +53,10 @@ impl Witness {
         Ok(Self { server: start()?, ..self })
     }
 
+    pub(super) fn places(&self) -> &Places {
+        &self.places
+    }
+
     pub(super) fn server(&self) -> &Server {
         &self.server
     }
