@@ -286,6 +286,14 @@ impl Database {
         }
     }
 
+    /// Stores how far the database's own clock is.
+    pub(super) async fn store_ticks(&self, tick: u64) -> Result<(), DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.store_ticks(tick).await,
+            Self::Postgres(database) => database.store_ticks(tick).await,
+        }
+    }
+
     /// In one transaction: stores the clock, and turns at most `batch` blobs that nothing has referred to for `grace`
     /// ticks into garbage; rows of objects forgotten as long ago go too.
     pub(super) async fn collect(

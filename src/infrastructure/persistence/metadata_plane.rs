@@ -168,6 +168,7 @@ struct Service<C> {
 impl<C: Clock + Send + 'static> Service<C> {
     async fn serve(self, channel: MetadataEnd) {
         let node = self.heartbeat.node.clone();
+        let (ticks, latch) = (self.collector.ticks, self.collector.latch.clone());
         let sweep = log_sweep(self.database.clone(), self.roots, node);
         let sweeping = tokio::task::spawn_local(sweep);
         let beating = tokio::task::spawn_local(self.heartbeat.run());
@@ -178,6 +179,12 @@ impl<C: Clock + Send + 'static> Service<C> {
         sweeping.abort();
         collecting.abort();
         beating.abort();
+        // Otherwise each stop would set the grace of everything back to where the last cycle stored it.
+        if !latch.is_set()
+            && let Err(error) = self.database.store_ticks(ticks.now()).await
+        {
+            tracing::warn!(error = %error.source, "the clock could not be stored: what waits for it waits longer");
+        }
         self.database.close().await;
     }
 }

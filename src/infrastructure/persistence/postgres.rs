@@ -309,6 +309,11 @@ impl PostgresDatabase {
         ticks.map(i64::cast_unsigned).map_err(DatabaseError::of("read the database's clock"))
     }
 
+    pub(super) async fn store_ticks(&self, tick: u64) -> Result<(), DatabaseError> {
+        let stored = self.change(sqlx::query(queries::STORE_TICKS).bind(tick.cast_signed())).await;
+        stored.map(|_| ()).map_err(DatabaseError::of("store the database's clock"))
+    }
+
     pub(super) async fn collect(
         &self,
         tick: u64,

@@ -291,6 +291,15 @@ impl SqliteDatabase {
         ticks.map(i64::cast_unsigned).map_err(DatabaseError::of("read the clock"))
     }
 
+    pub(super) async fn store_ticks(&self, tick: u64) -> Result<(), DatabaseError> {
+        self.in_transaction(async |transaction| {
+            let query = sqlx::query(queries::SET_CLOCK).bind(tick.cast_signed());
+            let stored = query.execute(&mut **transaction).await;
+            stored.map(|_| ()).map_err(DatabaseError::of("store the clock"))
+        })
+        .await
+    }
+
     pub(super) async fn collect(
         &self,
         tick: u64,
@@ -626,24 +635,46 @@ mod tests {
         repository_contract(|| {
             let directory = tempfile::tempdir().unwrap();
             let (data_end, metadata_end) = plane_channel();
-            let plane = MetadataPlane {
-                url: DatabaseUrl::in_directory(directory.path()),
-                settings: SETTINGS,
-                roots: Roots::open(&directory.path().join("hot"), &directory.path().join("cold")).unwrap(),
-                instance: InstanceId::generate(),
-                clock: FakeClock::default(),
-                node: "node".into(),
-                gc: GcSettings {
-                    interval: Duration::from_secs(60),
-                    batch_size: 100,
-                    grace: Duration::from_secs(600),
-                },
-                on_outside_change: Box::new(|| ()),
-            };
-            plane.start(metadata_end).unwrap();
+            plane_in(&directory).start(metadata_end).unwrap();
             directories.borrow_mut().push(directory);
             MetadataClient::new(data_end, Arc::new(ObjectCache::default()), WaitLimit::none())
         });
+    }
+
+    #[test]
+    fn a_plane_that_ends_stores_how_far_its_clock_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let (data_end, metadata_end) = plane_channel();
+        let plane = plane_in(&directory).start(metadata_end).unwrap();
+        let begin = std::time::Instant::now();
+        while begin.elapsed() < Duration::from_millis(50) {
+            std::thread::yield_now();
+        }
+        drop(data_end);
+        plane.join().unwrap();
+        block_on_tokio(async {
+            let path = directory.path().join("metadata.db");
+            let database = SqliteDatabase::open(&path, SETTINGS).await.unwrap();
+            assert!(database.ticks().await.unwrap() >= 50);
+        });
+    }
+
+    fn plane_in(directory: &tempfile::TempDir) -> MetadataPlane<FakeClock> {
+        let roots = Roots::open(&directory.path().join("hot"), &directory.path().join("cold")).unwrap();
+        MetadataPlane {
+            url: DatabaseUrl::in_directory(directory.path()),
+            settings: SETTINGS,
+            roots,
+            instance: InstanceId::generate(),
+            clock: FakeClock::default(),
+            node: "node".into(),
+            gc: GcSettings {
+                interval: Duration::from_secs(60),
+                batch_size: 100,
+                grace: Duration::from_secs(600),
+            },
+            on_outside_change: Box::new(|| ()),
+        }
     }
 
     struct SqlitePairs {
