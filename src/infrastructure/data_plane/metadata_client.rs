@@ -182,7 +182,8 @@ mod tests {
         let deadlines = DeadlineList::new();
         let limit = WaitLimit::new(&deadlines, LIMIT);
         let client = MetadataClient::new(data_end, Arc::new(ObjectCache::default()), limit);
-        let mut asking = pin!(client.check());
+        let name = ObjectName::Id(ObjectId::generate());
+        let mut asking = pin!(client.inspect(&name));
         assert_eq!(asking.as_mut().now_or_never(), None);
         deadlines.sweep(Instant::now() + 2 * LIMIT);
         assert_eq!(asking.now_or_never(), Some(Err(RepositoryError::Unavailable)));
