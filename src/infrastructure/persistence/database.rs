@@ -261,11 +261,16 @@ impl Database {
         }
     }
 
-    /// Says that this instance lives. `false` if its node's name belongs to another one.
-    pub(super) async fn heartbeat(&self, instance: InstanceId, node: &str) -> Result<bool, DatabaseError> {
+    /// Says that this instance lives, and asks how often tools have changed something that caches must not outlive.
+    /// `None` if the name of its node belongs to another one.
+    pub(super) async fn heartbeat(
+        &self,
+        instance: InstanceId,
+        node: &str,
+    ) -> Result<Option<u64>, DatabaseError> {
         match self {
             // The data directory's lock keeps others away.
-            Self::Sqlite(_) => Ok(true),
+            Self::Sqlite(database) => database.outside_changes().await.map(Some),
             Self::Postgres(database) => database.heartbeat(instance, node).await,
         }
     }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::database::Database;
-use super::errors::DatabaseError;
 use super::group_commit::Latch;
 use crate::domain::value_objects::InstanceId;
 
@@ -31,9 +30,12 @@ impl Heartbeat {
     pub(super) async fn run(mut self) {
         loop {
             tokio::time::sleep(HEARTBEAT_INTERVAL).await;
-            match self.beat().await {
-                Ok(true) => self.latch.answered(),
-                Ok(false) => {
+            match self.database.heartbeat(self.instance, &self.node).await {
+                Ok(Some(outside_changes)) => {
+                    self.latch.answered();
+                    self.compare(outside_changes);
+                }
+                Ok(None) => {
                     tracing::error!(
                         node = &*self.node,
                         "another server has taken this server's name: give each its own NODE_NAME"
@@ -46,13 +48,10 @@ impl Heartbeat {
         }
     }
 
-    async fn beat(&mut self) -> Result<bool, DatabaseError> {
-        let named = self.database.heartbeat(self.instance, &self.node).await?;
-        let outside_changes = self.database.outside_changes().await?;
+    fn compare(&mut self, outside_changes: u64) {
         if outside_changes != self.outside_changes {
             self.outside_changes = outside_changes;
             (self.on_outside_change)();
         }
-        Ok(named)
     }
 }

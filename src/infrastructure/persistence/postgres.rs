@@ -287,10 +287,17 @@ impl PostgresDatabase {
         forgotten.map(|_| ()).map_err(DatabaseError::of("forget swept instances"))
     }
 
-    pub(super) async fn heartbeat(&self, instance: InstanceId, node: &str) -> Result<bool, DatabaseError> {
+    pub(super) async fn heartbeat(
+        &self,
+        instance: InstanceId,
+        node: &str,
+    ) -> Result<Option<u64>, DatabaseError> {
         let query = sqlx::query(queries::HEARTBEAT).bind(node).bind(instance.to_i64());
-        let beaten = self.change(query).await;
-        beaten.map(|rows| rows > 0).map_err(DatabaseError::of("renew the claim of this server's name"))
+        let row = self.optional_row(query).await;
+        let changes = row.and_then(|row| row.map(|row| column::<i64>(&row, 0)).transpose());
+        changes
+            .map(|changes| changes.map(i64::cast_unsigned))
+            .map_err(DatabaseError::of("renew the claim of this server's name"))
     }
 
     pub(super) async fn unnamed_files(&self, files: &[BlobFile]) -> Result<Vec<BlobFile>, DatabaseError> {

@@ -170,8 +170,11 @@ pub(super) const DEAD_INSTANCES: &str = "SELECT id FROM instances WHERE node = $
 /// `$1`: instances.
 pub(super) const FORGET_INSTANCES: &str = "DELETE FROM instances WHERE id = ANY ($1::bigint[])";
 
-/// `$1`: the name, `$2`: the instance. Touches no row if the name belongs to another one.
-pub(super) const HEARTBEAT: &str = "UPDATE nodes SET heartbeat_at = now() WHERE name = $1 AND instance = $2";
+/// `$1`: the name, `$2`: the instance. Gives no row if the name belongs to another one, and otherwise how often tools have
+/// changed something that caches must not outlive.
+pub(super) const HEARTBEAT: &str = "
+    UPDATE nodes SET heartbeat_at = now() WHERE name = $1 AND instance = $2
+    RETURNING (SELECT outside_changes FROM clock WHERE id = 1)";
 
 /// `$1`: the class.
 pub(super) const ROOT: &str = "SELECT identity, claimed FROM roots WHERE storage_class = $1";

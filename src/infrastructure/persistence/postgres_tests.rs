@@ -239,7 +239,7 @@ const INDEXES: [(&str, &[&str]); 33] = [
     (queries::CLEAR_WRITING, &["objects_writing", "instances_of_node"]),
     (queries::DEAD_INSTANCES, &["instances_of_node"]),
     (queries::FORGET_INSTANCES, &["instances_pkey"]),
-    (queries::HEARTBEAT, &["nodes_pkey"]),
+    (queries::HEARTBEAT, &["nodes_pkey", "clock_pkey"]),
     (queries::ROOT, &["roots_pkey"]),
     (queries::PUT_ROOT, &["roots_pkey"]),
     (queries::TRANSACTION_STATUS, &[]),
