@@ -33,6 +33,7 @@ mod limits;
 mod listing;
 mod logging;
 mod maintenance;
+mod maintenance_on_postgres;
 mod objects;
 mod roots;
 mod settings;

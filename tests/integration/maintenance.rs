@@ -16,23 +16,30 @@ use crate::content::{Random, content, sha256_hex};
 use crate::server::{SCOPE, Server, files_below, program, wait_until};
 
 /// How a tool's run came out.
-struct Run {
+pub(crate) struct Run {
     code: Option<i32>,
     output: String,
-    errors: String,
+    pub(crate) errors: String,
 }
 
 impl Run {
-    fn assert_code(self, code: i32) -> String {
+    /// Gives what it said.
+    pub(crate) fn assert_code(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{}\n{}", self.output, self.errors);
         self.output
     }
 }
 
 /// Runs a tool on the store in `directory`.
-fn tool(directory: &Path, arguments: &[&str]) -> Run {
+pub(crate) fn tool(directory: &Path, arguments: &[&str]) -> Run {
+    tool_on(directory, None, arguments)
+}
+
+/// Runs a tool on the store in `directory` and in a database elsewhere.
+pub(crate) fn tool_on(directory: &Path, database_url: Option<&str>, arguments: &[&str]) -> Run {
     let mut command = program();
     command.arg(arguments[0]).arg("--data-dir").arg(directory).args(&arguments[1..]);
+    command.envs(database_url.map(|url| ("DATABASE_URL", url)));
     let output = command.output().expect("the program starts");
     let text = |bytes| String::from_utf8(bytes).expect("what it says is UTF-8");
     Run { code: output.status.code(), output: text(output.stdout), errors: text(output.stderr) }
@@ -49,22 +56,22 @@ fn sql(directory: &Path, statement: &str) {
     });
 }
 
-fn put(server: &Server, key: &str, body: &[u8]) -> Value {
+pub(crate) fn put(server: &Server, key: &str, body: &[u8]) -> Value {
     let response = server.request("PUT", &target(key), &[], body);
     assert!(matches!(response.status, 200 | 201), "{response:?}");
     response.json()
 }
 
-fn delete(server: &Server, key: &str) {
+pub(crate) fn delete(server: &Server, key: &str) {
     assert_eq!(server.request("DELETE", &target(key), &[], b"").status, 204);
 }
 
-fn target(key: &str) -> String {
+pub(crate) fn target(key: &str) -> String {
     format!("/v1/keys/models/acme/{key}")
 }
 
 /// The one file of a content.
-fn file_of(server: &Server, body: &[u8]) -> PathBuf {
+pub(crate) fn file_of(server: &Server, body: &[u8]) -> PathBuf {
     let hash = sha256_hex(body);
     let files = server.files("blobs");
     let own: Vec<_> = files.into_iter().filter(|path| path.to_string_lossy().contains(&hash)).collect();

@@ -14,8 +14,8 @@ pub(crate) const EAGER_COLLECTORS: [&str; 2] = ["--gc-interval-secs=10", "--gc-g
 
 pub(crate) struct Site {
     pub(crate) postgres: ThrowawayPostgres,
-    url: String,
-    directory: Arc<TempDir>,
+    pub(crate) url: String,
+    pub(crate) directory: Arc<TempDir>,
 }
 
 impl Site {
