@@ -171,6 +171,7 @@ impl Job<'_> {
 
     /// What a cycle would do, blob by blob.
     async fn foretell(&self, collection: &CollectionArguments) -> Result<(), MaintenanceError> {
+        let mut foretold_blobs = 0;
         let grace_millis = u64::try_from(collection.settings().grace.as_millis()).unwrap_or(u64::MAX);
         let ticks = self.store.database.ticks().await?;
         let mut pages = self.store.blobs(BlobFilter::Unreferenced);
@@ -180,10 +181,14 @@ impl Job<'_> {
                 break;
             }
             page.iter().for_each(|row| println!("{}", foretold(row, ticks, grace_millis)));
+            foretold_blobs += page.len();
         }
         let (places, bytes) = self.store.database.garbage_totals().await?;
         if places > 0 {
             println!("would remove {places} places that are garbage already, {}", HumanBytes(bytes));
+        }
+        if foretold_blobs == 0 && places == 0 {
+            println!("there is no blob that nothing refers to");
         }
         self.say_held().await
     }

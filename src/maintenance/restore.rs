@@ -8,7 +8,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
 use tokio::task::spawn_blocking;
@@ -26,16 +25,6 @@ use crate::infrastructure::storage::{DataDirectoryLock, Roots, StorageRoot};
 
 /// How many rows are put into the database at once.
 const ROWS_AT_ONCE: usize = 1000;
-/// One connection writes, and one reads.
-const SETTINGS: DatabaseSettings = DatabaseSettings {
-    max_connections: 2,
-    min_connections: 0,
-    acquire_timeout: Duration::from_secs(10),
-    answer_timeout: Duration::from_secs(3600),
-    idle_timeout: Duration::from_secs(600),
-    max_lifetime: Duration::from_secs(86_400),
-};
-
 /// What `restore` is told.
 #[derive(Debug, Args)]
 pub struct RestoreArguments {
@@ -57,7 +46,7 @@ pub(super) async fn restore(arguments: RestoreArguments) -> Result<Verdict, Main
 
     let _lock = DataDirectoryLock::acquire(&paths.data_dir)?;
     let roots = Roots::open(&paths.hot_storage_root, &paths.cold_storage_root)?;
-    let database = Database::open(&paths.database_url, SETTINGS).await?;
+    let database = Database::open(&paths.database_url, DatabaseSettings::OF_TOOL).await?;
     if !database.is_empty().await? {
         return Err(MaintenanceError::NotEmpty(paths.database_url.to_string()));
     }

@@ -139,6 +139,18 @@ pub struct DatabaseSettings {
     pub max_lifetime: Duration,
 }
 
+impl DatabaseSettings {
+    /// For a tool: few connections, and more time for an answer than a server has, since it goes through whole tables.
+    pub(crate) const OF_TOOL: Self = Self {
+        max_connections: 2,
+        min_connections: 0,
+        acquire_timeout: Duration::from_secs(10),
+        answer_timeout: Duration::from_secs(3600),
+        idle_timeout: Duration::from_secs(600),
+        max_lifetime: Duration::from_secs(86_400),
+    };
+}
+
 /// The database, whichever it is.
 pub(crate) enum Database {
     Sqlite(SqliteDatabase),

@@ -1,7 +1,6 @@
 //! What tools ask of PostgreSQL, as one more client of it.
 
 use std::io;
-use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgRow};
@@ -23,16 +22,6 @@ use super::postgres_rows::{bind_blob_keys, blob_location, column, content_hash, 
 use super::postgres_writer::{PostgresWriter, store};
 use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::{ContentHash, InstanceId, StorageClass, Timestamp};
-
-/// A tool waits longer for an answer than a server: it goes through whole tables.
-const SETTINGS: DatabaseSettings = DatabaseSettings {
-    max_connections: 2,
-    min_connections: 0,
-    acquire_timeout: Duration::from_secs(10),
-    answer_timeout: Duration::from_secs(3600),
-    idle_timeout: Duration::from_secs(600),
-    max_lifetime: Duration::from_secs(86_400),
-};
 
 /// Rows that contradict each other, by what is wrong with them.
 const CHECKS: [Check; 8] = [
@@ -137,7 +126,7 @@ impl PostgresDatabase {
         let options =
             options.application_name("just_storage tool").options([("client_min_messages", "warning")]);
         // A pool would go on trying where nobody listens.
-        let connect = timeout(SETTINGS.acquire_timeout, options.connect())
+        let connect = timeout(DatabaseSettings::OF_TOOL.acquire_timeout, options.connect())
             .await
             .unwrap_or(Err(sqlx::Error::PoolTimedOut));
         let mut connection = connect.map_err(unreachable("open the database"))?;
@@ -150,11 +139,11 @@ impl PostgresDatabase {
         };
         check_schema(url, &applied, &migrator())?;
         let readers = PgPoolOptions::new()
-            .max_connections(SETTINGS.max_connections)
-            .acquire_timeout(SETTINGS.acquire_timeout)
+            .max_connections(DatabaseSettings::OF_TOOL.max_connections)
+            .acquire_timeout(DatabaseSettings::OF_TOOL.acquire_timeout)
             .connect_lazy_with(options.clone());
-        let writer = PostgresWriter::new(options, SETTINGS);
-        Ok(Self { readers, answer_timeout: SETTINGS.answer_timeout, writer })
+        let writer = PostgresWriter::new(options, DatabaseSettings::OF_TOOL);
+        Ok(Self { readers, answer_timeout: DatabaseSettings::OF_TOOL.answer_timeout, writer })
     }
 
     pub(super) async fn holds(&self) -> Result<Vec<Hold>, DatabaseError> {
