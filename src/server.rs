@@ -32,8 +32,8 @@ use crate::infrastructure::data_plane::runtime::{
 use crate::infrastructure::persistence::{MetadataPlane, StartError};
 use crate::infrastructure::plane_channel::{DataEnd, plane_channel};
 use crate::infrastructure::storage::{
-    DataDirectoryError, DataDirectoryLock, FileStore, FileStoreParts, PlaceSequence, RootError, RootHelpers,
-    Roots,
+    DataDirectoryLock, DatabaseLock, FileStore, FileStoreParts, LockError, PlaceSequence, RootError,
+    RootHelpers, Roots,
 };
 use crate::logging;
 
@@ -54,9 +54,9 @@ pub enum ServerError {
     /// The log cannot be started.
     #[error("cannot start the log")]
     Log(#[source] io::Error),
-    /// The data directory cannot be made or locked, or another server has it.
+    /// The data directory or the database cannot be had, or another server has it.
     #[error(transparent)]
-    DataDirectory(#[from] DataDirectoryError),
+    Lock(#[from] LockError),
     /// A storage root cannot be used.
     #[error(transparent)]
     Root(#[from] RootError),
@@ -100,7 +100,8 @@ pub fn serve_until_signalled(config: Config) -> Result<(), ServerError> {
 }
 
 fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerError> {
-    let _lock = DataDirectoryLock::acquire(&config.paths.data_dir)?;
+    let _data_directory = DataDirectoryLock::acquire(&config.paths.data_dir)?;
+    let _database = config.paths.database_url.file().map(DatabaseLock::acquire).transpose()?;
     let driver = choose_driver(config.io_driver)?;
     let roots = Roots::open(&config.paths.hot_storage_root, &config.paths.cold_storage_root)?;
     let allowed_cpus = sched_getaffinity(None).unwrap_or_default();
@@ -127,7 +128,7 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     if let Some(directory) = config.paths.database_url.directory() {
         roots.leave_room_for(directory).map_err(|source| {
             let path = config.paths.data_dir.clone();
-            DataDirectoryError::Io { path, operation: "see what it shares with the roots", source }
+            LockError::Directory { path, operation: "see what it shares with the roots", source }
         })?;
     }
     DataDirectoryLock::make_durable(&config.paths.data_dir)?;

@@ -24,7 +24,7 @@ use thiserror::Error;
 use crate::config::ConfigError;
 use crate::domain::value_objects::StorageClass;
 use crate::infrastructure::persistence::{CopyError, CycleError, DatabaseError, OpenError, StartError};
-use crate::infrastructure::storage::{DataDirectoryError, RootError};
+use crate::infrastructure::storage::{LockError, RootError};
 
 pub use backup::BackupArguments;
 use backup_format::BackupError;
@@ -82,9 +82,9 @@ enum MaintenanceError {
         /// Where it is.
         path: PathBuf,
     },
-    /// The data directory cannot be used.
+    /// The data directory or the database cannot be had.
     #[error(transparent)]
-    DataDirectory(#[from] DataDirectoryError),
+    Lock(#[from] LockError),
     /// A server that is to be given up still speaks.
     #[error(
         "the server {node} was heard from {seconds} s ago: stop it first, or wait until it is silent for {limit} s"
@@ -144,7 +144,7 @@ impl MaintenanceError {
             | Self::Open(_)
             | Self::Root(_)
             | Self::ForeignRoot { .. }
-            | Self::DataDirectory(_)
+            | Self::Lock(_)
             | Self::NodeAlive { .. }
             | Self::NoSuchNode(_)
             | Self::Backup(_)

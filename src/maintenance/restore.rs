@@ -21,7 +21,7 @@ use crate::domain::value_objects::StorageClass;
 use crate::infrastructure::persistence::{
     BlobRow, Database, DatabaseSettings, DatabaseUrl, ExportedRow, ImportedRows, OpenError, claim_root,
 };
-use crate::infrastructure::storage::{DataDirectoryLock, Roots, StorageRoot};
+use crate::infrastructure::storage::{DataDirectoryLock, DatabaseLock, Roots, StorageRoot};
 
 /// How many rows are put into the database at once.
 const ROWS_AT_ONCE: usize = 1000;
@@ -44,7 +44,8 @@ pub(super) async fn restore(arguments: RestoreArguments) -> Result<Verdict, Main
     let ticks = check_backup(&directory, &manifest)?;
     check_target(&paths).await?;
 
-    let _lock = DataDirectoryLock::acquire(&paths.data_dir)?;
+    let _data_directory = DataDirectoryLock::acquire(&paths.data_dir)?;
+    let _database = paths.database_url.file().map(DatabaseLock::acquire).transpose()?;
     let roots = Roots::open(&paths.hot_storage_root, &paths.cold_storage_root)?;
     let database = Database::open(&paths.database_url, DatabaseSettings::OF_TOOL).await?;
     if !database.is_empty().await? {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::MaintenanceError;
 use crate::config::StorePaths;
 use crate::domain::value_objects::{InstanceId, StorageClass};
-use crate::infrastructure::persistence::{BlobFilter, BlobRow, Database, DatabaseError, DatabaseUrl};
-use crate::infrastructure::storage::{DataDirectoryLock, Roots, blob_length};
+use crate::infrastructure::persistence::{BlobFilter, BlobRow, Database, DatabaseError};
+use crate::infrastructure::storage::{DatabaseLock, DatabaseUse, Roots, blob_length};
 
 /// How many rows are read at once.
 pub(super) const PAGE_ROWS: u32 = 1000;
@@ -99,20 +99,18 @@ impl BlobPages<'_> {
 /// Which runs of servers may still write.
 pub(super) enum Serving {
     /// None: this keeps every server away. SQLite alone can tell so.
-    Nobody { _lock: DataDirectoryLock },
+    Nobody { _lock: DatabaseLock },
     /// Those whose rows do not say that they have ended.
     WhoeverHasNotEnded,
 }
 
 impl Serving {
     pub(super) fn find_out(paths: &StorePaths) -> Result<Self, MaintenanceError> {
-        match &paths.database_url {
-            DatabaseUrl::Postgres(_) => Ok(Self::WhoeverHasNotEnded),
-            DatabaseUrl::Sqlite(_) => Ok(match DataDirectoryLock::acquire_if_free(&paths.data_dir)? {
-                Some(lock) => Self::Nobody { _lock: lock },
-                None => Self::WhoeverHasNotEnded,
-            }),
-        }
+        let Some(database) = paths.database_url.file() else { return Ok(Self::WhoeverHasNotEnded) };
+        Ok(match DatabaseLock::look(database)? {
+            DatabaseUse::Free(lock) => Self::Nobody { _lock: lock },
+            DatabaseUse::InUse | DatabaseUse::Unknown => Self::WhoeverHasNotEnded,
+        })
     }
 
     /// The runs as they are known now.

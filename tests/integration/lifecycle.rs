@@ -171,6 +171,23 @@ fn a_second_server_on_the_same_data_is_refused_and_harms_nobody() {
 }
 
 #[test]
+fn a_database_in_use_is_refused_whatever_the_data_directory() {
+    let server = Server::start();
+    let directory = server.directory();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let other = tempfile::tempdir().unwrap();
+    let flags = [
+        format!("--database-url=sqlite://{}", path("./metadata.db")),
+        format!("--hot-storage-root={}", path("hot")),
+        format!("--cold-storage-root={}", path("cold")),
+    ];
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    let refusal = refused(serve_command(other.path(), &flags));
+    assert_eq!(refusal.code, Some(1));
+    assert!(refusal.stderr.contains("metadata.db is in use by another server"), "{}", refusal.stderr);
+}
+
+#[test]
 fn an_address_in_use_is_refused_by_name() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

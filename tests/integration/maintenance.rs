@@ -211,6 +211,29 @@ fn an_unfinished_upload_of_a_killed_server_is_cleared_by_gc() {
 }
 
 #[test]
+fn a_tool_that_is_given_another_data_directory_takes_nobody_for_dead() {
+    let server = Server::start();
+    let directory = server.directory();
+    let mut connection = server.connect();
+    connection.send(b"PUT /v1/keys/models/acme/k HTTP/1.1\r\nHost: h\r\nContent-Length: 9000000\r\n\r\n");
+    connection.send(content(1, 3_000_000));
+    let writing = format!("{SCOPE}&status=WRITING");
+    wait_until("the reservation", || (!server.list(&writing).is_empty()).then_some(()));
+    // That of another store, which nobody serves.
+    let other = a_store();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let url = format!("sqlite://{}", path("metadata.db"));
+    let [hot, cold] = [path("hot"), path("cold")];
+    let flags = ["--database-url", &url, "--hot-storage-root", &hot, "--cold-storage-root", &cold];
+    let arguments: Vec<_> = ["gc", "--gc-grace-secs", "0"].into_iter().chain(flags).collect();
+    tool(other.path(), &arguments).assert_code(0);
+    assert_eq!(server.list(&writing).len(), 1, "its run goes on");
+    connection.send(&content(1, 9_000_000)[3_000_000..]);
+    assert_eq!(connection.response().status, 201);
+    assert!(server.get(&target("k")).body == content(1, 9_000_000));
+}
+
+#[test]
 fn gc_that_cannot_list_a_directory_removes_nothing() {
     let mut server = Server::start();
     let directory = server.directory();

@@ -98,6 +98,14 @@ impl fmt::Display for DatabaseUrl {
 }
 
 impl DatabaseUrl {
+    /// The file that it is, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Sqlite(path) => Some(path),
+            Self::Postgres(_) => None,
+        }
+    }
+
     /// The default: a file in the data directory.
     pub fn in_directory(data_dir: &Path) -> Self {
         Self::Sqlite(data_dir.join("metadata.db"))
@@ -105,12 +113,8 @@ impl DatabaseUrl {
 
     /// The directory that it is in, if it is in one.
     pub fn directory(&self) -> Option<&Path> {
-        match self {
-            Self::Sqlite(path) => {
-                path.parent().map(|parent| if parent == Path::new("") { Path::new(".") } else { parent })
-            }
-            Self::Postgres(_) => None,
-        }
+        let parent = self.file()?.parent()?;
+        Some(if parent == Path::new("") { Path::new(".") } else { parent })
     }
 
     /// Whether other servers may change what is in it.

@@ -8,14 +8,14 @@
 
 mod blob_file;
 mod blob_upload;
-mod data_directory;
 mod file_store;
+mod locks;
 mod root;
 mod sweep;
 
 pub use blob_file::blob_length;
-pub use data_directory::{DataDirectoryError, DataDirectoryLock};
 pub use file_store::{BlobReader, FileStore, FileStoreParts, PlaceSequence, RootHelpers};
+pub use locks::{DataDirectoryLock, DatabaseLock, DatabaseUse, LockError};
 pub use root::{RootError, RootIdentity, Roots, StorageRoot};
 pub use sweep::{
     BlobFile, ShardListing, blob_files_of, list_shard, remove_blob_files, remove_temporary_files_of,
