@@ -56,6 +56,7 @@ struct Arguments {
 
 /// How the server is cut down.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::enum_variant_names, reason = "a power cut is called so")]
 enum Cut {
     /// `kill -9`: the process goes, what the kernel holds stays.
     Kill,

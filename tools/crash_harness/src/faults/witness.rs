@@ -36,9 +36,8 @@ pub(super) struct Witness {
 }
 
 impl Witness {
-    pub(super) fn start(binary: &Path, data: &Path, arguments: &[String]) -> Result<Self> {
-        let server = Server::start_with(binary, data, arguments)?;
-        Ok(Self { server, acknowledged: BTreeMap::new(), next_seed: 1000 })
+    pub(super) fn new(server: Server) -> Self {
+        Self { server, acknowledged: BTreeMap::new(), next_seed: 1000 }
     }
 
     /// Goes on with another server, which is started when `end` has seen this one off.
