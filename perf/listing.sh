@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # The figures under "Listing" in docs/PERFORMANCE.md: pages out of 1,000 objects against pages out of 1,000,000, on SQLite
-# and on PostgreSQL, in turns within one run. Needs sqlite3, python3 and PostgreSQL 15 (apt-get
-# install sqlite3 python3 postgresql-15).
-# Everything it starts it ends; its data is in a temporary directory.
+# and on PostgreSQL, in turns within one run. Needs sqlite3, python3 and PostgreSQL 15
+# (apt-get install sqlite3 python3 postgresql-15). Everything it starts it ends; its data is in a temporary directory.
 #   perf/listing.sh [rounds] [requests of a round]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -106,12 +105,16 @@ for _ in range(objects // 2 // step):
 print(cursor.removeprefix("&cursor="))
 PYTHON
 }
+
 # The CPU time so far of a server, and of all of PostgreSQL where it is the database, in ticks of 10 ms (proc(5)).
 ticks() { # database, port
     local counted=("${servers[$2]}")
     [ "$1" = sqlite ] || counted+=($(pgrep -P "$postgres_pid"))
-    for pid in "${counted[@]}"; do sed "s/.*) //" "/proc/$pid/stat" 2>/dev/null || true; done | awk '{sum += $12 + $13} END {print sum}'
+    # A connection may have been closed since.
+    for pid in "${counted[@]}"; do sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null || true; done |
+        awk '{sum += $12 + $13} END {print sum}'
 }
+
 # The p50 of a round, and the CPU time of a request, in microseconds.
 measure() { # database, port, path
     local before after p50
