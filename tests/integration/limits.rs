@@ -171,7 +171,10 @@ fn uploads_past_the_memory_for_bodies_are_told_to_come_back_and_harm_no_other() 
     let raised = rustix::process::Rlimit { current: limits.maximum, maximum: limits.maximum };
     // Many distributions allow 1,024 descriptors unless one asks; the server inherits it.
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
-    let mut server = Server::start_with(&["--cores", "1", "--buffer-bytes-max", "8388608"]);
+    // On a busy machine the last of them waits long for its last byte.
+    let patient = ["--body-timeout-secs=600", "--body-bytes-per-second-min=1"];
+    let one_small_core = ["--cores=1", "--buffer-bytes-max=8388608"];
+    let mut server = Server::start_with(&[one_small_core, patient].concat());
     let mut uploads: Vec<_> = (0..BLOCKS + 8)
         .map(|n| {
             let mut connection = server.connect();

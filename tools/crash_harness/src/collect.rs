@@ -93,6 +93,8 @@ impl<'a> Collecting<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -113,8 +115,11 @@ mod tests {
     #[test]
     fn a_killed_collection_is_no_failure() {
         let places = Places::together("/nowhere".into());
-        // Ends by itself never.
-        let collecting = Collecting::new(Path::new("/usr/bin/yes"), &places);
+        // Takes any arguments, and never ends by itself.
+        let program = std::env::temp_dir().join(format!("endless-collection-{}", std::process::id()));
+        std::fs::write(&program, "#!/bin/sh\nexec sleep 1000000\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let collecting = Collecting::new(&program, &places);
         std::thread::scope(|scope| {
             let runner = scope.spawn(|| collecting.run());
             while collecting.lock().unwrap().is_none() {
@@ -123,5 +128,6 @@ mod tests {
             collecting.kill().unwrap();
             assert_eq!(runner.join().unwrap().unwrap(), 0);
         });
+        std::fs::remove_file(program).unwrap();
     }
 }
