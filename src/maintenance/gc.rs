@@ -54,11 +54,13 @@ pub(super) async fn collect(arguments: CollectArguments) -> Result<Verdict, Main
         job.end_runs(dead_node).await?;
         job.clear_reservations().await?;
         job.sweep().await?;
-        match dry_run {
-            true => job.foretell(&collection).await?,
-            false => job.cycle(&collection).await?,
-        }
+        // First: a count that is wrongly zero would give away what objects name.
         let counts = job.check_counts().await?;
+        match (dry_run, counts) {
+            (true, _) => job.foretell(&collection).await?,
+            (false, Verdict::Clean) => job.cycle(&collection).await?,
+            (false, Verdict::NotClean) => println!("nothing is collected while counts are wrong"),
+        }
         let copies = job.check_copies().await?;
         Ok(if counts == Verdict::Clean { copies } else { counts })
     })
@@ -215,7 +217,6 @@ impl Job<'_> {
     }
 
     async fn check_counts(&self) -> Result<Verdict, MaintenanceError> {
-        let mut verdict = Verdict::Clean;
         loop {
             let wrong = self.store.database.miscounts(MISCOUNTS_MAX).await?;
             for miscount in &wrong {
@@ -224,7 +225,7 @@ impl Job<'_> {
                 println!("{class} {hash}: counted as {counted}, named by {objects} objects");
             }
             if wrong.is_empty() {
-                return Ok(verdict);
+                return Ok(Verdict::Clean);
             }
             if self.dry_run || !self.repair {
                 println!("--repair counts them anew");
@@ -237,7 +238,6 @@ impl Job<'_> {
             if mended == 0 {
                 return Ok(Verdict::NotClean);
             }
-            verdict = Verdict::Clean;
         }
     }
 
