@@ -39,7 +39,7 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 pub async fn serve<S, R, C>(service: Rc<Service<S, R, C>>, stream: Stream, registration: Registration)
 where
     S: BlobStore<Buffer = Block>,
-    R: ObjectRepository,
+    R: ObjectRepository<Buffer = S::Buffer>,
     C: Clock,
 {
     let transport = Transport::new(stream, registration.watch().clone());
@@ -118,7 +118,7 @@ struct Exchange {
 impl<S, R, C> Connection<'_, S, R, C>
 where
     S: BlobStore<Buffer = Block>,
-    R: ObjectRepository,
+    R: ObjectRepository<Buffer = S::Buffer>,
     C: Clock,
 {
     async fn serve_requests(&mut self) {

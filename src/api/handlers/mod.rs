@@ -61,7 +61,7 @@ pub(super) async fn handle<S, R, C>(
 ) -> Result<Response<S::Reader>, Problem>
 where
     S: BlobStore<Buffer = Block>,
-    R: ObjectRepository,
+    R: ObjectRepository<Buffer = S::Buffer>,
     C: Clock,
 {
     let route = route(head)?;
