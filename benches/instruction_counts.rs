@@ -1,5 +1,5 @@
 //! How many instructions callgrind counts in what every request passes through: head parser, router, response writer.
-//! Unlike times they come out the same on a busy machine. `tools/check_instructions.py` holds them to the baseline.
+//! Unlike times they hardly move on a busy machine. `tools/check_instructions.py` holds them to the baseline.
 //!
 //! What a function is given is made in its `setup`, and so not counted; what it returns is dropped behind the count.
 //! Whatever is reused between the requests of a connection has been used once before.

@@ -55,7 +55,8 @@ def environment():
 
 def count():
     """Instructions by the name of what was counted."""
-    command = ["cargo", "bench", "--locked", "--quiet", "--bench", "instruction_counts", "--", "--output-format=json"]
+    command = ["cargo", "bench", "--locked", "--quiet", "--profile", "instructions", "--bench", "instruction_counts"]
+    command += ["--", "--output-format=json"]
     ran = subprocess.run(
         command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "GUNGRAUN_RUNNER": str(runner())}
     )

@@ -32,10 +32,11 @@ pub(crate) const GET_FROM_A_BROWSER: &[u8] =
     Accept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en-GB,en;q=0.9\r\n\
     If-None-Match: \"sha256-e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"\r\n\r\n";
 
+/// Its body is 4 KiB of sevens.
 pub(crate) const PUT_BY_KEY: &[u8] =
     b"PUT /v1/keys/models/acme/llama/model.safetensors HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\
     Content-Type: application/octet-stream\r\nContent-Length: 4096\r\n\
-    Repr-Digest: sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:\r\nX-Object-Meta-Step: 1200\r\n\r\n";
+    Repr-Digest: sha-256=:yax7BiSCT4RPbH89UPq5dBqJFOh4Rn6Nqu3KFDo02Qs=:\r\nX-Object-Meta-Step: 1200\r\n\r\n";
 
 /// The head as it is after parsing.
 pub(crate) fn parsed(input: &[u8]) -> RequestHead {
