@@ -7,6 +7,8 @@ mod list;
 mod root;
 mod upload;
 
+pub use download::object_fields;
+
 use super::errors::Problem;
 use super::http1::{Fields, Method, RequestHead};
 use super::request_body::RequestBody;
