@@ -54,7 +54,7 @@ pub(crate) struct Peer {
     /// A request before each upload, whose `Location` the upload may name.
     pub(crate) put_begin: Option<String>,
     pub(crate) put: String,
-    /// Where uploads of the cold class go.
+    /// An upload of the cold class, read back by the `Location` of its answer.
     pub(crate) put_cold: Option<String>,
     /// An upload that is read back by the `Location` of its answer.
     pub(crate) put_for_id: Option<String>,

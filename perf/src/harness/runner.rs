@@ -217,7 +217,9 @@ impl Runner {
         objects: u64,
     ) -> anyhow::Result<Instance> {
         let port = PORT_FIRST + self.next_server * PORTS_OF_SERVER;
-        let data = self.data.join(format!("{}-{}", self.next_server, peer.name.replace([' ', '/'], "-")));
+        // A comma would be read as the end of a path by some.
+        let name = peer.name.replace(|character: char| !character.is_ascii_alphanumeric(), "-");
+        let data = self.data.join(format!("{}-{name}", self.next_server));
         self.next_server += 1;
         let prefix = format!("run-{:016x}", body::run_seed());
         let place = Place { port, data, prefix, core: self.options.server_core };
@@ -341,7 +343,8 @@ impl Instance {
     }
 
     fn download_line(&self, scenario: &Scenario) -> Option<&str> {
-        if scenario.by_id && self.peer.put_for_id.is_some() {
+        let is_by_id = scenario.by_id && self.peer.put_for_id.is_some();
+        if is_by_id || scenario.cold && self.peer.put_cold.is_some() {
             return Some("GET {location}");
         }
         // What is only listed is not read, but has to be named somehow.
