@@ -87,7 +87,8 @@ fn parse_flushes(stat: &str) -> Option<u64> {
 pub(crate) fn describe(data: &Path) -> String {
     let system = rustix::system::uname();
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    // Not those that this process may use, which has been pinned to one.
+    let processors = read("/proc/cpuinfo").lines().filter(|line| line.starts_with("processor")).count();
     let model = field(&read("/proc/cpuinfo"), "model name").unwrap_or_default();
     let memory_kib: u64 = field(&read("/proc/meminfo"), "MemTotal")
         .and_then(|text| text.trim_end_matches("kB").trim().parse().ok())

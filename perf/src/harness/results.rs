@@ -76,6 +76,8 @@ pub(crate) struct Figures {
     pub(crate) cpu_us_per_operation: Option<f64>,
     pub(crate) rss_peak_mib: Option<f64>,
     pub(crate) flushes_per_operation: Option<f64>,
+    /// What neither the server nor the generator used of the processors, as a share of one.
+    pub(crate) others_cpu_percent: Option<f64>,
 }
 
 /// Whether a goal was reached.
@@ -131,6 +133,7 @@ impl Figures {
             cpu_us_per_operation: server.and_then(|server| server.cpu_us_per_operation),
             rss_peak_mib: server.map(|server| server.rss_peak_mib),
             flushes_per_operation: measurement.flushes_per_operation(),
+            others_cpu_percent: Some(measurement.resources.machine.others_cpu_percent),
         }
     }
 

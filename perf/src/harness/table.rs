@@ -32,7 +32,7 @@ fn write_scenario(text: &mut String, scenario: &ScenarioResult) {
     text.push_str("Median of the rounds (least–most); of p99 and p99.9 the medians too.\n\n");
     text.push_str(
         "| server | connections | stored | operations/s | MB/s | p50 · p99 · p99.9, ms | CPU, µs each | \
-         MB per CPU second | flushes each | peak MiB | rounds |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
+         MB per CPU second | flushes each | peak MiB | others' CPU, % | rounds |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     let mut points: Vec<&Point> = scenario.points.iter().collect();
     points.sort_by_key(|point| league_order(point.league));
@@ -54,7 +54,7 @@ fn write_point(text: &mut String, point: &Point) {
     let void = point.rounds.len() - valid;
     let _ = writeln!(
         text,
-        "| {} ({}) | {} | {} | {} | {} | {} · {} · {} | {} | {} | {} | {} | {valid}{} |",
+        "| {} ({}) | {} | {} | {} | {} | {} · {} · {} | {} | {} | {} | {} | {} | {valid}{} |",
         point.server,
         league_name(point.league),
         number(point.connections as f64).trim_end_matches(".00"),
@@ -68,6 +68,7 @@ fn write_point(text: &mut String, point: &Point) {
         show(|figures| figures.megabytes_per_cpu_second),
         show(|figures| figures.flushes_per_operation),
         show(|figures| figures.rss_peak_mib),
+        show(|figures| figures.others_cpu_percent),
         if void > 0 { format!(", {void} void") } else { String::new() },
     );
 }
