@@ -38,8 +38,16 @@ pub(crate) struct ScenarioResult {
     pub(crate) seconds: u64,
     pub(crate) points: Vec<Point>,
     /// What could not be measured, and why.
-    pub(crate) missing: Vec<String>,
+    pub(crate) missing: Vec<Missing>,
     pub(crate) goals: Vec<GoalResult>,
+}
+
+/// A server that took no part.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Missing {
+    pub(crate) server: String,
+    pub(crate) league: League,
+    pub(crate) reason: String,
 }
 
 /// The same work on the same server in all rounds.
@@ -220,8 +228,14 @@ impl ScenarioResult {
             let (ours, theirs, name) =
                 pairs.min_by(|left, right| (left.0 / left.1).total_cmp(&(right.0 / right.1)))?;
             let times = ours / theirs;
-            let words = format!("{times:.2} × {name} ({} against {})", number(ours), number(theirs));
-            return Some((words, Some(times >= bound)));
+            let mut words = format!("{times:.2} × {name} ({} against {})", number(ours), number(theirs));
+            let absent = self.missing_rivals(goal);
+            if !absent.is_empty() {
+                words.push_str(&format!(", without {}", absent.join(", ")));
+            }
+            // More rivals can only make a goal that is missed already harder.
+            let reached = times >= bound;
+            return Some((words, (absent.is_empty() || !reached).then_some(reached)));
         }
         let bound = goal.plus_at_most?;
         let (ours, theirs, name) =
@@ -233,15 +247,20 @@ impl ScenarioResult {
         ))
     }
 
+    /// The names of those whom a goal is against and who took no part: one of them may be the best.
+    fn missing_rivals(&self, goal: &Goal) -> Vec<&str> {
+        let Some(against) = goal.against.as_deref() else {
+            return Vec::new();
+        };
+        let absent =
+            self.missing.iter().filter(|missing| is_against(against, missing.league, &missing.server));
+        absent.map(|missing| missing.server.as_str()).collect()
+    }
+
     /// The best of whom a goal is against, at the same point of the curve. A bound has one point for all.
     fn rival(&self, goal: &Goal, point: &Point) -> Option<(f64, String)> {
         let against = goal.against.as_deref()?;
-        let rivals = self.points.iter().filter(|rival| match against {
-            "durable" => rival.league == League::Durable,
-            "shipped" => rival.league == League::Shipped,
-            "peers" => matches!(rival.league, League::Durable | League::Shipped),
-            name => rival.server == name,
-        });
+        let rivals = self.points.iter().filter(|rival| is_against(against, rival.league, &rival.server));
         let rivals = rivals.filter(|rival| {
             rival.league == League::Bound
                 || (rival.connections == point.connections && rival.objects == point.objects)
@@ -250,6 +269,16 @@ impl ScenarioResult {
         let known: Option<Vec<(f64, String)>> =
             rivals.map(|rival| Some((rival.measure(goal.measure)?.median, rival.server.clone()))).collect();
         known?.into_iter().max_by(|left, right| left.0.total_cmp(&right.0))
+    }
+}
+
+/// Whether a goal is against a server.
+fn is_against(against: &str, league: League, server: &str) -> bool {
+    match against {
+        "durable" => league == League::Durable,
+        "shipped" => league == League::Shipped,
+        "peers" => matches!(league, League::Durable | League::Shipped),
+        name => server == name,
     }
 }
 
@@ -351,6 +380,28 @@ mod tests {
         };
         assert_eq!(judged(-1.0), None);
         assert_eq!(judged(2.0), Some(true));
+    }
+
+    #[test]
+    fn no_victory_is_won_over_a_league_of_which_one_took_no_part() {
+        let judged = |times: u32, league: League| {
+            let missing = Missing { server: "b".to_owned(), league, reason: "not installed".to_owned() };
+            let scenario = ScenarioResult {
+                name: String::new(),
+                title: String::new(),
+                work: Work::Put,
+                body_bytes: 1,
+                seconds: 1,
+                points: vec![point("ours", League::Ours, 1, &[9.0]), point("a", League::Durable, 1, &[3.0])],
+                missing: vec![missing],
+                goals: Vec::new(),
+            };
+            let goal = format!("text = ''\nmeasure = 'rate'\nagainst = 'durable'\ntimes_at_least = {times}");
+            scenario.judge_goal(&toml::from_str(&goal).unwrap()).reached
+        };
+        assert_eq!(judged(2, League::Durable), None);
+        assert_eq!(judged(4, League::Durable), Some(false));
+        assert_eq!(judged(2, League::Shipped), Some(true));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::catalog::{Catalog, DownloadPlan, Downloader, Lister, ReadOrder};
 use crate::command_line::RunOptions;
 use crate::get::BUFFER_BYTES;
 use crate::harness::description::{self, League, Peer, Scenario, Work};
-use crate::harness::results::{Figures, PeerNote, Point, Results, Round, ScenarioResult, number};
+use crate::harness::results::{Figures, Missing, PeerNote, Point, Results, Round, ScenarioResult, number};
 use crate::harness::server::{Place, Server, find_program};
 use crate::load_loop::{self, LoadPlan, Pace, RunResult};
 use crate::machine;
@@ -164,32 +164,38 @@ impl Runner {
         scenario: &Scenario,
         result: &mut ScenarioResult,
     ) -> anyhow::Result<Vec<Instance>> {
-        let asked = |name: &&String| self.options.peers.as_ref().is_none_or(|names| names.contains(name));
-        let peers: Vec<String> = scenario.peers.iter().filter(asked).cloned().collect();
+        let is_asked = |name: &String| {
+            name == OURS || self.options.peers.as_ref().is_none_or(|names| names.contains(name))
+        };
+        let names: Vec<(String, bool)> = std::iter::once(&OURS.to_owned())
+            .chain(&scenario.peers)
+            .map(|name| (name.clone(), is_asked(name)))
+            .collect();
         let mut instances = Vec::new();
-        for name in std::iter::once(OURS.to_owned()).chain(peers) {
+        for (name, is_asked) in names {
             let peer: Peer = description::read(&self.options.descriptions.join("peers"), &name)?;
+            let mut miss = |reason: String| {
+                eprintln!("  missing: {}: {reason}", peer.name);
+                result.missing.push(Missing { server: peer.name.clone(), league: peer.league, reason });
+            };
+            if !is_asked {
+                miss("not asked for".to_owned());
+                continue;
+            }
             if !self.note_peer(&peer)? {
-                result.missing.push(format!("{}: not installed ({})", peer.name, peer.install));
+                miss(format!("not installed ({})", peer.install));
                 continue;
             }
             for &objects in &scenario.objects {
                 if self.options.objects_max.is_some_and(|most| objects > most) {
-                    result.missing.push(format!(
-                        "{}: {} objects, left out",
-                        peer.name,
-                        number(objects as f64)
-                    ));
+                    miss(format!("with {} objects, left out", number(objects as f64)));
                     continue;
                 }
                 match self.start_instance(&peer, scenario, objects).await {
                     Ok(instance) => instances.push(instance),
-                    Err(error) => result.missing.push(format!("{}: {error:#}", peer.name)),
+                    Err(error) => miss(format!("{error:#}")),
                 }
             }
-        }
-        for missing in &result.missing {
-            eprintln!("  missing: {missing}");
         }
         Ok(instances)
     }

@@ -40,7 +40,7 @@ fn write_scenario(text: &mut String, scenario: &ScenarioResult) {
         write_point(text, point);
     }
     for missing in &scenario.missing {
-        let _ = write!(text, "\nMissing: {missing}\n");
+        let _ = write!(text, "\nMissing: {}: {}\n", missing.server, missing.reason);
     }
 }
 
