@@ -25,6 +25,8 @@ bench *arguments:
 instructions *arguments:
     tools/check_instructions.py {{arguments}}
 
-# A durable PUT of 4 KiB and a GET of the same, 64 connections each, against a server on core 0.
-perf:
-    perf/side_by_side.sh
+# Scenarios of perf/scenarios/ (all, or those that are named) on this server and its peers, in turns on two cores:
+# results as JSON, a table and plots in perf/results/.
+perf *arguments:
+    cargo build --release --package just_storage --package just_storage_perf
+    target/release/just_storage_perf run {{arguments}}
