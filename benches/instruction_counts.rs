@@ -14,7 +14,14 @@ use just_storage::api::http1::{
     BodyDecoder, BodyFraming, DateCache, Fields, HeadLimits, HeadParser, RequestHead, ResponseHead,
 };
 use just_storage::api::{Problem, Route, object_fields, route};
+use just_storage::application::ports::ObjectCommit;
 use just_storage::domain::entities::StoredObject;
+use just_storage::domain::value_objects::{ContentHash, PackId, Precondition};
+use just_storage::infrastructure::plane_channel::Write;
+use just_storage::infrastructure::storage::log_record;
+use just_storage::infrastructure::storage::pack_format::{
+    BATCH_HEADER_BYTES, BatchHeader, BatchLink, RecordHeader, RecordKind,
+};
 
 mod samples;
 
@@ -99,8 +106,39 @@ fn write_bare_head((date, now, mut output): (DateCache, Instant, Vec<u8>)) -> (V
     (output, date)
 }
 
+/// A commit as the log gets it, its body, and a batch with room.
+fn change_and_batch(body_bytes: usize) -> (Write, Vec<u8>, Vec<u8>, Vec<u8>) {
+    let commit = ObjectCommit { stored: samples::stored_object(), precondition: Precondition::default() };
+    let mut batch = vec![0; BATCH_HEADER_BYTES + 2 * body_bytes];
+    batch.truncate(BATCH_HEADER_BYTES);
+    (Write::Commit(commit), vec![7; body_bytes], Vec::with_capacity(512), batch)
+}
+
+#[library_benchmark(setup = change_and_batch)]
+#[bench::of_4_kib(4096)]
+fn encode_pack_record(
+    (write, body, mut details, mut batch): (Write, Vec<u8>, Vec<u8>, Vec<u8>),
+) -> (BatchLink, Vec<u8>, Write, Vec<u8>) {
+    log_record::encode(black_box(&write), true, &mut details);
+    let pack = PackId::from_u64(7);
+    let header = RecordHeader {
+        kind: RecordKind::Change,
+        pack,
+        offset: 4096 + BATCH_HEADER_BYTES as u64,
+        sequence: 1,
+        content_hash: ContentHash::from_bytes([7; 32]),
+        body_bytes: 4096,
+        body_checksum: crc32c::crc32c(&body),
+        details_bytes: details.len() as u32,
+    };
+    header.append_record(&mut batch, &body, &details);
+    let link = BatchHeader::seal(&mut batch, pack, BatchLink::FIRST, 1);
+    (link, batch, write, body)
+}
+
 library_benchmark_group!(name = parser, benchmarks = [parse_head, decode_64_kib]);
 library_benchmark_group!(name = router, benchmarks = find_route);
 library_benchmark_group!(name = response_writer, benchmarks = [write_head_of, write_bare_head]);
+library_benchmark_group!(name = pack_encoding, benchmarks = encode_pack_record);
 
-main!(library_benchmark_groups = [parser, router, response_writer]);
+main!(library_benchmark_groups = [parser, router, response_writer, pack_encoding]);

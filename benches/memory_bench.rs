@@ -77,7 +77,7 @@ async fn serve_requests(
     request: &[u8],
     requests: u64,
 ) {
-    let repository = MetadataClient::new(data_end, Arc::new(ObjectCache::new(None)), limit.clone());
+    let repository = MetadataClient::new(data_end, Arc::new(ObjectCache::new(None)), limit.clone(), None);
     let location = put(&store, StorageClass::Hot, &[7; BODY_BYTES]).await;
     let mut stored = samples::stored_object();
     (stored.content_hash, stored.place) = (location.content_hash, location.place);

@@ -18,7 +18,7 @@ use just_storage::infrastructure::data_plane::helpers::{HelperPool, WRITE_HELPER
 use just_storage::infrastructure::data_plane::metadata_client::MetadataClient;
 use just_storage::infrastructure::data_plane::object_cache::ObjectCache;
 use just_storage::infrastructure::data_plane::runtime::Listener;
-use just_storage::infrastructure::plane_channel::{DataEnd, Query, plane_channel};
+use just_storage::infrastructure::plane_channel::{DataEnd, Durability, Query, plane_channel};
 
 mod samples;
 mod site;
@@ -46,7 +46,7 @@ fn asked(
             bencher.iter_custom(|iterations| {
                 site.on_core(async |_, limit| {
                     let cache = Arc::new(ObjectCache::new(None));
-                    let repository = MetadataClient::new(data_end.clone(), cache, limit);
+                    let repository = MetadataClient::new(data_end.clone(), cache, limit, None);
                     let started = Instant::now();
                     for _ in 0..iterations {
                         join_all((0..at_once).map(|_| ask(&repository))).await;
@@ -83,12 +83,12 @@ fn channel(criterion: &mut Criterion) {
 
 /// A metadata plane without a database: it knows no object.
 fn start_empty_plane() -> (DataEnd, JoinHandle<()>) {
-    let (data_end, mut metadata_end) = plane_channel();
+    let (data_end, mut metadata_end) = plane_channel(Durability::Transaction);
     let thread = thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
             while let Some(query) = metadata_end.queries.recv().await {
-                if let Query::Find(_, reply) = query {
+                if let Query::Find(_, reply) = query.query {
                     reply.send(Ok(None)).expect("the core waits");
                 }
             }

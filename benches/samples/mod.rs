@@ -82,6 +82,6 @@ pub(crate) fn stored_object() -> StoredObject {
         created_at: changed_at,
         updated_at: changed_at,
     };
-    let place = Place { instance: InstanceId::from_i64(1), number: 1 };
+    let place = Place::File { instance: InstanceId::from_i64(1), number: 1 };
     StoredObject { object, content_hash, size_bytes: 4096, place, damaged: false }
 }

@@ -1,6 +1,7 @@
 //! Parts of a server in a throw-away directory: roots, cores, and a metadata plane with a database of its own.
 #![allow(dead_code, reason = "each benchmark takes what it needs")]
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use just_storage::api::SystemClock;
 use just_storage::application::errors::SourceError;
 use just_storage::application::ports::{
-    BlobReader as _, BlobStore as _, BlobUpload as _, BodyState, BufferSize, ByteSource, ReadPace,
+    BlobReader as _, BlobStore as _, BlobUpload as _, BodyState, BufferSize, ByteSource, Published, ReadPace,
     ReadProgress,
 };
 use just_storage::domain::entities::BlobLocation;
@@ -17,8 +18,10 @@ use just_storage::infrastructure::data_plane::buffers::{Block, BufferPool, LARGE
 use just_storage::infrastructure::data_plane::deadline_list::{DeadlineList, WaitLimit};
 use just_storage::infrastructure::data_plane::runtime::{IoDriver, probe_io_uring, run, spawn};
 use just_storage::infrastructure::persistence::{DatabaseSettings, DatabaseUrl, GcSettings, MetadataPlane};
-use just_storage::infrastructure::plane_channel::{DataEnd, plane_channel};
-use just_storage::infrastructure::storage::{FileStore, FileStoreParts, PlaceSequence, RootHelpers, Roots};
+use just_storage::infrastructure::plane_channel::{DataEnd, Durability, plane_channel};
+use just_storage::infrastructure::storage::{
+    FileStore, FileStoreParts, PackLog, PackLogParts, Packs, PlaceSequence, RootHelpers, Roots,
+};
 use tempfile::TempDir;
 
 use crate::samples::tenant_id;
@@ -53,10 +56,12 @@ impl Site {
             let deadlines = DeadlineList::new();
             let limit = WaitLimit::new(&deadlines, PATIENCE);
             drop(spawn(async move { deadlines.sweep_forever().await }));
+            let helpers = RootHelpers::new(&limit, || {});
             let store = FileStore::new(FileStoreParts {
+                packs: self.packs(&helpers, driver),
                 roots: self.roots.clone(),
                 buffers: BufferPool::new(BUFFER_BYTES),
-                helpers: RootHelpers::new(&limit, || {}),
+                helpers,
                 driver,
                 places: self.places.clone(),
             });
@@ -65,10 +70,28 @@ impl Site {
         run(driver, core).expect("a core")
     }
 
+    /// Small blobs go to packs, each by itself.
+    fn packs(&self, helpers: &RootHelpers, driver: IoDriver) -> Rc<Packs> {
+        let log = |class| {
+            PackLog::new(PackLogParts {
+                root: self.roots.of(class).clone(),
+                helpers: helpers.writing(class).clone(),
+                driver,
+                instance: self.instance,
+                core: 0,
+                order: None,
+                open: Arc::default(),
+            })
+        };
+        let (hot, cold) = (log(StorageClass::Hot), log(StorageClass::Cold));
+        Rc::new(Packs { hot, cold, blob_bytes_max: 64 * 1024, with_changes: false })
+    }
+
     /// Starts a metadata plane, which ends when its sender is dropped.
     pub(crate) fn start_metadata_plane(&self) -> (DataEnd, JoinHandle<()>) {
-        let (data_end, metadata_end) = plane_channel();
+        let (data_end, metadata_end) = plane_channel(Durability::Transaction);
         let plane = MetadataPlane {
+            open_packs: Arc::default(),
             url: DatabaseUrl::in_directory(self.directory.path()),
             settings: DatabaseSettings {
                 max_connections: 8,
@@ -134,7 +157,11 @@ pub(crate) async fn put(store: &FileStore, class: StorageClass, body: &[u8]) -> 
         upload.receive_rest(&mut source).await.expect("bytes are taken");
     }
     let (content_hash, _) = upload.content();
-    let place = upload.publish().await.expect("the blob is durable");
+    let place = match upload.publish().await.expect("the blob is durable") {
+        Published::Stored(place) => Some(place),
+        Published::Loose(_) => None,
+    };
+    let place = place.expect("there is no log to wait for");
     BlobLocation { storage_class: class, content_hash, place }
 }
 
