@@ -113,6 +113,7 @@ pub struct LogOrder {
     next: AtomicU64,
     acknowledged: AtomicU64,
     stalled: AtomicBool,
+    ended: AtomicBool,
     applied: watch::Sender<u64>,
     wanted: Notify,
 }
@@ -185,6 +186,12 @@ impl LogOrder {
     /// The last change that anybody was told of: a query that comes now has to see it.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::SeqCst)
+    }
+
+    /// Says that the database takes no more changes until a restart.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.wake();
     }
 
     /// Says whether the database takes no changes, because it has no space.
@@ -271,11 +278,15 @@ impl DataEnd {
     /// Takes the next place in the order of the log.
     ///
     /// # Errors
-    /// As [`write`](Self::write), and [`RepositoryError::NoSpace`] while the database has none.
+    /// As [`write`](Self::write), [`RepositoryError::NoSpace`] while the database has none, and
+    /// [`RepositoryError::Unavailable`] once it takes no more.
     pub fn ticket(&self) -> Result<Ticket, RepositoryError> {
         let Some(order) = &self.order else {
             crate::invariant::broken("there are tickets only where there is a log")
         };
+        if order.ended.load(Ordering::Relaxed) {
+            return Err(RepositoryError::Unavailable);
+        }
         if order.stalled.load(Ordering::Relaxed) {
             return Err(RepositoryError::NoSpace);
         }

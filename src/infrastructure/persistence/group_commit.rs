@@ -160,15 +160,15 @@ impl<C: Clock> GroupCommit<C> {
     async fn apply_logged(&self, log: &LogQueue, requests: Vec<WriteRequest>) {
         let places = requests.iter().map(|request| (request.sequence.unwrap_or(0), request.mark));
         let mut context = log_context(places);
-        let (writes, replies): (Vec<_>, Vec<_>) =
+        let (writes, mut replies): (Vec<_>, Vec<_>) =
             requests.into_iter().map(|request| (request.write, request.reply)).unzip();
         // What ends a pack must be known before anything that was decided without it; a check is about syncing.
         let is_synced = |write: &Write| matches!(write, Write::EndPack { .. } | Write::Check);
         context.synced = if writes.iter().any(is_synced) { Synced::Now } else { Synced::Later };
         loop {
             if self.latch.is_set() {
-                // Whoever waits for the log to be applied waits in vain.
-                log.order.wake();
+                // What is in the log the next start applies; whoever waits for that now waits in vain.
+                log.order.end();
                 return answer_all(replies, RepositoryError::Unavailable);
             }
             match self.database.apply_logged(&writes, &context, self.context(), &log.roots).await {
@@ -181,6 +181,8 @@ impl<C: Clock> GroupCommit<C> {
                 }
                 Err(error) => {
                     log.order.set_stalled(self.latch.judge(&error) == RepositoryError::NoSpace);
+                    // It will happen, but nobody knows when.
+                    answer_all(replies.iter_mut().map(Option::take).collect(), RepositoryError::Unavailable);
                     tokio::time::sleep(APPLY_PAUSE).await;
                 }
             }
