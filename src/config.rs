@@ -16,6 +16,9 @@ use crate::infrastructure::persistence::{DatabaseSettings, DatabaseUrl, Database
 use crate::infrastructure::plane_channel::Durability;
 use crate::maintenance::MaintenanceCommand;
 
+/// The largest blob that goes into a pack, where nothing else is said and packs are the log.
+const PACK_BLOB_BYTES_MAX: u32 = 64 * 1024;
+
 /// What the program is told on its command line.
 #[derive(Debug, Parser)]
 #[command(name = "just_storage", version, about, max_term_width = 100)]
@@ -100,12 +103,12 @@ pub struct ServeArguments {
     /// Who may do what. Without credentials, say so in words: none [default: required; with --dev: none]
     #[arg(long, env, value_enum)]
     auth_mode: Option<AuthMode>,
-    /// When 201 is answered: after the log's sync or after the database's transaction [default: log with SQLite, database with PostgreSQL]
-    #[arg(long, env, value_enum)]
-    ack: Option<Ack>,
-    /// The largest blob that goes into a pack; a larger one gets a file of its own, and with 0 each does
-    #[arg(long, env, value_name = "BYTES", default_value_t = 64 * 1024, value_parser = clap::value_parser!(u32).range(0..=512 * 1024))]
-    pack_blob_bytes_max: u32,
+    /// When 201 is answered: after the log's durable write (SQLite alone) or after the database's transaction
+    #[arg(long, env, value_enum, default_value = "database")]
+    ack: Ack,
+    /// The largest blob that goes into a pack; a larger one gets a file of its own, and with 0 each does [default: 65536 with ACK=log, otherwise 0]
+    #[arg(long, env, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(0..=512 * 1024))]
+    pack_blob_bytes_max: Option<u32>,
     /// How many cores serve [default: all that the process may use]
     #[arg(long, env, value_parser = clap::value_parser!(u16).range(1..=1024))]
     cores: Option<u16>,
@@ -413,15 +416,19 @@ impl ServeArguments {
         self.check_auth(listen_addr)?;
         let paths = self.store.into_paths()?;
         let durability = match (self.ack, paths.database_url.is_shared()) {
-            (Some(Ack::Log), true) => return Err(ConfigError::LogOfShared),
-            (Some(Ack::Database), _) | (None, true) => Durability::Transaction,
-            (Some(Ack::Log) | None, false) => Durability::Log,
+            (Ack::Log, true) => return Err(ConfigError::LogOfShared),
+            (Ack::Log, false) => Durability::Log,
+            (Ack::Database, _) => Durability::Transaction,
         };
+        let pack_blob_bytes_max = self.pack_blob_bytes_max.unwrap_or(match durability {
+            Durability::Log => PACK_BLOB_BYTES_MAX,
+            Durability::Transaction => 0,
+        });
         Ok(Config {
             paths,
             database: self.database.settings()?,
             durability,
-            pack_blob_bytes_max: self.pack_blob_bytes_max as usize,
+            pack_blob_bytes_max: pack_blob_bytes_max as usize,
             listen_addr,
             cores: self.cores,
             node_name: self.node_name,
@@ -591,11 +598,16 @@ mod tests {
     }
 
     #[test]
-    fn the_log_is_the_point_of_durability_where_no_other_server_reads() {
-        let postgres = ["--dev", "--database-url", "postgres://h/d"];
-        assert_eq!(config(&["--dev"]).unwrap().durability, Durability::Log);
-        assert_eq!(config(&postgres).unwrap().durability, Durability::Transaction);
-        assert_eq!(config(&["--dev", "--ack", "database"]).unwrap().durability, Durability::Transaction);
+    fn small_blobs_go_into_packs_where_the_log_is_the_point_of_durability() {
+        for (flags, expected) in [
+            (&["--dev"][..], (Durability::Transaction, 0)),
+            (&["--dev", "--pack-blob-bytes-max", "4096"], (Durability::Transaction, 4096)),
+            (&["--dev", "--ack", "log"], (Durability::Log, 65_536)),
+            (&["--dev", "--ack", "log", "--pack-blob-bytes-max", "0"], (Durability::Log, 0)),
+        ] {
+            let config = config(flags).unwrap();
+            assert_eq!((config.durability, config.pack_blob_bytes_max), expected, "{flags:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,9 @@ use std::process::Output;
 use crate::content::content;
 use crate::server::{SCOPE, Server, files_below, program, refused, serve_command, wait_until};
 
+/// Flags of a server whose log is the point of durability.
+const LOG: [&str; 2] = ["--ack", "log"];
+
 fn put(server: &Server, key: &str, body: &[u8]) {
     let response = server.request("PUT", &target(key), &[], body);
     assert!(matches!(response.status, 200 | 201), "{response:?}");
@@ -48,7 +51,8 @@ fn tool(directory: &Path, arguments: &[&str]) -> Output {
 #[test]
 fn small_blobs_have_no_file_of_their_own_and_survive_a_kill() {
     for ack in ["log", "database"] {
-        let mut server = Server::start_with(&["--ack", ack]);
+        let flags = ["--ack", ack, "--pack-blob-bytes-max", "65536"];
+        let mut server = Server::start_with(&flags);
         let directory = server.directory();
         let bodies: Vec<_> =
             [0, 1, 4096, 16_384, 16_385, 65_536, 65_537].map(|length| content(length as u64, length)).into();
@@ -75,7 +79,7 @@ fn small_blobs_have_no_file_of_their_own_and_survive_a_kill() {
 
 #[test]
 fn an_object_without_a_key_is_seen_as_soon_as_it_is_answered() {
-    let server = Server::start();
+    let server = Server::start_with(&LOG);
     for number in 0..200u64 {
         let object = server.create(&content(number, 100));
         let id = object["id"].as_str().unwrap();
@@ -86,7 +90,7 @@ fn an_object_without_a_key_is_seen_as_soon_as_it_is_answered() {
 
 #[test]
 fn an_altered_byte_of_a_packed_blob_is_damage_and_scrub_finds_it() {
-    let server = Server::start();
+    let server = Server::start_with(&LOG);
     let directory = server.directory();
     let body = content(1, 5_000);
     put(&server, "k", &body);
@@ -102,7 +106,7 @@ fn an_altered_byte_of_a_packed_blob_is_damage_and_scrub_finds_it() {
 
 #[test]
 fn rot_in_an_acknowledged_batch_stops_the_start_by_name() {
-    let mut server = Server::start_with(&["--cores", "1"]);
+    let mut server = Server::start_with(&["--cores", "1", LOG[0], LOG[1]]);
     let directory = server.directory();
     let bodies = [content(1, 9_000), content(2, 9_000), content(3, 9_000)];
     for (number, body) in bodies.iter().enumerate() {
@@ -127,7 +131,7 @@ fn rot_in_an_acknowledged_batch_stops_the_start_by_name() {
 
 #[test]
 fn a_lost_database_is_made_anew() {
-    let server = Server::start();
+    let server = Server::start_with(&LOG);
     let directory = server.directory();
     for number in 0..50u64 {
         put(&server, &format!("k{number}"), &content(number, 300 + number as usize));
@@ -157,7 +161,7 @@ fn a_lost_database_is_made_anew() {
 
 #[test]
 fn a_backup_takes_blobs_out_of_packs_and_is_restored() {
-    let server = Server::start();
+    let server = Server::start_with(&LOG);
     let directory = server.directory();
     for number in 0..20u64 {
         put(&server, &format!("k{number}"), &content(number, 1_000));

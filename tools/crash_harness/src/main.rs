@@ -36,8 +36,8 @@ use crate::cuts::Campaign;
 use crate::disk::{DeviceKind, DiskKind, FileSystem};
 use crate::machine::{PlainDirectory, PowerCutMachine};
 
-/// What the harness is told. The server gets its environment: `ACK=database` makes the transaction the point of
-/// durability instead of the log, and `PACK_BLOB_BYTES_MAX=0` gives each blob a file.
+/// What the harness is told. The server gets its environment: with `ACK=log` small blobs lie in packs, which are the
+/// point of durability.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The server under test.
