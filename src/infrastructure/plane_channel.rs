@@ -380,6 +380,26 @@ mod tests {
     }
 
     #[test]
+    fn from_three_quarters_of_the_queue_on_a_change_waits_for_room() {
+        let (data_end, metadata_end) = plane_channel(Durability::Log);
+        let order = metadata_end.order.unwrap();
+        order.start_at(1);
+        let mut tickets: Vec<_> = (1..BACKLOG_UNHINDERED_MAX).map(|_| data_end.ticket().unwrap()).collect();
+        assert!(!order.is_crowded());
+        tickets.push(data_end.ticket().unwrap());
+        assert!(order.is_crowded());
+        order.note_applied(1);
+        assert!(!order.is_crowded());
+    }
+
+    #[test]
+    fn a_database_that_has_ended_takes_no_more() {
+        let (data_end, metadata_end) = plane_channel(Durability::Log);
+        metadata_end.order.as_ref().unwrap().end();
+        assert!(matches!(data_end.ticket(), Err(RepositoryError::Unavailable)));
+    }
+
+    #[test]
     fn a_query_waits_for_what_was_acknowledged_before_it() {
         let (data_end, mut metadata_end) = plane_channel(Durability::Log);
         data_end.order().unwrap().acknowledge(9);

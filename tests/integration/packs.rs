@@ -179,3 +179,14 @@ fn a_backup_takes_blobs_out_of_packs_and_is_restored() {
     }
     assert_eq!(tool(restored.path(), &["validate"]).status.code(), Some(0));
 }
+
+#[test]
+fn the_largest_blob_that_a_pack_can_be_told_to_take_lies_in_one() {
+    let server = Server::start_with(&["--ack", "log", "--pack-blob-bytes-max", "524288"]);
+    for length in [524_288, 524_289] {
+        let body = content(length as u64, length);
+        put(&server, &format!("k{length}"), &body);
+        assert!(server.get(&target(&format!("k{length}"))).body == body);
+    }
+    assert_eq!(server.files("blobs").len(), 1, "one byte more is a file");
+}

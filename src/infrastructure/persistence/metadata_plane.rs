@@ -67,7 +67,7 @@ pub enum StartError {
         path: PathBuf,
     },
     /// The log cannot be applied to the database.
-    #[error("the log cannot be applied; `just_storage rebuild` tells what can be saved")]
+    #[error("the log cannot be applied to the database")]
     Log(#[from] ReplayError),
     /// The thread ended before it could say why.
     #[error("the metadata thread ended while it started")]

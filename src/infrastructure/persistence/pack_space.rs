@@ -116,6 +116,15 @@ impl PackSpace {
             copy = back;
             moves.extend(moved.into_iter().filter_map(|(from, to)| Some((from, to?))));
         }
+        if moves.is_empty() {
+            // What is left there waits for the collector, or is damaged and stays where it is.
+            let discard = move || {
+                copy.discard();
+                Ok(())
+            };
+            blocking(discard).await?;
+            return Ok(0);
+        }
         let (pack, end) = blocking(move || copy.finish()).await?;
         let made = PackChange {
             pack,

@@ -11,7 +11,7 @@ use super::log_record::{self, DetailsError};
 use super::pack_file::{PackScan, ScanError, list_packs, remove_pack};
 use super::pack_format::{FormatError, PACK_BLOCK_BYTES, RecordKind, records};
 use super::root::{Roots, StorageRoot, sync_directory};
-use crate::domain::value_objects::{InstanceId, PackId, Place, StorageClass};
+use crate::domain::value_objects::{PackId, Place, StorageClass};
 use crate::infrastructure::plane_channel::{PackMark, Write};
 
 /// Why the log cannot be applied.
@@ -176,6 +176,8 @@ impl LogReplay {
     ) -> Result<(), ReplayError> {
         let ends = known.unwrap_or_default();
         match (PackScan::begin(root, pack, ends.applied, ends.ended_at)?, leftovers) {
+            // It was cut where its log ends: there is nothing to read, and no need to keep it open.
+            (Some(scan), _) if known.is_some() && scan.file_bytes()? == ends.applied => {}
             (Some(scan), _) => self.packs.push(PackReplay { scan, known: ends, changes: VecDeque::new() }),
             (None, _) if known.is_some() => return Err(ScanError::Header { pack }.into()),
             // Its header comes last, so that there is nothing in it yet.
@@ -245,7 +247,7 @@ impl PackReplay {
         let Some(batch) = self.scan.next_batch()? else {
             let (found, known) = (self.scan.position(), self.known.applied);
             // Where the scan began is where it was applied up to, unless the file is shorter than that.
-            let is_short = self.scan.length_is_below(known)?;
+            let is_short = self.scan.file_bytes()? < known;
             return if is_short {
                 Err(ReplayError::TooShort { pack: header.pack, found, known })
             } else {
@@ -291,12 +293,4 @@ fn cut(root: &StorageRoot, pack: PackId, end: u64) -> io::Result<()> {
 pub fn remove_packs(root: &StorageRoot, packs: &[PackId]) -> io::Result<()> {
     packs.iter().for_each(|pack| remove_pack(root, *pack));
     if packs.is_empty() { Ok(()) } else { sync_directory(&root.packs_path()) }
-}
-
-/// The runs that wrote the packs of a root.
-///
-/// # Errors
-/// As [`PackScan::begin`].
-pub fn pack_writer(root: &StorageRoot, pack: PackId) -> Result<Option<InstanceId>, ScanError> {
-    Ok(PackScan::begin(root, pack, 0, None)?.map(|scan| scan.header().instance))
 }

@@ -25,8 +25,7 @@ mod sweep;
 pub use file_store::{BlobReader, FileStore, FileStoreParts, Packs, PlaceSequence, RootHelpers};
 pub use locks::{DataDirectoryLock, DatabaseLock, DatabaseUse, LockError};
 pub use log_replay::{
-    KnownEnds, KnownLog, LeftoverPacks, LogReplay, LoggedChange, ReplayError, ReplayedPack, pack_writer,
-    remove_packs,
+    KnownEnds, KnownLog, LeftoverPacks, LogReplay, LoggedChange, ReplayError, ReplayedPack, remove_packs,
 };
 pub use pack_copy::{OpenPacks, PackCopy};
 pub use pack_file::{PackScan, ScanError, ScannedBatch, list_packs};

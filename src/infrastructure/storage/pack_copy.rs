@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::pack_file::remove_pack;
 use super::pack_format::{
     BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BatchHeader, BatchLink, PACK_BLOCK_BYTES, PackHeader, RecordHeader,
     RecordKind,
@@ -113,6 +114,11 @@ impl PackCopy {
         self.batch.resize(BATCH_HEADER_BYTES, 0);
         self.records = 0;
         Ok(())
+    }
+
+    /// Removes it again: there was nothing to copy.
+    pub fn discard(self) {
+        remove_pack(&self.root, self.pack);
     }
 
     /// Makes it durable: which pack it is, and where it ends.

@@ -218,14 +218,14 @@ impl PackScan {
         self.position
     }
 
-    /// Whether the file ends before `position`.
+    /// How long the file is.
     ///
     /// # Errors
     /// [`ScanError`].
-    pub fn length_is_below(&self, position: u64) -> Result<bool, ScanError> {
+    pub fn file_bytes(&self) -> Result<u64, ScanError> {
         let pack = self.header.pack;
         let metadata = self.file.metadata().map_err(|source| ScanError::Io { pack, source })?;
-        Ok(metadata.len() < position)
+        Ok(metadata.len())
     }
 
     /// The next batch, or `None` at the end of the log.
@@ -237,20 +237,26 @@ impl PackScan {
             return Ok(None);
         }
         let pack = self.header.pack;
-        let read = self.batch_at(self.position).map_err(|source| ScanError::Io { pack, source })?;
-        let follows = |header: &BatchHeader| self.link.is_none_or(|link| header.link == link);
-        match read.filter(|(header, _)| follows(header)) {
-            Some((header, bytes)) => {
-                let offset = self.position;
-                self.position += header.padded_length();
-                self.link = Some(header.next_link());
-                Ok(Some(ScannedBatch { offset, end: self.position, bytes }))
+        let failed = |source| ScanError::Io { pack, source };
+        let mut next = self.following_batch().map_err(failed)?;
+        if next.is_none() {
+            if !self.has_later_batch().map_err(failed)? {
+                return Ok(None);
             }
-            None if self.has_later_batch().map_err(|source| ScanError::Io { pack, source })? => {
-                Err(ScanError::Damaged { pack, offset: self.position })
-            }
-            None => Ok(None),
+            // Both may have been written since the first look, this one before the later one.
+            next = self.following_batch().map_err(failed)?;
         }
+        let (header, bytes) = next.ok_or(ScanError::Damaged { pack, offset: self.position })?;
+        let offset = self.position;
+        self.position += header.padded_length();
+        self.link = Some(header.next_link());
+        Ok(Some(ScannedBatch { offset, end: self.position, bytes }))
+    }
+
+    /// The batch at the present position, if it is whole and follows the one before.
+    fn following_batch(&self) -> io::Result<Option<(BatchHeader, Vec<u8>)>> {
+        let read = self.batch_at(self.position)?;
+        Ok(read.filter(|(header, _)| self.link.is_none_or(|link| header.link == link)))
     }
 
     /// The whole batch that begins at `offset`, if there is one.

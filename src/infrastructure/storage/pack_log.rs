@@ -195,7 +195,12 @@ impl PackLog {
             log_record::encode(&change.write, content.is_some(), &mut details);
         }
         let (durable, place) = oneshot::channel();
-        self.waiting.borrow_mut().push_back(Entry { content, details, change, durable });
+        let entry = Entry { content, details, change, durable };
+        if BATCH_HEADER_BYTES + entry.record_bytes() > BATCH_BYTES_MAX {
+            // A precondition can be as long as a header section, whose limit is a setting.
+            return Err(StoreError::io("write the log", std::io::ErrorKind::FileTooLarge.into()));
+        }
+        self.waiting.borrow_mut().push_back(entry);
         if !self.writing.replace(true) {
             // It runs after whatever else is ready on this core now, and takes what that appends with it.
             drop(spawn(self.clone().write_all()));
@@ -251,7 +256,8 @@ impl PackLog {
         let (root, helpers, driver) = (root.clone(), helpers.clone(), *driver);
         let (instance, core, storage_class) = (*instance, *core, root.class());
         let pack = PackId::generate();
-        self.parts.open.add(pack);
+        let open = self.parts.open.clone();
+        open.add(pack);
         spawn(async move {
             let undo_root = root.clone();
             let create =
@@ -261,9 +267,12 @@ impl PackLog {
                     remove_pack(&undo_root, pack);
                 }
             };
-            let file = helpers.run_or_undo(create, undo).await.map_err(helper_failed)??;
-            let file = DataFile::from_std(file, driver, &helpers)
-                .map_err(|error| StoreError::io("register a pack", error))?;
+            let made = helpers.run_or_undo(create, undo).await.map_err(helper_failed).flatten();
+            let file = made.and_then(|file| {
+                DataFile::from_std(file, driver, &helpers)
+                    .map_err(|error| StoreError::io("register a pack", error))
+            });
+            let file = file.inspect_err(|_| open.remove(pack))?;
             let (file, position) = (Rc::new(file), PACK_BLOCK_BYTES as u64);
             Ok(OpenPack { file, pack, pack_bytes, position, link: BatchLink::FIRST })
         })
@@ -288,8 +297,12 @@ impl PackLog {
     /// All of those that wait and fit one batch, in their order.
     fn next_batch(&self) -> Option<Batch> {
         let (mut waiting, mut state) = (self.waiting.borrow_mut(), self.state.borrow_mut());
-        let mut block = state.buffer.take().unwrap_or_else(BufferPool::sole_large_block);
-        let Some(current) = &state.current else { return None };
+        let buffer = state.buffer.take();
+        let Some(current) = &state.current else {
+            state.buffer = buffer;
+            return None;
+        };
+        let mut block = buffer.unwrap_or_else(BufferPool::sole_large_block);
         block.clear();
         block.append(&[0; BATCH_HEADER_BYTES]);
         let mut written = Vec::with_capacity(waiting.len());
