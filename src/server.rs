@@ -32,8 +32,8 @@ use crate::infrastructure::data_plane::runtime::{
 use crate::infrastructure::persistence::{MetadataPlane, StartError};
 use crate::infrastructure::plane_channel::{DataEnd, Durability, plane_channel};
 use crate::infrastructure::storage::{
-    DataDirectoryLock, DatabaseLock, FileStore, FileStoreParts, LockError, OpenPacks, PackLog, PackLogParts,
-    Packs, PlaceSequence, RootError, RootHelpers, Roots,
+    DataDirectoryLock, DatabaseLock, DatabaseRoom, FileStore, FileStoreParts, LockError, OpenPacks, PackLog,
+    PackLogParts, Packs, PlaceSequence, RootError, RootHelpers, Roots,
 };
 use crate::logging;
 
@@ -112,6 +112,7 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     let (data_end, metadata_end) = plane_channel(config.durability);
     let cache = Arc::new(ObjectCache::new(config.paths.database_url.is_shared().then_some(SHARED_AGE_MAX)));
     let open_packs = Arc::new(OpenPacks::default());
+    let room = leave_room_for_database(config, &roots)?;
     let plane = MetadataPlane {
         url: config.paths.database_url.clone(),
         settings: config.database,
@@ -119,6 +120,7 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
         instance,
         node: node.clone(),
         open_packs: open_packs.clone(),
+        room,
         clock: SystemClock,
         gc: config.gc,
         on_outside_change: {
@@ -127,12 +129,6 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
         },
     };
     let metadata_thread = plane.start(metadata_end)?;
-    if let Some(directory) = config.paths.database_url.directory() {
-        roots.leave_room_for(directory).map_err(|source| {
-            let path = config.paths.data_dir.clone();
-            LockError::Directory { path, operation: "see what it shares with the roots", source }
-        })?;
-    }
     DataDirectoryLock::make_durable(&config.paths.data_dir)?;
 
     let listeners = listen(sockets, address)?;
@@ -175,6 +171,19 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
         Some(true) if ended_well && failed_cores == 0 => Ok(()),
         Some(_) => Err(ServerError::CoreFailed),
     }
+}
+
+/// Lets uploads leave room to an embedded database that shares a file system with a root.
+fn leave_room_for_database(config: &Config, roots: &Roots) -> Result<Option<DatabaseRoom>, LockError> {
+    let Some(directory) = config.paths.database_url.directory() else { return Ok(None) };
+    let room = DatabaseRoom::of(directory).and_then(|room| {
+        roots.leave_room_for(&room)?;
+        Ok(Some(room))
+    });
+    room.map_err(|source| {
+        let path = config.paths.data_dir.clone();
+        LockError::Directory { path, operation: "see what it shares with the roots", source }
+    })
 }
 
 /// Whether the thread ended well, or `None` if it has not ended: on a disk that hangs it may never do so. Nobody waits

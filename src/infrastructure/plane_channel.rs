@@ -68,6 +68,13 @@ pub enum Write {
     },
 }
 
+impl Write {
+    /// Whether it brings something that the database has to keep, or asks whether that would be possible.
+    fn takes_room(&self) -> bool {
+        matches!(self, Self::Reserve(_) | Self::Commit(_) | Self::Check)
+    }
+}
+
 /// What came of a [`Write`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteOutcome {
@@ -112,6 +119,7 @@ pub struct PackMark {
 pub struct LogOrder {
     next: AtomicU64,
     acknowledged: AtomicU64,
+    short: AtomicBool,
     stalled: AtomicBool,
     ended: AtomicBool,
     applied: watch::Sender<u64>,
@@ -194,6 +202,21 @@ impl LogOrder {
         self.wake();
     }
 
+    /// Whether the database takes no more changes until a restart.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the database is about to have no space: then it is given no new objects, and deletes still go.
+    pub fn set_short(&self, short: bool) {
+        self.short.store(short, Ordering::Relaxed);
+    }
+
+    /// Whether it is.
+    pub fn is_short(&self) -> bool {
+        self.short.load(Ordering::Relaxed)
+    }
+
     /// Says whether the database takes no changes, because it has no space.
     pub fn set_stalled(&self, stalled: bool) {
         self.stalled.store(stalled, Ordering::Relaxed);
@@ -268,26 +291,26 @@ impl DataEnd {
     /// [`RepositoryError::Overloaded`] if the queue is full, [`RepositoryError::Unavailable`] if nobody takes from it.
     pub fn write(&self, write: Write, reply: Reply<WriteOutcome>) -> Result<(), RepositoryError> {
         if self.order.is_some() {
-            self.ticket()?.send(write, Some(reply), None);
+            self.ticket(&write)?.send(write, Some(reply), None);
             return Ok(());
         }
         let request = WriteRequest { write, reply: Some(reply), sequence: None, mark: None };
         self.writes.try_send(request).map_err(refused)
     }
 
-    /// Takes the next place in the order of the log.
+    /// Takes the next place in the order of the log, for this change.
     ///
     /// # Errors
     /// As [`write`](Self::write), [`RepositoryError::NoSpace`] while the database has none, and
     /// [`RepositoryError::Unavailable`] once it takes no more.
-    pub fn ticket(&self) -> Result<Ticket, RepositoryError> {
+    pub fn ticket(&self, write: &Write) -> Result<Ticket, RepositoryError> {
         let Some(order) = &self.order else {
             crate::invariant::broken("there are tickets only where there is a log")
         };
-        if order.ended.load(Ordering::Relaxed) {
+        if order.has_ended() {
             return Err(RepositoryError::Unavailable);
         }
-        if order.stalled.load(Ordering::Relaxed) {
+        if order.stalled.load(Ordering::Relaxed) || order.is_short() && write.takes_room() {
             return Err(RepositoryError::NoSpace);
         }
         // Those that wait for the ones before them count too, wherever they wait.
@@ -359,7 +382,8 @@ mod tests {
     fn a_ticket_that_is_dropped_leaves_no_gap() {
         let (data_end, mut metadata_end) = plane_channel(Durability::Log);
         metadata_end.order.as_ref().unwrap().start_at(7);
-        let (first, second) = (data_end.ticket().unwrap(), data_end.ticket().unwrap());
+        let (first, second) =
+            (data_end.ticket(&Write::Void).unwrap(), data_end.ticket(&Write::Void).unwrap());
         second.send(Write::Check, None, None);
         drop(first);
         let mut arrived: Vec<_> = std::iter::from_fn(|| metadata_end.writes.try_recv().ok()).collect();
@@ -373,9 +397,9 @@ mod tests {
     fn a_full_queue_gives_no_place_in_the_order() {
         let (data_end, metadata_end) = plane_channel(Durability::Log);
         metadata_end.order.as_ref().unwrap().start_at(1);
-        let tickets: Vec<_> = std::iter::from_fn(|| data_end.ticket().ok()).collect();
+        let tickets: Vec<_> = std::iter::from_fn(|| data_end.ticket(&Write::Void).ok()).collect();
         assert_eq!(tickets.len(), WRITES_QUEUED_MAX);
-        assert!(matches!(data_end.ticket(), Err(RepositoryError::Overloaded)));
+        assert!(matches!(data_end.ticket(&Write::Void), Err(RepositoryError::Overloaded)));
         assert_eq!(metadata_end.order.unwrap().backlog(), WRITES_QUEUED_MAX as u64);
     }
 
@@ -384,9 +408,10 @@ mod tests {
         let (data_end, metadata_end) = plane_channel(Durability::Log);
         let order = metadata_end.order.unwrap();
         order.start_at(1);
-        let mut tickets: Vec<_> = (1..BACKLOG_UNHINDERED_MAX).map(|_| data_end.ticket().unwrap()).collect();
+        let mut tickets: Vec<_> =
+            (1..BACKLOG_UNHINDERED_MAX).map(|_| data_end.ticket(&Write::Void).unwrap()).collect();
         assert!(!order.is_crowded());
-        tickets.push(data_end.ticket().unwrap());
+        tickets.push(data_end.ticket(&Write::Void).unwrap());
         assert!(order.is_crowded());
         order.note_applied(1);
         assert!(!order.is_crowded());
@@ -396,7 +421,7 @@ mod tests {
     fn a_database_that_has_ended_takes_no_more() {
         let (data_end, metadata_end) = plane_channel(Durability::Log);
         metadata_end.order.as_ref().unwrap().end();
-        assert!(matches!(data_end.ticket(), Err(RepositoryError::Unavailable)));
+        assert!(matches!(data_end.ticket(&Write::Void), Err(RepositoryError::Unavailable)));
     }
 
     #[test]
@@ -413,8 +438,19 @@ mod tests {
     fn a_database_without_space_stops_what_would_be_written() {
         let (data_end, metadata_end) = plane_channel(Durability::Log);
         metadata_end.order.as_ref().unwrap().set_stalled(true);
-        assert!(matches!(data_end.ticket(), Err(RepositoryError::NoSpace)));
+        assert!(matches!(data_end.ticket(&Write::Void), Err(RepositoryError::NoSpace)));
         metadata_end.order.as_ref().unwrap().set_stalled(false);
-        assert!(data_end.ticket().is_ok());
+        assert!(data_end.ticket(&Write::Void).is_ok());
+    }
+
+    #[test]
+    fn a_database_short_of_space_still_takes_deletes() {
+        let (data_end, metadata_end) = plane_channel(Durability::Log);
+        metadata_end.order.as_ref().unwrap().set_short(true);
+        let commit = Write::Commit(crate::application::contract::a_commit(None, 1, 1));
+        assert!(matches!(data_end.ticket(&commit), Err(RepositoryError::NoSpace)));
+        assert!(matches!(data_end.ticket(&Write::Check), Err(RepositoryError::NoSpace)));
+        let delete = Write::Delete { id: ObjectId::generate(), precondition: Precondition::default() };
+        assert!(data_end.ticket(&delete).is_ok());
     }
 }

@@ -45,30 +45,28 @@ impl MetadataClient {
 
     async fn write(&self, write: Write) -> Result<WriteOutcome, RepositoryError> {
         let (reply, outcome) = oneshot::channel();
-        match self.log.as_ref().filter(|_| is_logged(&write)) {
-            None => self.channel.write(write, reply)?,
-            Some(packs) => {
-                let log = packs.for_change(match &write {
-                    Write::Commit(commit) => commit.stored.object.storage_class,
-                    _ => StorageClass::Hot,
-                });
-                let change = Change { write, ticket: self.ticket().await?, reply: Some(reply) };
-                if let Err(error) = log.append_change(change, None).await {
-                    self.clear_when_late(outcome);
-                    return Err(log_failed(&error));
-                }
-            }
-        }
-        self.outcome(outcome).await
+        let Some(packs) = self.log.as_ref().filter(|_| is_logged(&write)) else {
+            self.channel.write(write, reply)?;
+            return self.outcome(outcome).await;
+        };
+        let log = packs.for_change(match &write {
+            Write::Commit(commit) => commit.stored.object.storage_class,
+            _ => StorageClass::Hot,
+        });
+        let ticket = self.ticket(&write).await?;
+        let sequence = ticket.sequence();
+        let appended = log.append_change(Change { write, ticket, reply: Some(reply) }, None).await;
+        let appended = appended.map_err(|error| log_failed(&error));
+        self.logged_outcome(appended, outcome, sequence).await
     }
 
     /// A place in the order of the log, as soon as the database is not too far behind.
-    async fn ticket(&self) -> Result<Ticket, RepositoryError> {
+    async fn ticket(&self, write: &Write) -> Result<Ticket, RepositoryError> {
         if let Some(order) = self.channel.order().filter(|order| order.is_crowded()) {
             let room = std::pin::pin!(order.room());
             self.limit.within(room).await.ok_or(RepositoryError::Overloaded)?;
         }
-        self.channel.ticket()
+        self.channel.ticket(write)
     }
 
     async fn outcome(
@@ -82,6 +80,37 @@ impl MetadataClient {
                 Err(RepositoryError::Unavailable)
             }
         }
+    }
+
+    /// The outcome of a change that was to be appended to the log. Whatever is in the log happens, sooner or later, also
+    /// where nobody waits for it any more.
+    async fn logged_outcome<E: From<RepositoryError>>(
+        &self,
+        appended: Result<Place, E>,
+        outcome: oneshot::Receiver<Result<WriteOutcome, RepositoryError>>,
+        sequence: u64,
+    ) -> Result<WriteOutcome, E> {
+        let outcome = match appended {
+            Ok(_) => {
+                let answer = self.limit.within(outcome).await;
+                answer.and_then(Result::ok).unwrap_or(Err(RepositoryError::Unavailable)).map_err(E::from)
+            }
+            Err(error) => Err(error),
+        };
+        if outcome.is_err() {
+            self.clear_when_applied(sequence);
+        }
+        outcome
+    }
+
+    /// As [`clear_when_late`](Self::clear_when_late), for a change in the log.
+    fn clear_when_applied(&self, sequence: u64) {
+        let Some(order) = self.channel.order().cloned() else { return };
+        let cache = self.cache.clone();
+        drop(spawn(async move {
+            order.is_applied(sequence, || order.has_ended()).await;
+            cache.clear();
+        }));
     }
 
     /// What the cache has learnt between now and then is from before the change. Clearing it all is simple, and rare.
@@ -100,21 +129,18 @@ impl MetadataClient {
         let (log, size_bytes) = (packs.of(object.storage_class), bytes.len() as u64);
         // Where it will be is known when its batch is written.
         let place = Place::Pack { pack: PackId::from_u64(0), offset: 0 };
-        let (reply, outcome) = match object.key {
-            Some(_) => Some(oneshot::channel()).unzip(),
-            None => (None, None),
-        };
+        let (reply, outcome) = object.key.is_some().then(oneshot::channel).unzip();
         let stored = StoredObject { object, content_hash, size_bytes, place, damaged: false };
         let write = Write::Commit(ObjectCommit { stored, precondition });
-        let change = Change { write, ticket: self.ticket().await?, reply };
-        if let Err(error) = log.append_change(change, Some(Content { content_hash, bytes })).await {
-            if let Some(outcome) = outcome {
-                self.clear_when_late(outcome);
-            }
-            return Err(error.into());
-        }
-        let Some(outcome) = outcome else { return Ok(LooseOutcome::Committed { replaced: false }) };
-        match self.outcome(outcome).await? {
+        let ticket = self.ticket(&write).await?;
+        let sequence = ticket.sequence();
+        let change = Change { write, ticket, reply };
+        let appended = log.append_change(change, Some(Content { content_hash, bytes })).await;
+        let appended = appended.map_err(UploadError::from);
+        let Some(outcome) = outcome else {
+            return appended.map(|_| LooseOutcome::Committed { replaced: false });
+        };
+        match self.logged_outcome(appended, outcome, sequence).await? {
             WriteOutcome::Committed(CommitOutcome::Committed { replaced, .. }) => {
                 Ok(LooseOutcome::Committed { replaced })
             }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::batch::{BatchContext, LogContext, Synced};
 use super::collector::GraceClock;
@@ -19,12 +19,14 @@ use crate::application::errors::RepositoryError;
 use crate::application::ports::Clock;
 use crate::domain::value_objects::InstanceId;
 use crate::infrastructure::plane_channel::{LogOrder, PackMark, Reply, Write, WriteOutcome, WriteRequest};
-use crate::infrastructure::storage::Roots;
+use crate::infrastructure::storage::{DatabaseRoom, Roots};
 
 /// The most writes of one transaction.
 pub(super) const BATCH_WRITES_MAX: usize = 1024;
 /// How long the database may be behind the log while nobody waits for it.
 const APPLY_DELAY_MAX: Duration = Duration::from_millis(100);
+/// How often to see whether there is room again.
+const ROOM_LOOK: Duration = Duration::from_millis(200);
 /// How long to wait before a batch of the log is applied once more.
 const APPLY_PAUSE: Duration = Duration::from_millis(200);
 
@@ -94,6 +96,24 @@ pub(super) struct GroupCommit<C> {
 pub(super) struct LogQueue {
     pub(super) order: Arc<LogOrder>,
     pub(super) roots: Roots,
+    /// What the database needs on its disk, where that is known.
+    pub(super) room: Option<DatabaseRoom>,
+}
+
+impl LogQueue {
+    /// Takes no more objects while the database would soon have no room for them.
+    fn look_for_room(&self) {
+        if let Some(room) = &self.room {
+            let is_short = room.is_short();
+            if is_short != self.order.is_short() {
+                tracing::warn!(
+                    is_short,
+                    "the room on the database's disk has changed: uploads stop where it is short"
+                );
+            }
+            self.order.set_short(is_short);
+        }
+    }
 }
 
 impl<C: Clock> GroupCommit<C> {
@@ -132,12 +152,14 @@ impl<C: Clock> GroupCommit<C> {
         let mut arrived = Vec::with_capacity(BATCH_WRITES_MAX);
         let mut waiting = Waiting { next: self.next_sequence, places: VecDeque::new(), since: None };
         let mut is_wanted = false;
+        log.look_for_room();
         loop {
             let deadline = waiting.deadline();
             tokio::select! {
                 biased;
                 count = queue.recv_many(&mut arrived, BATCH_WRITES_MAX) => if count == 0 { break },
                 () = log.order.wanted() => is_wanted = true,
+                () = sleep(ROOM_LOOK), if log.order.is_short() => log.look_for_room(),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => is_wanted = true,
             }
             for request in arrived.drain(..) {
@@ -146,6 +168,7 @@ impl<C: Clock> GroupCommit<C> {
             }
             while let Some(requests) = waiting.take(is_wanted) {
                 self.apply_logged(&log, requests).await;
+                log.look_for_room();
             }
             // What somebody waits for may be behind a place that is still empty.
             is_wanted &= !waiting.places.is_empty();
@@ -183,7 +206,7 @@ impl<C: Clock> GroupCommit<C> {
                     log.order.set_stalled(self.latch.judge(&error) == RepositoryError::NoSpace);
                     // It will happen, but nobody knows when.
                     answer_all(replies.iter_mut().map(Option::take).collect(), RepositoryError::Unavailable);
-                    tokio::time::sleep(APPLY_PAUSE).await;
+                    sleep(APPLY_PAUSE).await;
                 }
             }
         }

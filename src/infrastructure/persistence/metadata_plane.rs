@@ -30,7 +30,7 @@ use crate::domain::value_objects::{InstanceId, StorageClass};
 use crate::infrastructure::plane_channel::{
     LogOrder, MetadataEnd, QUERIES_QUEUED_MAX, Query, QueryRequest, Reply,
 };
-use crate::infrastructure::storage::{OpenPacks, ReplayError, RootError, Roots};
+use crate::infrastructure::storage::{DatabaseRoom, OpenPacks, ReplayError, RootError, Roots};
 
 /// Why the metadata plane does not start.
 #[derive(Debug, Error)]
@@ -88,6 +88,8 @@ pub struct MetadataPlane<C> {
     pub node: String,
     /// The packs that cores are writing to.
     pub open_packs: Arc<OpenPacks>,
+    /// What an embedded database needs on its disk.
+    pub room: Option<DatabaseRoom>,
     /// For the dates of changes.
     pub clock: C,
     /// How what nothing refers to is removed.
@@ -151,7 +153,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             instance: self.instance,
             next_sequence,
             ticks,
-            log: order.clone().map(|order| LogQueue { order, roots: self.roots.clone() }),
+            log: order.clone().map(|order| LogQueue { order, roots: self.roots.clone(), room: self.room }),
         };
         let collector = Collector {
             database: database.clone(),

@@ -76,6 +76,7 @@ fn start_plane(url: &DatabaseUrl, node: &str, roots: Roots) -> DataEnd {
             batch_size: 100,
             grace: Duration::from_secs(600),
         },
+        room: None,
         on_outside_change: Box::new(|| ()),
     };
     plane.start(metadata_end).unwrap();

@@ -37,7 +37,7 @@ use crate::domain::value_objects::{
 };
 use crate::fault_injection::{DurableSync, skips};
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
-use crate::infrastructure::storage::{BlobFile, Roots, blob_length};
+use crate::infrastructure::storage::{BlobFile, DatabaseRoom, Roots, blob_length};
 
 /// How long a connection waits for another one's lock. Only a foreign program could hold one for long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,9 +45,13 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const READER_CACHE_KIB: u32 = 1024;
 /// Page cache of the connection that writes: large enough for the index pages that a batch touches.
 const WRITER_CACHE_KIB: u32 = 16 * 1024;
-/// After so many pages the log of the database is brought into its main file: measured, a page is then written once for
-/// several changes, and the sync of it all does not yet keep others waiting for long.
-const CHECKPOINT_PAGES: u32 = 4096;
+/// The size of a page of a new database, in bytes.
+const PAGE_BYTES: u64 = 4096;
+/// After so many pages at most the log of the database is brought into its main file: measured, a page is then written
+/// once for several changes, and the sync of it all does not yet keep others waiting for long.
+const CHECKPOINT_PAGES_MAX: u64 = 4096;
+/// And after so many at least, however small its file system.
+const CHECKPOINT_PAGES_MIN: u64 = 64;
 
 /// How long a batch waits for a look at the copies that it would share: a disk that hangs must not hold up the others.
 const COPY_LOOK_LIMIT: Duration = Duration::from_secs(5);
@@ -79,6 +83,13 @@ pub(super) fn migrator() -> Migrator {
     migrator
 }
 
+/// After how many pages the log of a database is brought into its main file.
+fn checkpoint_pages(database: &Path) -> u64 {
+    let directory = database.parent().unwrap_or(database);
+    let pages = DatabaseRoom::of(directory).map(|room| room.checkpoint_bytes() / PAGE_BYTES);
+    pages.unwrap_or(CHECKPOINT_PAGES_MAX).clamp(CHECKPOINT_PAGES_MIN, CHECKPOINT_PAGES_MAX)
+}
+
 impl SqliteDatabase {
     pub(super) async fn open(path: &Path, settings: DatabaseSettings) -> Result<Self, DatabaseError> {
         let options = SqliteConnectOptions::new()
@@ -95,7 +106,7 @@ impl SqliteDatabase {
         let writer_options = options
             .clone()
             .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
-            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
+            .pragma("wal_autocheckpoint", checkpoint_pages(path).to_string())
             // What undoes one statement of a transaction need not be a file.
             .pragma("temp_store", "MEMORY");
         let writer = SqlitePoolOptions::new()
@@ -929,6 +940,7 @@ mod tests {
                 batch_size: 100,
                 grace: Duration::from_secs(600),
             },
+            room: None,
             on_outside_change: Box::new(|| ()),
         }
     }

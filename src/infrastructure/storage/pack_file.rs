@@ -59,6 +59,18 @@ fn write_pack(root: &Arc<StorageRoot>, header: &PackHeader) -> Result<File, Stor
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
         Err(error) => return Err(StoreError::io("allocate a pack", error.into())),
     }
+    let zeroed = zero_durably(root, &file, header);
+    // A disk that fails under the zeros would fail under what is to be kept.
+    if matches!(zeroed, Err(StoreError::Io { .. })) {
+        root.note_sync(false);
+    }
+    zeroed?;
+    drop(file);
+    open_to_append(root, header.pack).map_err(failed("open a pack"))
+}
+
+fn zero_durably(root: &StorageRoot, file: &File, header: &PackHeader) -> Result<(), StoreError> {
+    let failed = |operation| move |error| StoreError::io(operation, error);
     let mut position = PACK_BLOCK_BYTES as u64;
     while position < header.pack_bytes {
         let length = (header.pack_bytes - position).min(ZEROS_BYTES as u64);
@@ -71,12 +83,7 @@ fn write_pack(root: &Arc<StorageRoot>, header: &PackHeader) -> Result<File, Stor
     let synced = synced.and_then(|()| {
         if skips(DurableSync::Directory) { Ok(()) } else { sync_directory(&root.packs_path()) }
     });
-    if synced.is_err() {
-        root.note_sync(false);
-    }
-    synced.map_err(failed("sync a pack"))?;
-    drop(file);
-    open_to_append(root, header.pack).map_err(failed("open a pack"))
+    synced.map_err(failed("sync a pack"))
 }
 
 /// Each write to it is durable when it returns.

@@ -36,6 +36,8 @@ use crate::infrastructure::plane_channel::{LogOrder, PackMark, Reply, Ticket, Wr
 const PACK_BYTES_FIRST: u64 = 4 * 1024 * 1024;
 /// The length of packs once a run has filled some: each is twice as long as the one before, up to this.
 const PACK_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// And up to one part in so many of a small file system.
+const PACK_PART: u64 = 64;
 /// The end of a pack that takes only records without bytes, so that on a full disk objects can still be deleted.
 const BYTELESS_RESERVE_BYTES: u64 = 256 * 1024;
 
@@ -234,7 +236,7 @@ impl PackLog {
         };
         let made = next.await?;
         let mut state = self.state.borrow_mut();
-        state.next_pack_bytes = (2 * made.pack_bytes).min(PACK_BYTES_MAX);
+        state.next_pack_bytes = length_of_next_pack(made.pack_bytes, self.parts.root.size_bytes());
         let full = state.current.replace(made);
         drop(state);
         if let Some(full) = full {
@@ -471,9 +473,30 @@ impl OpenPack {
     }
 }
 
+/// Twice the length of the one before, where that is not too much of its file system.
+fn length_of_next_pack(pack_bytes: u64, root_bytes: u64) -> u64 {
+    let most = (root_bytes / PACK_PART).min(PACK_BYTES_MAX);
+    if 2 * pack_bytes <= most { 2 * pack_bytes } else { pack_bytes }
+}
+
 fn length_in_record(part: &[u8]) -> u32 {
     match u32::try_from(part.len()) {
         Ok(length) => length,
         Err(_) => crate::invariant::broken("no part of a record is longer than a batch"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_grow_up_to_a_part_of_their_file_system() {
+        let (first, large_disk) = (PACK_BYTES_FIRST, 1 << 40);
+        assert_eq!(length_of_next_pack(first, large_disk), 2 * first);
+        assert_eq!(length_of_next_pack(PACK_BYTES_MAX, large_disk), PACK_BYTES_MAX);
+        assert_eq!(length_of_next_pack(first, 2 * first * PACK_PART), 2 * first);
+        assert_eq!(length_of_next_pack(first, 2 * first * PACK_PART - 1), first);
+        assert_eq!(length_of_next_pack(first, 0), first);
     }
 }

@@ -9,21 +9,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use rustix::fs::{Mode, OFlags, open, statvfs};
+use rustix::fs::{Mode, OFlags, open};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::room::{DatabaseRoom, free_bytes, size_bytes};
 use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::{PackId, Place, StorageClass};
 
 /// After so many failed syncs in a row a root takes no more writes until a restart.
 pub(super) const SYNC_FAILURES_MAX: u32 = 3;
-
-/// What uploads leave free of a file system that they share with the database: enough to delete objects, and so to make
-/// room again.
-const RESERVE_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// And at most one part in so many of a small file system.
-const RESERVE_PART: u64 = 20;
 
 /// What must be free beyond that for a root to be ready.
 const PROBE_ROOM_BYTES: u64 = 64 * 1024;
@@ -91,17 +86,15 @@ impl Roots {
         })
     }
 
-    /// Lets uploads leave some room to what is in `directory`, where it shares its file system with a root.
+    /// Lets uploads leave some room to a database, where it shares its file system with a root.
     ///
     /// # Errors
-    /// The directory or a root cannot be looked at.
-    pub fn leave_room_for(&self, directory: &Path) -> io::Result<()> {
-        let device = fs::metadata(directory)?.dev();
+    /// The database's directory or a root cannot be looked at.
+    pub fn leave_room_for(&self, database: &DatabaseRoom) -> io::Result<()> {
+        let device = fs::metadata(database.directory())?.dev();
         for root in [&self.hot, &self.cold] {
             if fs::metadata(&root.path)?.dev() == device {
-                let size = statvfs(&root.path)?;
-                let reserve = (size.f_blocks * size.f_frsize / RESERVE_PART).min(RESERVE_BYTES_MAX);
-                root.reserve_bytes.store(reserve, Ordering::Relaxed);
+                root.reserve_bytes.store(database.reserve_bytes(), Ordering::Relaxed);
             }
         }
         Ok(())
@@ -136,6 +129,8 @@ pub struct StorageRoot {
     unnamed_files: bool,
     /// Whether its file system takes direct I/O.
     direct_io: bool,
+    /// The size of its file system.
+    size_bytes: u64,
     /// What uploads leave free.
     reserve_bytes: AtomicU64,
     sync_failures: AtomicU32,
@@ -153,6 +148,7 @@ impl StorageRoot {
         let mut root = Self::at(class, path);
         root.unnamed_files = root.probe(OFlags::TMPFILE);
         root.direct_io = root.probe_direct_io();
+        root.size_bytes = size_bytes(path).map_err(failed("look at its file system"))?;
         root.probe_write().map_err(failed("write to it"))?;
         Ok(root)
     }
@@ -173,6 +169,7 @@ impl StorageRoot {
             path: path.into(),
             unnamed_files: false,
             direct_io: false,
+            size_bytes: 0,
             reserve_bytes: AtomicU64::new(0),
             sync_failures: AtomicU32::new(0),
             read_only: AtomicBool::new(false),
@@ -192,6 +189,11 @@ impl StorageRoot {
     /// Whether files can be written without a name (`O_TMPFILE`).
     pub fn has_unnamed_files(&self) -> bool {
         self.unnamed_files
+    }
+
+    /// The size of its file system when it was opened, in bytes.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.size_bytes
     }
 
     /// Whether its file system takes direct I/O.
@@ -260,8 +262,7 @@ impl StorageRoot {
         if reserve == 0 {
             return Ok(());
         }
-        let room = statvfs(&self.path)?;
-        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        let free = free_bytes(&self.path)?;
         if free < reserve.saturating_add(bytes) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
@@ -437,9 +438,9 @@ mod tests {
         let root = roots.of(StorageClass::Hot);
         let everything = u64::MAX / 2;
         root.check_room(everything).unwrap();
-        roots.leave_room_for(Path::new("/proc")).unwrap();
+        roots.leave_room_for(&DatabaseRoom::of(Path::new("/proc")).unwrap()).unwrap();
         root.check_room(everything).unwrap();
-        roots.leave_room_for(directory.path()).unwrap();
+        roots.leave_room_for(&DatabaseRoom::of(directory.path()).unwrap()).unwrap();
         root.check_room(0).unwrap();
         let error = root.check_room(everything).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
