@@ -103,9 +103,9 @@ pub struct ServeArguments {
     /// Who may do what. Without credentials, say so in words: none [default: required; with --dev: none]
     #[arg(long, env, value_enum)]
     auth_mode: Option<AuthMode>,
-    /// When 201 is answered: after the log's durable write (SQLite alone) or after the database's transaction
-    #[arg(long, env, value_enum, default_value = "database")]
-    ack: Ack,
+    /// When 201 is answered: after the log's durable write (SQLite alone) or after the database's transaction [default: log with SQLite, database with PostgreSQL]
+    #[arg(long, env, value_enum)]
+    ack: Option<Ack>,
     /// The largest blob that goes into a pack; a larger one gets a file of its own, and with 0 each does [default: 65536 with ACK=log, otherwise 0]
     #[arg(long, env, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(0..=512 * 1024))]
     pack_blob_bytes_max: Option<u32>,
@@ -416,9 +416,9 @@ impl ServeArguments {
         self.check_auth(listen_addr)?;
         let paths = self.store.into_paths()?;
         let durability = match (self.ack, paths.database_url.is_shared()) {
-            (Ack::Log, true) => return Err(ConfigError::LogOfShared),
-            (Ack::Log, false) => Durability::Log,
-            (Ack::Database, _) => Durability::Transaction,
+            (Some(Ack::Log), true) => return Err(ConfigError::LogOfShared),
+            (Some(Ack::Log) | None, false) => Durability::Log,
+            (Some(Ack::Database), _) | (None, true) => Durability::Transaction,
         };
         let pack_blob_bytes_max = self.pack_blob_bytes_max.unwrap_or(match durability {
             Durability::Log => PACK_BLOB_BYTES_MAX,
@@ -600,10 +600,15 @@ mod tests {
     #[test]
     fn small_blobs_go_into_packs_where_the_log_is_the_point_of_durability() {
         for (flags, expected) in [
-            (&["--dev"][..], (Durability::Transaction, 0)),
-            (&["--dev", "--pack-blob-bytes-max", "4096"], (Durability::Transaction, 4096)),
+            (&["--dev"][..], (Durability::Log, 65_536)),
             (&["--dev", "--ack", "log"], (Durability::Log, 65_536)),
-            (&["--dev", "--ack", "log", "--pack-blob-bytes-max", "0"], (Durability::Log, 0)),
+            (&["--dev", "--pack-blob-bytes-max", "0"], (Durability::Log, 0)),
+            (&["--dev", "--ack", "database"], (Durability::Transaction, 0)),
+            (
+                &["--dev", "--ack", "database", "--pack-blob-bytes-max", "4096"],
+                (Durability::Transaction, 4096),
+            ),
+            (&["--dev", "--database-url", "postgres://h/d"], (Durability::Transaction, 0)),
         ] {
             let config = config(flags).unwrap();
             assert_eq!((config.durability, config.pack_blob_bytes_max), expected, "{flags:?}");

@@ -92,6 +92,7 @@ impl Site {
         let (data_end, metadata_end) = plane_channel(Durability::Transaction);
         let plane = MetadataPlane {
             open_packs: Arc::default(),
+            room: None,
             url: DatabaseUrl::in_directory(self.directory.path()),
             settings: DatabaseSettings {
                 max_connections: 8,
