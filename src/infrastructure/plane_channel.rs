@@ -97,19 +97,20 @@ pub struct WriteRequest {
     pub reply: Option<Reply<WriteOutcome>>,
     /// Its place in the order of all changes, where the log gives that order.
     pub sequence: Option<u64>,
-    /// How far its pack has been written with it, if it is in one.
+    /// How far its pack has been applied with it, if it is in one.
     pub mark: Option<PackMark>,
 }
 
-/// How far a pack has been written.
+/// How far a pack has been applied when a change in it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackMark {
     /// Which pack.
     pub pack: PackId,
     /// Which root it is in.
     pub storage_class: StorageClass,
-    /// Where the batch ends that the change was in.
-    pub end: u64,
+    /// Everything before has been applied: where the change's batch begins, or ends if it is the last one in it. Changes
+    /// of other cores lie between those of a batch, so that a transaction may end within it.
+    pub applied_end: u64,
 }
 
 /// The order of all changes of this process, where the log is the point of durability. Every change takes the next

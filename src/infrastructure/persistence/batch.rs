@@ -194,7 +194,7 @@ pub(crate) enum Synced {
 pub(crate) struct LogContext {
     /// The place of each write in the order of all changes.
     pub(super) sequences: Vec<u64>,
-    /// How far the packs were written that the changes are in, and the last change of each.
+    /// How far the packs are applied then that the changes are in, and the last change of each.
     pub(super) marks: Vec<(PackMark, u64)>,
     /// Whether the batch has to be in the database durably too, before anything that comes later.
     pub(super) synced: Synced,
@@ -454,7 +454,7 @@ impl<'a> Batch<'a> {
 
     fn note_mark(&mut self, mark: &PackMark, sequence: u64) {
         let change = self.pack(mark.pack, mark.storage_class);
-        change.applied_end = change.applied_end.max(mark.end);
+        change.applied_end = change.applied_end.max(mark.applied_end);
         change.last_sequence = change.last_sequence.max(sequence);
     }
 

@@ -258,7 +258,7 @@ impl Waiting {
     }
 }
 
-/// The places of a batch's changes, and how far each of their packs is written with them.
+/// The places of a batch's changes, and how far each of their packs is applied with them.
 pub(super) fn log_context(places: impl Iterator<Item = (u64, Option<PackMark>)>) -> LogContext {
     let mut context = LogContext::default();
     for (sequence, mark) in places {

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::log_record::{self, DetailsError};
 use super::pack_file::{PackScan, ScanError, list_packs, remove_pack};
-use super::pack_format::{FormatError, PACK_BLOCK_BYTES, RecordKind, records};
+use super::pack_format::{FormatError, PACK_BLOCK_BYTES, PackHeader, RecordKind, records};
 use super::root::{Roots, StorageRoot, sync_directory};
 use crate::domain::value_objects::{PackId, Place, StorageClass};
 use crate::infrastructure::plane_channel::{PackMark, Write};
@@ -79,7 +79,7 @@ pub struct LoggedChange {
     pub sequence: u64,
     /// What to change.
     pub write: Write,
-    /// Where it is.
+    /// How far its pack is applied with it.
     pub mark: PackMark,
 }
 
@@ -254,7 +254,8 @@ impl PackReplay {
                 Ok(false)
             };
         };
-        let mark = PackMark { pack: header.pack, storage_class: header.storage_class, end: batch.end };
+        let PackHeader { pack, storage_class, .. } = header;
+        let mark = PackMark { pack, storage_class, applied_end: batch.offset };
         for record in records(&batch.bytes, header.pack, batch.offset) {
             let record = record.map_err(|source| ReplayError::Record {
                 pack: header.pack,
@@ -272,6 +273,9 @@ impl PackReplay {
                 source,
             })?;
             self.changes.push_back(LoggedChange { sequence: record.header.sequence, write, mark });
+        }
+        if let Some(last) = self.changes.back_mut() {
+            last.mark.applied_end = batch.end;
         }
         Ok(true)
     }
@@ -293,4 +297,66 @@ fn cut(root: &StorageRoot, pack: PackId, end: u64) -> io::Result<()> {
 pub fn remove_packs(root: &StorageRoot, packs: &[PackId]) -> io::Result<()> {
     packs.iter().for_each(|pack| remove_pack(root, *pack));
     if packs.is_empty() { Ok(()) } else { sync_directory(&root.packs_path()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::os::unix::fs::FileExt as _;
+
+    use super::super::pack_file::create_pack;
+    use super::super::pack_format::{BATCH_HEADER_BYTES, BatchHeader, BatchLink, RecordHeader};
+    use super::*;
+    use crate::domain::value_objects::{ContentHash, InstanceId, ObjectId, Precondition};
+
+    /// A pack whose only batch deletes something at each of these places of the order.
+    fn a_pack(root: &std::sync::Arc<StorageRoot>, sequences: &[u64]) -> PackId {
+        let (pack, instance) = (PackId::generate(), InstanceId::from_i64(1));
+        let header = PackHeader { pack, pack_bytes: 1 << 20, instance, core: 0, storage_class: root.class() };
+        drop(create_pack(root, &header).unwrap());
+        let mut batch = vec![0; BATCH_HEADER_BYTES];
+        for sequence in sequences {
+            let write = Write::Delete { id: ObjectId::generate(), precondition: Precondition::default() };
+            let mut details = Vec::new();
+            log_record::encode(&write, false, &mut details);
+            let header = RecordHeader {
+                kind: RecordKind::Change,
+                pack,
+                offset: (PACK_BLOCK_BYTES + batch.len()) as u64,
+                sequence: *sequence,
+                content_hash: ContentHash::from_bytes([0; 32]),
+                body_bytes: 0,
+                body_checksum: 0,
+                details_bytes: details.len() as u32,
+            };
+            batch.extend_from_slice(&header.encode(&details));
+            batch.extend_from_slice(&details);
+        }
+        let _ = BatchHeader::seal(&mut batch, pack, BatchLink::FIRST, sequences.len() as u32);
+        let file = OpenOptions::new().write(true).open(root.pack_path(pack)).unwrap();
+        file.write_all_at(&batch, PACK_BLOCK_BYTES as u64).unwrap();
+        pack
+    }
+
+    #[test]
+    fn what_follows_in_a_batch_that_was_applied_in_part_is_not_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let roots = Roots::open(&directory.path().join("hot"), &directory.path().join("cold")).unwrap();
+        let one = a_pack(roots.of(StorageClass::Hot), &[1, 3]);
+        a_pack(roots.of(StorageClass::Hot), &[2, 4]);
+        let mut known = KnownLog::default();
+        for expected in 1..=4 {
+            let mut log = LogReplay::begin(&roots, &known, LeftoverPacks::Stay).unwrap();
+            // As if the database had got so far, and no further.
+            let change = log.next_changes(1).unwrap().remove(0);
+            assert_eq!(change.sequence, expected);
+            let ends = known.packs.entry(change.mark.pack).or_default();
+            ends.applied = ends.applied.max(change.mark.applied_end);
+            known.applied_sequence = change.sequence;
+        }
+        let mut log = LogReplay::begin(&roots, &known, LeftoverPacks::Stay).unwrap();
+        assert_eq!(log.next_changes(1).unwrap(), []);
+        assert_eq!(log.finish().unwrap().len(), 2);
+        assert!(known.packs[&one].applied > PACK_BLOCK_BYTES as u64);
+    }
 }

@@ -339,7 +339,7 @@ impl PackLog {
             Ok(block) => {
                 self.parts.root.note_sync(true);
                 self.note_written(block, batch.end, batch.next_link);
-                self.send_on(pack, batch.end, batch.written);
+                self.send_on(pack, batch.offset, batch.end, batch.written);
             }
             Err(error) => self.give_up(pack, &error, batch.offset, batch.written),
         }
@@ -357,8 +357,10 @@ impl PackLog {
     }
 
     /// The batch is durable: the metadata plane learns of its changes in their order, and then those who wait do.
-    fn send_on(&self, pack: PackId, end: u64, written: Vec<Written>) {
-        let mark = PackMark { pack, storage_class: self.parts.root.class(), end };
+    fn send_on(&self, pack: PackId, begin: u64, end: u64, written: Vec<Written>) {
+        let storage_class = self.parts.root.class();
+        let sequence_of = |change: &Option<Change>| change.as_ref().map(|change| change.ticket.sequence());
+        let last = written.iter().filter_map(|written| sequence_of(&written.change)).max();
         let mut acknowledged = 0;
         let mut answers = Vec::with_capacity(written.len());
         for Written { place, change, durable } in written {
@@ -366,7 +368,8 @@ impl PackLog {
                 if reply.is_none() {
                     acknowledged = ticket.sequence();
                 }
-                ticket.send(write, reply, Some(mark));
+                let applied_end = if Some(ticket.sequence()) == last { end } else { begin };
+                ticket.send(write, reply, Some(PackMark { pack, storage_class, applied_end }));
             }
             answers.push((durable, place));
         }
