@@ -8,6 +8,7 @@
 //! A pack is part of the log too: without the copy of the database, what it has of changes would be lost with it, and
 //! could not be applied to an older copy any more.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
@@ -78,6 +79,8 @@ impl PackSpace {
     }
 
     async fn settled(&self) -> Result<Vec<Settled>, CycleError> {
+        // One that is made from now on is neither among these nor, for certain, among those that are open.
+        let known: HashSet<_> = self.database.packs().await?.into_iter().map(|row| row.pack).collect();
         let open = self.open.all();
         if let Some(order) = &self.order {
             // What is in the packs that were not open then has been sent on, and is applied in its turn.
@@ -86,7 +89,8 @@ impl PackSpace {
         let rows = self.database.packs().await?;
         let roots = self.roots.clone();
         let look = move || {
-            let settled = rows.into_iter().filter(|row| !open.contains(&row.pack)).map(|row| {
+            let is_settled = |row: &PackRow| known.contains(&row.pack) && !open.contains(&row.pack);
+            let settled = rows.into_iter().filter(is_settled).map(|row| {
                 let path = roots.of(row.storage_class).pack_path(row.pack);
                 let file_bytes = std::fs::metadata(path).map_or(0, |file| file.len());
                 Settled { row, file_bytes }
@@ -212,4 +216,59 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, CycleError> {
     spawn_blocking(work).await.map_err(std::io::Error::other).flatten().map_err(CycleError::Files)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::database::{DatabaseSettings, DatabaseUrl};
+    use super::*;
+    use crate::infrastructure::plane_channel::{Durability, Write, plane_channel};
+
+    const SETTINGS: DatabaseSettings = DatabaseSettings {
+        max_connections: 2,
+        min_connections: 0,
+        acquire_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(60),
+        max_lifetime: Duration::from_secs(60),
+        answer_timeout: Duration::from_secs(30),
+    };
+
+    fn dead_pack(pack: PackId) -> PackChange {
+        let storage_class = StorageClass::Hot;
+        PackChange { pack, storage_class, live_bytes: 0, applied_end: 8192, last_sequence: 1, ended_at: None }
+    }
+
+    #[tokio::test]
+    async fn a_pack_that_is_made_meanwhile_is_not_settled() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = DatabaseUrl::in_directory(directory.path());
+        let database = Arc::new(Database::open(&url, SETTINGS).await.unwrap());
+        let roots = Roots::open(&directory.path().join("hot"), &directory.path().join("cold")).unwrap();
+        let (data_end, metadata_end) = plane_channel(Durability::Log);
+        let order = metadata_end.order.unwrap();
+        let open = Arc::new(OpenPacks::default());
+        let space = PackSpace {
+            database: database.clone(),
+            roots,
+            instance: InstanceId::generate(),
+            open: open.clone(),
+            order: Some(order.clone()),
+        };
+        let (old, new) = (PackId::from_u64(1), PackId::from_u64(2));
+        database.put_packs(&[dead_pack(old)]).await.unwrap();
+        order.start_at(1);
+        let ticket = data_end.ticket(&Write::Void).unwrap();
+        let meanwhile = async {
+            // Now it knows what is open, and waits for this.
+            order.wanted().await;
+            open.add(new);
+            database.put_packs(&[dead_pack(new)]).await.unwrap();
+            order.note_applied(ticket.sequence());
+        };
+        let (settled, ()) = tokio::join!(space.settled(), meanwhile);
+        let settled: Vec<_> = settled.unwrap().iter().map(|settled| settled.row.pack).collect();
+        assert_eq!(settled, [old]);
+    }
 }
