@@ -18,6 +18,8 @@ use crate::work::Work;
 
 /// The shortest run before a cut.
 const RUN_MS_MIN: u64 = 20;
+/// One start in so many is cut itself.
+const STARTS_CUT_ONE_IN: u64 = 4;
 /// How often a line is printed.
 const REPORT_CYCLES: u32 = 50;
 
@@ -55,6 +57,9 @@ impl<'a> Campaign<'a> {
             self.report.cuts = cut;
             server.reap()?;
             self.machine.recover().with_context(|| format!("recover from cut {cut}"))?;
+            if self.random.below(STARTS_CUT_ONE_IN) == 0 {
+                self.cut_start().with_context(|| format!("cut the start after cut {cut}"))?;
+            }
             if cut % REPORT_CYCLES == 0 || cut == self.arguments.cycles {
                 self.report.print(self.journal.present());
             }
@@ -84,6 +89,18 @@ impl<'a> Campaign<'a> {
         self.report = Report::new();
         self.filling = Some(filling);
         Ok(())
+    }
+
+    /// Cuts the next start too, mostly before it is ready: what it brings in order has to stand being cut itself.
+    fn cut_start(&mut self) -> Result<()> {
+        let server = Server::begin(&self.arguments.binary, &self.machine.places())?;
+        let slowest_ms = u64::try_from(self.report.slowest_listening.as_millis()).unwrap_or(u64::MAX);
+        // Not a wait for anything: the moment is what varies.
+        std::thread::sleep(Duration::from_millis(self.random.below(slowest_ms)));
+        self.machine.cut(&|| server.kill())?;
+        self.report.starts_cut += 1;
+        server.reap()?;
+        self.machine.recover()
     }
 
     fn start(&mut self) -> Result<Server> {
@@ -152,6 +169,8 @@ impl<'a> Campaign<'a> {
 struct Report {
     started: Instant,
     cuts: u32,
+    /// Starts that were cut, on top of these.
+    starts_cut: u32,
     acknowledged: u64,
     slowest_listening: Duration,
     slowest_ready: Duration,
@@ -162,6 +181,7 @@ impl Report {
         Self {
             started: Instant::now(),
             cuts: 0,
+            starts_cut: 0,
             acknowledged: 0,
             slowest_listening: Duration::ZERO,
             slowest_ready: Duration::ZERO,
@@ -175,8 +195,9 @@ impl Report {
 
     fn print(&self, objects: usize) {
         println!(
-            "{} cuts, {} acknowledged, {objects} objects, slowest start: listening {} ms, ready {} ms; {} s",
+            "{} cuts, {} starts cut, {} acknowledged, {objects} objects, slowest start: listening {} ms, ready {} ms; {} s",
             self.cuts,
+            self.starts_cut,
             self.acknowledged,
             self.slowest_listening.as_millis(),
             self.slowest_ready.as_millis(),

@@ -70,23 +70,12 @@ impl Server {
     /// As [`start`](Self::start), with more arguments.
     pub(crate) fn start_with(binary: &Path, places: &Places, arguments: &[&str]) -> Result<Self> {
         let started = Instant::now();
-        let mut process = Command::new(binary)
-            .args(["serve", "--dev", "--listen-addr", "127.0.0.1:0"])
-            .args(["--log-format", "json", "--log-level", "info"])
-            .args(["--gc-interval-secs", "10", "--gc-grace-secs", "0"])
-            .args(places.arguments())
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("start {}", binary.display()))?;
+        let mut command = command(binary, places);
+        let mut process =
+            command.args(arguments).stderr(Stdio::piped()).spawn().context("start the server")?;
         let log = process.stderr.take().context("the server has a log");
         // From here on it is killed, whatever goes wrong.
-        let mut server = Self {
-            process: Mutex::new(process),
-            port: 0,
-            listening_after: Duration::ZERO,
-            ready_after: Duration::ZERO,
-        };
+        let mut server = Self::of(process);
         let mut lines = BufReader::new(log?);
         server.port = wait_for_port(&mut lines)?;
         server.listening_after = started.elapsed();
@@ -95,6 +84,17 @@ impl Server {
         wait_until_ready(server.port)?;
         server.ready_after = started.elapsed();
         Ok(server)
+    }
+
+    /// Starts it and waits for nothing.
+    pub(crate) fn begin(binary: &Path, places: &Places) -> Result<Self> {
+        let process = command(binary, places).stderr(Stdio::null()).spawn().context("start the server")?;
+        Ok(Self::of(process))
+    }
+
+    fn of(process: Child) -> Self {
+        let (listening_after, ready_after) = Default::default();
+        Self { process: Mutex::new(process), port: 0, listening_after, ready_after }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -146,6 +146,16 @@ impl Drop for Server {
             let _ = process.wait();
         }
     }
+}
+
+fn command(binary: &Path, places: &Places) -> Command {
+    let mut command = Command::new(binary);
+    command
+        .args(["serve", "--dev", "--listen-addr", "127.0.0.1:0"])
+        .args(["--log-format", "json", "--log-level", "info"])
+        .args(["--gc-interval-secs", "10", "--gc-grace-secs", "0"])
+        .args(places.arguments());
+    command
 }
 
 fn wait_for_port(lines: &mut BufReader<ChildStderr>) -> Result<u16> {
