@@ -98,6 +98,36 @@ fn many_reads_in_one_packet_are_all_answered() {
     }
 }
 
+/// The first read of a large blob comes from the disk, the second out of memory, a part begins anywhere, and the
+/// connection serves small answers between them as ever.
+#[test]
+fn large_reads_follow_each_other_on_one_connection_however_they_are_sent() {
+    for driver in ["io-uring", "epoll"] {
+        let server = Server::start_with(&["--io-driver", driver]);
+        for class in ["hot", "cold"] {
+            let (large, small) = (content(3, 5_000_001), content(4, 100));
+            let stored =
+                server.request("POST", &format!("{UPLOAD}&storage_class={class}"), &[], &large).json();
+            let large_target = format!("/v1/objects/{}", stored["id"].as_str().unwrap());
+            let small_target = format!("/v1/objects/{}", server.create(&small)["id"].as_str().unwrap());
+            let mut packet = Vec::new();
+            for range in ["bytes=0-", "bytes=0-", "bytes=4097-2100000", "bytes=4000001-", "bytes=9-99999"] {
+                packet.extend(request("GET", &large_target, &[("Range", range)], b""));
+                packet.extend(request("GET", &small_target, &[], b""));
+            }
+            let mut connection = server.connect();
+            connection.send(packet);
+            for part in
+                [&large[..], &large[..], &large[4097..2_100_001], &large[4_000_001..], &large[9..100_000]]
+            {
+                let response = connection.response();
+                assert!(response.status == 206 && response.body == part, "{driver} {class} {}", part.len());
+                assert!(connection.response().body == small);
+            }
+        }
+    }
+}
+
 #[test]
 fn http_1_0_ends_after_one_answer_unless_it_asks_to_go_on() {
     let server = Server::start();

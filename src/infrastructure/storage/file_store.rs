@@ -13,9 +13,9 @@ use super::blob_file::{open_blob, remove_blob};
 use super::blob_upload::FileUpload;
 use super::root::Roots;
 use crate::application::errors::StoreError;
-use crate::application::ports::{self, BlobStore, BufferSize};
+use crate::application::ports::{self, BlobStore, BufferSize, Section};
 use crate::domain::entities::BlobLocation;
-use crate::domain::value_objects::{InstanceId, Place, StorageClass, TenantId};
+use crate::domain::value_objects::{ByteRange, InstanceId, Place, StorageClass, TenantId};
 use crate::infrastructure::data_plane::buffers::{Block, BufferPool};
 use crate::infrastructure::data_plane::deadline_list::WaitLimit;
 use crate::infrastructure::data_plane::helpers::{
@@ -112,6 +112,12 @@ pub struct BlobReader {
 
 impl ports::BlobReader for Rc<BlobReader> {
     type Buffer = Block;
+    type Source = DataFile;
+
+    fn in_memory(&self, part: ByteRange) -> Option<Section<'_, DataFile>> {
+        let (offset, length) = (part.offset, part.length);
+        self.file.is_in_memory(offset, length).then_some(Section { source: &self.file, offset, length })
+    }
 
     async fn read_exact(
         &self,
