@@ -197,7 +197,34 @@ pub struct Stream {
     driver: IoDriver,
 }
 
+/// A connection on its way from the core that accepted it to another one.
+#[derive(Debug)]
+pub struct StreamInTransit {
+    socket: std::net::TcpStream,
+    driver: IoDriver,
+}
+
+impl StreamInTransit {
+    /// The connection, on the core that calls this.
+    ///
+    /// # Errors
+    /// It cannot be registered with the core.
+    pub fn arrive(self) -> io::Result<Stream> {
+        Ok(Stream { socket: TcpStream::from_std(self.socket)?, driver: self.driver })
+    }
+}
+
 impl Stream {
+    /// Takes the connection off this core, before anything has been read from it.
+    ///
+    /// # Errors
+    /// As dup(2): out of descriptors. The connection is closed then.
+    pub fn depart(self) -> io::Result<StreamInTransit> {
+        // monoio lets go of a descriptor only by closing it; the second one keeps the connection open.
+        let second = borrowed(&self.socket.as_raw_fd()).try_clone_to_owned()?;
+        Ok(StreamInTransit { socket: second.into(), driver: self.driver })
+    }
+
     /// Sends small answers at once instead of waiting for more.
     ///
     /// # Errors
@@ -373,7 +400,8 @@ fn shut_down(fd: RawFd, how: Shutdown) {
 #[allow(unsafe_code, reason = "monoio shows descriptors as numbers only")]
 fn borrowed(fd: &RawFd) -> BorrowedFd<'_> {
     // SAFETY: the callers hold an open descriptor for the length of one system call: a file's comes from the
-    // `DataFile` that is borrowed meanwhile, a socket's from its own `Stream` or from a handle that its owner drops
+    // `DataFile` that is borrowed meanwhile, a socket's from its own `Stream`,
+    // from a `FileSender` that borrows that, or from a handle that its owner drops
     // before the stream (`ConnectionTable::register` demands it).
     unsafe { BorrowedFd::borrow_raw(*fd) }
 }
