@@ -16,10 +16,17 @@ check:
 deny:
     cargo deny check licenses bans sources
 
-# Micro-benchmarks of parser, hashing and storage.
+# Micro-benchmarks with criterion; `just bench -- put` those with `put` in their names.
 bench *arguments:
-    cargo bench {{arguments}}
+    cargo bench --bench data_path_bench --bench storage_bench --bench memory_bench --bench resource_bench \
+        --bench performance_validation {{arguments}}
 
-# A durable PUT of 4 KiB and a GET of the same, 64 connections each, against a server on core 0.
-perf:
-    perf/side_by_side.sh
+# Instructions of the hottest functions, held to the baseline; `just instructions --renew` writes a new one.
+instructions *arguments:
+    tools/check_instructions.py {{arguments}}
+
+# Scenarios of perf/scenarios/ (all, or those that are named) on this server and its peers, in turns on two cores:
+# results as JSON, a table and plots in perf/results/.
+perf *arguments:
+    cargo build --release --package just_storage --package just_storage_perf
+    target/release/just_storage_perf run {{arguments}}

@@ -13,7 +13,11 @@ use crate::api::{Limits, Timeouts};
 use crate::fault_injection::gc_interval;
 use crate::infrastructure::data_plane::buffers::LARGE_BLOCK_BYTES;
 use crate::infrastructure::persistence::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, GcSettings};
+use crate::infrastructure::plane_channel::Durability;
 use crate::maintenance::MaintenanceCommand;
+
+/// The largest blob that goes into a pack, where nothing else is said and packs are the log.
+const PACK_BLOB_BYTES_MAX: u32 = 64 * 1024;
 
 /// What the program is told on its command line.
 #[derive(Debug, Parser)]
@@ -99,9 +103,12 @@ pub struct ServeArguments {
     /// Who may do what. Without credentials, say so in words: none [default: required; with --dev: none]
     #[arg(long, env, value_enum)]
     auth_mode: Option<AuthMode>,
-    /// When 201 is answered: after the log's sync (not in this version) or after the database's transaction
+    /// When 201 is answered: after the log's durable write (SQLite alone) or after the database's transaction
     #[arg(long, env, value_enum, default_value = "database")]
     ack: Ack,
+    /// The largest blob that goes into a pack; a larger one gets a file of its own, and with 0 each does [default: 65536 with ACK=log, otherwise 0]
+    #[arg(long, env, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(0..=512 * 1024))]
+    pack_blob_bytes_max: Option<u32>,
     /// How many cores serve [default: all that the process may use]
     #[arg(long, env, value_parser = clap::value_parser!(u16).range(1..=1024))]
     cores: Option<u16>,
@@ -238,8 +245,6 @@ struct LogArguments {
 #[command(next_help_heading = "Not in this version (refused)")]
 struct LaterArguments {
     #[arg(long, env, hide = true)]
-    pack_blob_bytes_max: Option<String>,
-    #[arg(long, env, hide = true)]
     jwt_secret: Option<String>,
     #[arg(long, env, hide = true)]
     jwt_secret_file: Option<String>,
@@ -351,6 +356,9 @@ pub enum ConfigError {
     /// One directory for two things.
     #[error("HOT_STORAGE_ROOT and COLD_STORAGE_ROOT are the same directory; each class needs its own")]
     SameRoot,
+    /// Other servers read the database, so that it has to be written before the answer.
+    #[error("ACK=log is for SQLite; with PostgreSQL, which other servers read, it is ACK=database")]
+    LogOfShared,
     /// More connections kept than allowed.
     #[error("DB_MIN_CONNECTIONS is larger than DB_MAX_CONNECTIONS")]
     Connections,
@@ -363,6 +371,10 @@ pub struct Config {
     pub paths: StorePaths,
     /// How database connections are kept.
     pub database: DatabaseSettings,
+    /// What must be durable before `201`.
+    pub durability: Durability,
+    /// The largest blob that goes into a pack.
+    pub pack_blob_bytes_max: usize,
     /// Where to listen.
     pub listen_addr: SocketAddr,
     /// How many cores serve; all where it is not said.
@@ -400,14 +412,23 @@ impl ServeArguments {
     /// [`ConfigError`].
     pub fn into_config(self) -> Result<Config, ConfigError> {
         self.later.refuse()?;
-        if self.ack == Ack::Log {
-            return Err(ConfigError::NotInThisVersion("ACK=log", "log to answer from"));
-        }
         let listen_addr = self.listen_addr();
         self.check_auth(listen_addr)?;
+        let paths = self.store.into_paths()?;
+        let durability = match (self.ack, paths.database_url.is_shared()) {
+            (Ack::Log, true) => return Err(ConfigError::LogOfShared),
+            (Ack::Log, false) => Durability::Log,
+            (Ack::Database, _) => Durability::Transaction,
+        };
+        let pack_blob_bytes_max = self.pack_blob_bytes_max.unwrap_or(match durability {
+            Durability::Log => PACK_BLOB_BYTES_MAX,
+            Durability::Transaction => 0,
+        });
         Ok(Config {
-            paths: self.store.into_paths()?,
+            paths,
             database: self.database.settings()?,
+            durability,
+            pack_blob_bytes_max: pack_blob_bytes_max as usize,
             listen_addr,
             cores: self.cores,
             node_name: self.node_name,
@@ -505,7 +526,6 @@ impl CollectionArguments {
 impl LaterArguments {
     fn refuse(&self) -> Result<(), ConfigError> {
         let settings = [
-            ("PACK_BLOB_BYTES_MAX", &self.pack_blob_bytes_max, "packs"),
             ("JWT_SECRET", &self.jwt_secret, "credentials"),
             ("JWT_SECRET_FILE", &self.jwt_secret_file, "credentials"),
             ("JWT_PUBLIC_KEY_FILE", &self.jwt_public_key_file, "credentials"),
@@ -578,6 +598,19 @@ mod tests {
     }
 
     #[test]
+    fn small_blobs_go_into_packs_where_the_log_is_the_point_of_durability() {
+        for (flags, expected) in [
+            (&["--dev"][..], (Durability::Transaction, 0)),
+            (&["--dev", "--pack-blob-bytes-max", "4096"], (Durability::Transaction, 4096)),
+            (&["--dev", "--ack", "log"], (Durability::Log, 65_536)),
+            (&["--dev", "--ack", "log", "--pack-blob-bytes-max", "0"], (Durability::Log, 0)),
+        ] {
+            let config = config(flags).unwrap();
+            assert_eq!((config.durability, config.pack_blob_bytes_max), expected, "{flags:?}");
+        }
+    }
+
+    #[test]
     fn a_port_without_credentials_is_opened_only_in_words() {
         assert!(config(&[]).unwrap_err().contains("AUTH_MODE=required"));
         assert!(config(&["--dev", "--auth-mode", "required"]).unwrap_err().contains("AUTH_MODE=required"));
@@ -602,7 +635,8 @@ mod tests {
             (&["--dev", "--log-level", "loud"], "--log-level"),
             (&["--dev", "--db-min-connections", "9", "--db-max-connections", "8"], "DB_MIN_CONNECTIONS"),
             (&["--dev", "--hot-storage-root", "a/./b", "--cold-storage-root", "a/b"], "HOT_STORAGE_ROOT"),
-            (&["--dev", "--ack", "log"], "ACK=log"),
+            (&["--dev", "--ack", "log", "--database-url", "postgres://h/d"], "ACK=log"),
+            (&["--dev", "--pack-blob-bytes-max", "524289"], "--pack-blob-bytes-max"),
             (&["--dev", "--jwt-secret", "s"], "JWT_SECRET"),
             (&["--dev", "--tls-cert-file", "f"], "TLS_CERT_FILE"),
             (&["--dev", "--gc-interval-secs", "9"], "--gc-interval-secs"),

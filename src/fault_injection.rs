@@ -13,6 +13,8 @@ pub(crate) enum DurableSync {
     Directory,
     /// Of the database's log.
     Database,
+    /// Of a pack's batches.
+    Log,
 }
 
 /// Whether to leave a sync out: never, but in a test build whose environment says so (`SKIP_SYNC=file`).
@@ -28,6 +30,7 @@ pub(crate) fn skips(sync: DurableSync) -> bool {
         DurableSync::File => "file",
         DurableSync::Directory => "directory",
         DurableSync::Database => "database",
+        DurableSync::Log => "log",
     };
     std::env::var("SKIP_SYNC").is_ok_and(|skipped| skipped == name)
 }

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use crate::api::connection::{refuse, serve};
 use crate::api::{AccessLog, ConnectionTable, DateCache, RequestIds, Service, SystemClock};
 use crate::config::{Config, IoDriverChoice, LogLevel, buffer_bytes_of_core};
-use crate::domain::value_objects::InstanceId;
+use crate::domain::value_objects::{InstanceId, StorageClass};
 use crate::infrastructure::data_plane::buffers::BufferPool;
 use crate::infrastructure::data_plane::core_shares::{CoreShare, CoreShares};
 use crate::infrastructure::data_plane::deadline_list::{DeadlineList, WaitLimit};
@@ -32,10 +32,10 @@ use crate::infrastructure::data_plane::runtime::{
     IoDriver, IoUringRefused, Listener, Stream, StreamInTransit, probe_io_uring, run, sleep, spawn,
 };
 use crate::infrastructure::persistence::{MetadataPlane, StartError};
-use crate::infrastructure::plane_channel::{DataEnd, plane_channel};
+use crate::infrastructure::plane_channel::{DataEnd, Durability, plane_channel};
 use crate::infrastructure::storage::{
-    DataDirectoryLock, DatabaseLock, FileStore, FileStoreParts, LockError, PlaceSequence, RootError,
-    RootHelpers, Roots,
+    DataDirectoryLock, DatabaseLock, FileStore, FileStoreParts, LockError, OpenPacks, PackLog, PackLogParts,
+    Packs, PlaceSequence, RootError, RootHelpers, Roots,
 };
 use crate::logging;
 
@@ -113,14 +113,16 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     let (sockets, address) = bind(config.listen_addr, cpus.len())?;
     let node = config.node_name.clone().unwrap_or_else(|| format!("{}:{}", host_name(), address.port()));
     let instance = InstanceId::generate();
-    let (data_end, metadata_end) = plane_channel();
+    let (data_end, metadata_end) = plane_channel(config.durability);
     let cache = Arc::new(ObjectCache::new(config.paths.database_url.is_shared().then_some(SHARED_AGE_MAX)));
+    let open_packs = Arc::new(OpenPacks::default());
     let plane = MetadataPlane {
         url: config.paths.database_url.clone(),
         settings: config.database,
         roots: roots.clone(),
         instance,
         node: node.clone(),
+        open_packs: open_packs.clone(),
         clock: SystemClock,
         gc: config.gc,
         on_outside_change: {
@@ -147,6 +149,7 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
         data_end,
         cache,
         places: Arc::new(PlaceSequence::new(instance)),
+        open_packs,
         instance,
         access_log,
         stopped,
@@ -295,6 +298,7 @@ struct CoreTemplate {
     data_end: DataEnd,
     cache: Arc<ObjectCache>,
     places: Arc<PlaceSequence>,
+    open_packs: Arc<OpenPacks>,
     instance: InstanceId,
     access_log: AccessLog,
     stopped: watch::Receiver<bool>,
@@ -338,6 +342,7 @@ impl CoreTemplate {
         let listener = Listener::from_std(listener, self.driver)?;
         let deadlines = DeadlineList::new();
         let service = Rc::new(self.service(index, &deadlines));
+        service.store.prepare();
         let table = service.table.clone();
         drop(spawn({
             let table = table.clone();
@@ -372,12 +377,15 @@ impl CoreTemplate {
         let config = &self.config;
         let limit = |limit| WaitLimit::new(deadlines, limit);
         let helpers = RootHelpers::new(&limit(config.storage_timeout), unpin);
+        let packs = Rc::new(self.packs(index, &helpers));
+        let log = packs.with_changes.then(|| packs.clone());
         let parts = FileStoreParts {
             roots: self.roots.clone(),
             buffers: BufferPool::new(buffer_bytes_of_core(config.buffer_bytes_max, self.core_count)),
             helpers,
             driver: self.driver,
             places: self.places.clone(),
+            packs,
         };
         let connections_max = config.connections_max.div_ceil(self.core_count);
         Service {
@@ -386,6 +394,7 @@ impl CoreTemplate {
                 self.data_end.clone(),
                 self.cache.clone(),
                 limit(config.metadata_timeout),
+                log,
             ),
             clock: SystemClock,
             limits: config.limits,
@@ -394,6 +403,34 @@ impl CoreTemplate {
             access_log: self.access_log.clone(),
             date: DateCache::default(),
             request_ids: RequestIds::new(format!("{}-{index}", self.instance)),
+        }
+    }
+}
+
+impl CoreTemplate {
+    fn packs(&self, index: usize, helpers: &RootHelpers) -> Packs {
+        let log = |class| {
+            PackLog::new(PackLogParts {
+                root: self.roots.of(class).clone(),
+                helpers: helpers.writing(class).clone(),
+                driver: self.driver,
+                instance: self.instance,
+                core: u32::try_from(index).unwrap_or(u32::MAX),
+                order: self.data_end.order().cloned(),
+                open: self.open_packs.clone(),
+            })
+        };
+        let config = &self.config;
+        Packs {
+            hot: log(StorageClass::Hot),
+            cold: log(StorageClass::Cold),
+            // Other servers of a shared database would not know what lies in the packs of this one.
+            blob_bytes_max: if config.paths.database_url.is_shared() {
+                0
+            } else {
+                config.pack_blob_bytes_max
+            },
+            with_changes: config.durability == Durability::Log,
         }
     }
 }

@@ -61,9 +61,16 @@ impl BodyPattern {
             block: self.noise.clone(),
             stamps: Arc::clone(&self.stamps),
             size_bytes: self.size_bytes,
+            first_stamp: 0,
+            next_stamp: 0,
             position: 0,
             remaining_bytes: 0,
         }
+    }
+
+    /// The length of every body.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.size_bytes
     }
 }
 
@@ -73,6 +80,9 @@ pub(crate) struct BodySource {
     block: Box<[u8]>,
     stamps: Arc<AtomicU64>,
     size_bytes: u64,
+    /// The stamp of the body's first page, by which the whole body is known.
+    first_stamp: u64,
+    next_stamp: u64,
     /// Where in the block the next piece starts.
     position: usize,
     /// What is left of the body, from the position on.
@@ -82,8 +92,34 @@ pub(crate) struct BodySource {
 impl BodySource {
     /// Starts the next body, and forgets what is left of the last one.
     pub(crate) fn begin(&mut self) {
+        let pages = self.size_bytes.div_ceil(PAGE_BYTES as u64);
+        self.begin_with(self.stamps.fetch_add(pages, Ordering::Relaxed));
+    }
+
+    /// Starts the body with this first stamp once more: to send what has been hashed, or to compare what comes back.
+    pub(crate) fn begin_with(&mut self, first_stamp: u64) {
+        (self.first_stamp, self.next_stamp) = (first_stamp, first_stamp);
         self.remaining_bytes = self.size_bytes;
         self.begin_block();
+    }
+
+    /// The stamp of this body's first page.
+    pub(crate) fn first_stamp(&self) -> u64 {
+        self.first_stamp
+    }
+
+    /// Whether these bytes are the next ones of the body; passes over them if so.
+    pub(crate) fn continues_with(&mut self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            let piece = self.piece(bytes.len());
+            if piece.is_empty() || piece != &bytes[..piece.len()] {
+                return false;
+            }
+            let piece_bytes = piece.len();
+            bytes = &bytes[piece_bytes..];
+            self.advance(piece_bytes);
+        }
+        true
     }
 
     /// How much of the body has not been sent.
@@ -115,18 +151,12 @@ impl BodySource {
     fn begin_block(&mut self) {
         self.position = 0;
         let used_bytes = self.used_block_bytes();
-        write_stamps(&mut self.block[..used_bytes], &self.stamps);
-    }
-}
-
-/// Writes the next stamp to the start of every page. A last page shorter than a stamp gets the start of one.
-fn write_stamps(block: &mut [u8], stamps: &AtomicU64) {
-    let pages = block.len().div_ceil(PAGE_BYTES) as u64;
-    let first = stamps.fetch_add(pages, Ordering::Relaxed);
-    for (index, page) in block.chunks_mut(PAGE_BYTES).enumerate() {
-        let stamp = first.wrapping_add(index as u64).to_le_bytes();
-        let stamp_bytes = page.len().min(STAMP_BYTES);
-        page[..stamp_bytes].copy_from_slice(&stamp[..stamp_bytes]);
+        for page in self.block[..used_bytes].chunks_mut(PAGE_BYTES) {
+            let stamp_bytes = page.len().min(STAMP_BYTES);
+            // A last page shorter than a stamp gets the start of one.
+            page[..stamp_bytes].copy_from_slice(&self.next_stamp.to_le_bytes()[..stamp_bytes]);
+            self.next_stamp = self.next_stamp.wrapping_add(1);
+        }
     }
 }
 
@@ -139,7 +169,7 @@ pub(crate) fn run_seed() -> u64 {
 }
 
 /// The next number of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
-fn split_mix(state: &mut u64) -> u64 {
+pub(crate) fn split_mix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut mixed = *state;
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -207,6 +237,21 @@ mod tests {
         source.begin();
         source.advance(5_000);
         assert_eq!(whole_body(&mut source, usize::MAX).len(), 10_000);
+    }
+
+    #[test]
+    fn a_body_is_known_again_by_its_first_stamp() {
+        let size_bytes = (2 * BLOCK_BYTES_MAX + 5000) as u64;
+        let pattern = BodyPattern::from_seed(size_bytes, 1, 7);
+        let mut source = pattern.source();
+        let mut body = whole_body(&mut source, usize::MAX);
+        let mut expected = pattern.source();
+        expected.begin_with(source.first_stamp());
+        assert!(body.chunks(1000).all(|piece| expected.continues_with(piece)));
+        assert_eq!(expected.remaining_bytes(), 0);
+        body[BLOCK_BYTES_MAX + 9] ^= 1;
+        expected.begin_with(source.first_stamp());
+        assert!(!expected.continues_with(&body));
     }
 
     #[test]

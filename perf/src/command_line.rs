@@ -1,13 +1,16 @@
-//! The command line: three commands, and a bound on everything that they can be asked for.
+//! The command line: its commands, and a bound on everything that they can be asked for.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::load_loop::{LoadPlan, Pace};
+use crate::monitor::Watched;
 use crate::target::Target;
 
-/// The most connections of one run. With one source address, there are about 28,000 ports to connect from.
-const CONNECTIONS_MAX: u64 = 16_000;
+/// The most connections of one run.
+pub(crate) const CONNECTIONS_MAX: u64 = 16_000;
 /// The longest run, and the longest wait for its last operations.
 const SECONDS_MAX: u64 = 3_600;
 /// How long a run is when neither a duration nor a number of operations is given.
@@ -29,32 +32,71 @@ pub(crate) struct CommandLine {
 /// The kinds of load.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Uploads unique, incompressible objects in a closed loop.
+    /// Runs scenarios against this server and its peers in turns, and writes results, a table and plots.
+    Run(RunOptions),
+    /// Makes the table and the plots of results that are there already.
+    Render(RenderOptions),
+    /// Receives uploads, hashes them and keeps nothing: the most that any server that hashes could do.
+    Bound(BoundOptions),
+    /// Uploads unique, incompressible objects.
     Put(PutOptions),
-    /// Downloads one path in a closed loop.
+    /// Downloads one path.
     Get(GetOptions),
     /// Holds many uploads open that send very slowly, then finishes them.
     Slow(SlowOptions),
 }
 
-impl Command {
-    /// The options that every command has.
-    pub(crate) fn server(&self) -> &ServerOptions {
-        match self {
-            Self::Put(options) => &options.server,
-            Self::Get(options) => &options.server,
-            Self::Slow(options) => &options.server,
-        }
-    }
+/// The options of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunOptions {
+    /// The scenarios, by the names of their files without `.toml` [default: all].
+    pub(crate) scenarios: Vec<String>,
+    /// Where scenarios, peers and fio's jobs are described.
+    #[arg(long, value_name = "DIRECTORY", default_value = "perf")]
+    pub(crate) descriptions: PathBuf,
+    /// Where servers keep their data. It is removed after the run.
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/perf-data")]
+    pub(crate) data: PathBuf,
+    /// Where results, table and plots go.
+    #[arg(long, value_name = "DIRECTORY", default_value = "perf/results")]
+    pub(crate) results: PathBuf,
+    /// Rounds of each scenario, in place of its own number.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=99))]
+    pub(crate) rounds: Option<u64>,
+    /// Seconds of each measurement, in place of the scenario's own.
+    #[arg(long, value_parser = seconds())]
+    pub(crate) seconds: Option<u64>,
+    /// Leaves out whatever would need more objects than this to be stored first.
+    #[arg(long, value_name = "N")]
+    pub(crate) objects_max: Option<u64>,
+    /// Asks only these peers, beside our own server.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub(crate) peers: Option<Vec<String>>,
+    /// The core that servers run on.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) server_core: usize,
+    /// The core that the generator runs on.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) load_core: usize,
+}
 
-    /// How many sockets the command keeps open.
-    pub(crate) fn connections(&self) -> u64 {
-        match self {
-            Self::Put(options) => options.pace.connections,
-            Self::Get(options) => options.pace.connections,
-            Self::Slow(options) => options.connections,
-        }
-    }
+/// The options of `render`.
+#[derive(Debug, Args)]
+pub(crate) struct RenderOptions {
+    /// The results, as `run` has written them. What later files have of a scenario replaces what earlier ones had.
+    #[arg(required = true)]
+    pub(crate) results: Vec<PathBuf>,
+    /// Where the table and the plots go.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) output: PathBuf,
+}
+
+/// The options of `bound`.
+#[derive(Debug, Args)]
+pub(crate) struct BoundOptions {
+    /// The loopback port.
+    #[arg(long)]
+    pub(crate) port: u16,
 }
 
 /// Which server is loaded and watched, and where the results go.
@@ -65,7 +107,10 @@ pub(crate) struct ServerOptions {
     pub(crate) url: Target,
     /// Watches the memory and CPU time of this process, which should be the server.
     #[arg(long, value_name = "PID")]
-    pub(crate) server_pid: Option<u32>,
+    server_pid: Option<u32>,
+    /// Counts the flushes of the device that holds this directory, which should be the server's.
+    #[arg(long, value_name = "DIRECTORY")]
+    data: Option<PathBuf>,
     /// Also writes the results to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -74,12 +119,45 @@ pub(crate) struct ServerOptions {
     pub(crate) grace_seconds: u64,
 }
 
-/// How hard and how long a closed loop works.
+impl ServerOptions {
+    /// What is watched during a run.
+    pub(crate) fn watched(&self) -> Watched {
+        Watched { server_pid: self.server_pid, data: self.data.clone() }
+    }
+
+    /// A run against the server.
+    pub(crate) fn plan(&self, pace: &PaceOptions, buffer_bytes: usize) -> LoadPlan {
+        LoadPlan {
+            address: self.url.address,
+            watched: self.watched(),
+            connections: pace.connections,
+            pace: Pace {
+                rate_per_second: pace.rate,
+                warm_up: Duration::from_secs(pace.warm_up_seconds),
+                length: Duration::from_secs(pace.seconds()),
+                operations_max: pace.count.unwrap_or(u64::MAX),
+                grace: Duration::from_secs(self.grace_seconds),
+            },
+            buffer_bytes,
+            first_number: 0,
+            settle_request: None,
+        }
+    }
+}
+
+/// How hard and how long a loop works.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PaceOptions {
     /// Keep-alive connections, each with one operation at a time.
     #[arg(long, default_value_t = 64, value_parser = connections())]
     pub(crate) connections: u64,
+    /// Operations that become due each second, whatever the server does; latency then counts from when one was due.
+    /// Without a rate, each connection starts its next operation when the last one is answered.
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
+    pub(crate) rate: Option<f64>,
+    /// What starts in so many seconds before is done and not counted.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=SECONDS_MAX))]
+    pub(crate) warm_up_seconds: u64,
     /// No operation is started after this time [default: 10, or 3600 with --count].
     #[arg(long, value_parser = seconds())]
     seconds: Option<u64>,
@@ -200,6 +278,14 @@ fn seconds() -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(1..=SECONDS_MAX)
 }
 
+/// Takes a rate that the clock can tell apart.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.1..=1_000_000.0).contains(&rate) => Ok(rate),
+        _ => Err("a rate is a number from 0.1 to 1000000".to_owned()),
+    }
+}
+
 fn size_bytes() -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(SIZE_BYTES_MIN..=SIZE_BYTES_MAX)
 }
@@ -254,6 +340,8 @@ mod tests {
             "get --url http://127.0.0.1 --path / --seconds 3601",
             "get --url http://10.0.0.1 --path /",
             "get --url http://127.0.0.1 --path x",
+            "get --url http://127.0.0.1 --path / --rate 0",
+            "get --url http://127.0.0.1 --path / --rate inf",
             "put --url http://127.0.0.1 --size 7",
             "put --url http://127.0.0.1 --keys-prefix a?b",
             "slow --url http://127.0.0.1 --bytes-per-second 0",

@@ -4,14 +4,17 @@
 //! the body, and a client that only sends would see a broken connection in place of the status.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
+use crate::chunks::Chunks;
 use crate::failure::{Failure, FailureKind};
 use crate::response::{self, HEAD_BYTES_MAX, ResponseHead};
 
+/// So many connections share a source address, well below the number of ports that one has.
+const CONNECTIONS_OF_SOURCE_MAX: u64 = 4_000;
 /// How much of the body of an unexpected answer is kept to be shown.
 const EXCERPT_BYTES_MAX: usize = 300;
 
@@ -28,6 +31,7 @@ pub(crate) enum Sent {
 #[derive(Debug)]
 pub(crate) struct Connection {
     address: SocketAddr,
+    source: Option<Ipv4Addr>,
     stream: TcpStream,
     buffer: Box<[u8]>,
     /// The part of the buffer that has been received and not been read.
@@ -40,11 +44,21 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Opens a connection that reads through a buffer of the given size. Pages of the buffer that no answer is long
-    /// enough to reach are never touched, so that a large one costs nothing.
-    pub(crate) async fn open(address: SocketAddr, buffer_bytes: usize) -> Result<Self, Failure> {
+    /// enough to reach are never touched, so that a large one costs nothing. The index of the connection in its run
+    /// chooses the loopback address that it comes from, or ports would run out.
+    pub(crate) async fn open(address: SocketAddr, index: u64, buffer_bytes: usize) -> Result<Self, Failure> {
+        let source = match address.ip() {
+            // The first ones come from where everything comes from.
+            IpAddr::V4(_) if index >= CONNECTIONS_OF_SOURCE_MAX => {
+                let last_byte = 1 + (index / CONNECTIONS_OF_SOURCE_MAX).min(250) as u8;
+                Some(Ipv4Addr::new(127, 0, 0, last_byte))
+            }
+            _ => None,
+        };
         Ok(Self {
             address,
-            stream: connect(address).await?,
+            source,
+            stream: connect(address, source).await?,
             buffer: vec![0; buffer_bytes.max(HEAD_BYTES_MAX)].into(),
             unread_start: 0,
             unread_end: 0,
@@ -55,7 +69,7 @@ impl Connection {
 
     /// Opens the connection anew and drops what was received on the old one.
     pub(crate) async fn reopen(&mut self) -> Result<(), Failure> {
-        self.stream = connect(self.address).await?;
+        self.stream = connect(self.address, self.source).await?;
         (self.unread_start, self.unread_end) = (0, 0);
         (self.request_cut_short, self.reusable) = (false, true);
         Ok(())
@@ -130,16 +144,16 @@ impl Connection {
         head: &ResponseHead,
         mut show: impl FnMut(&[u8]) + Send,
     ) -> Result<(), Failure> {
-        let mut missing_bytes = head.content_length_bytes;
+        let mut framing = if head.is_chunked {
+            Framing::Chunked(Chunks::new())
+        } else {
+            Framing::Length { missing_bytes: head.content_length_bytes }
+        };
         loop {
             let unread = &self.buffer[self.unread_start..self.unread_end];
-            let Some(still_missing_bytes) = missing_bytes.checked_sub(unread.len() as u64) else {
-                return Err(malformed("there are bytes after the end of the response"));
-            };
-            show(unread);
-            missing_bytes = still_missing_bytes;
+            let has_ended = framing.read(unread, &mut show).map_err(malformed)?;
             (self.unread_start, self.unread_end) = (0, 0);
-            if missing_bytes == 0 {
+            if has_ended {
                 break;
             }
             self.wait_for_answer().await?;
@@ -159,6 +173,21 @@ impl Connection {
             return Err(malformed("the server answered with success before it had the whole body"));
         }
         Ok(head)
+    }
+
+    /// Sends a request that has no body, and reads its whole answer, whatever that is.
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> Result<ResponseHead, Failure> {
+        self.send(request, &[]).await?;
+        let head = self.receive_head().await?;
+        self.receive_body(&head, |_| {}).await?;
+        Ok(head)
+    }
+
+    /// The value of `Location` in the head that has just been received, of which the body has not been read.
+    pub(crate) fn location(&self, head: &ResponseHead) -> Option<&str> {
+        let place = head.location.clone()?;
+        let head_start = self.unread_start.checked_sub(head.head_bytes)?;
+        std::str::from_utf8(self.buffer.get(head_start + place.start..head_start + place.end)?).ok()
     }
 
     /// Reads the body of an answer that was not expected, and makes a failure of it.
@@ -212,9 +241,44 @@ impl Connection {
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
+/// How the end of a body is known.
+#[derive(Debug)]
+enum Framing {
+    Length { missing_bytes: u64 },
+    Chunked(Chunks),
+}
+
+impl Framing {
+    /// Reads and shows the next bytes; says whether the body has ended.
+    fn read(&mut self, bytes: &[u8], show: &mut (impl FnMut(&[u8]) + Send)) -> Result<bool, &'static str> {
+        match self {
+            Self::Length { missing_bytes } => {
+                let Some(still_missing_bytes) = missing_bytes.checked_sub(bytes.len() as u64) else {
+                    return Err("there are bytes after the end of the response");
+                };
+                show(bytes);
+                *missing_bytes = still_missing_bytes;
+                Ok(still_missing_bytes == 0)
+            }
+            Self::Chunked(chunks) => {
+                chunks.read(bytes, show)?;
+                Ok(chunks.has_ended())
+            }
+        }
+    }
+}
+
+async fn connect(address: SocketAddr, source: Option<Ipv4Addr>) -> Result<TcpStream, Failure> {
     let not_connected = |error| Failure::new(FailureKind::NotConnected, error);
-    let stream = TcpStream::connect(address).await.map_err(not_connected)?;
+    let stream = match source {
+        None => TcpStream::connect(address).await,
+        Some(source) => {
+            let socket = TcpSocket::new_v4().map_err(not_connected)?;
+            socket.bind(SocketAddr::from((source, 0))).map_err(not_connected)?;
+            socket.connect(address).await
+        }
+    }
+    .map_err(not_connected)?;
     // Small requests must leave at once, or what is measured is Nagle's algorithm.
     stream.set_nodelay(true).map_err(not_connected)?;
     Ok(stream)

@@ -19,6 +19,10 @@ pub(crate) enum FailureKind {
     DigestMismatch,
     /// Not done when the time to finish was over.
     Unfinished,
+    /// Due in an open loop, and never begun.
+    NotStarted,
+    /// The body is not the one that was uploaded.
+    BodyChanged,
     /// The watched server process ended during the run.
     ServerGone,
 }
@@ -33,6 +37,8 @@ impl fmt::Display for FailureKind {
             Self::LengthChanged => formatter.write_str("length_changed"),
             Self::DigestMismatch => formatter.write_str("digest_mismatch"),
             Self::Unfinished => formatter.write_str("unfinished"),
+            Self::NotStarted => formatter.write_str("not_started"),
+            Self::BodyChanged => formatter.write_str("body_changed"),
             Self::ServerGone => formatter.write_str("server_gone"),
         }
     }

@@ -1,13 +1,13 @@
-//! `get`: downloads of one path in a closed loop. Bodies are read and dropped; some are hashed and compared.
+//! `get`: downloads of one path. Bodies are read and dropped; some are hashed and compared.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::closed_loop::{self, Operation};
 use crate::command_line::GetOptions;
 use crate::connection::Connection;
 use crate::digest::BodyDigest;
 use crate::failure::{Failure, FailureKind};
+use crate::load_loop::{self, Operation};
 use crate::report::{Report, Verification};
 use crate::response::ResponseHead;
 
@@ -15,7 +15,7 @@ use crate::response::ResponseHead;
 const VERIFIED_EVERY: u64 = 100;
 /// What one read takes at most. With half of this, bodies of 64 MiB kept the generator too busy; with twice as much,
 /// bodies of 1 MiB lost a fifth of their rate, because what is read no longer stays in the cache of the core.
-const BUFFER_BYTES: usize = 128 * 1024;
+pub(crate) const BUFFER_BYTES: usize = 128 * 1024;
 
 /// Runs the command.
 pub(crate) async fn run(options: GetOptions) -> anyhow::Result<Report> {
@@ -23,7 +23,7 @@ pub(crate) async fn run(options: GetOptions) -> anyhow::Result<Report> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", server.url.authority);
     let shared = Arc::new(Shared { request: request.into_bytes(), verify, ..Shared::default() });
     let new_operation = || Get(Arc::clone(&shared));
-    let result = closed_loop::run(&server, &pace, BUFFER_BYTES, new_operation).await?;
+    let result = load_loop::run(&server.plan(&pace, BUFFER_BYTES), new_operation).await?;
 
     let verification = verify.then(|| Verification {
         verified: shared.verified.load(Ordering::Relaxed),

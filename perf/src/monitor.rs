@@ -1,33 +1,48 @@
-//! Watches what a run costs: the CPU time of this process, and the memory and CPU time of the server.
+//! Watches what a run costs: the CPU time of this process, and the memory and CPU time of the server and of whatever it
+//! has started.
 //!
 //! The server's peak memory comes from the kernel where it grew during the run. Where it did not, because something
 //! before the run needed more, the largest sample is the best that is known.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use crate::failure::{Failure, FailureKind};
+use crate::machine::{MachineCounters, MachineUse};
 use crate::process::{Process, ResidentMemory};
 use crate::tally::Tally;
 
 /// How often the server's memory is looked at. Each look costs this process some 20 µs.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
 
+/// What is watched during a run beside this process.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Watched {
+    /// The server; what it has started is watched with it.
+    pub(crate) server_pid: Option<u32>,
+    /// A directory on the device that the server writes to.
+    pub(crate) data: Option<PathBuf>,
+}
+
 /// What a run has cost.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ResourceUse {
     /// The share of one core that this process used.
     pub(crate) generator_cpu_percent: f64,
+    /// What the machine did meanwhile.
+    #[serde(flatten)]
+    pub(crate) machine: MachineUse,
     /// What the server used, if it was watched and lived to the end.
     pub(crate) server: Option<ServerUse>,
 }
 
 /// What the server has used.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ServerUse {
     /// Its CPU time during the run.
     pub(crate) cpu_us: u64,
@@ -49,12 +64,14 @@ pub(crate) struct ServerUse {
 #[derive(Debug)]
 pub(crate) struct Monitor {
     generator_cpu_before_us: u64,
+    watched: Watched,
+    machine_before: MachineCounters,
     server: Option<ServerWatch>,
 }
 
 #[derive(Debug)]
 struct ServerWatch {
-    process: Process,
+    processes: Vec<Process>,
     cpu_before_us: u64,
     memory_before: ResidentMemory,
     sampled_peak_kib: Arc<AtomicU64>,
@@ -62,15 +79,21 @@ struct ServerWatch {
 }
 
 impl Monitor {
-    /// Begins to watch this process, and the server if its id is known.
-    pub(crate) fn start(server_pid: Option<u32>) -> anyhow::Result<Self> {
-        let server = server_pid.map(|id| ServerWatch::start(Process::with_id(id))).transpose()?;
-        Ok(Self { generator_cpu_before_us: Process::this().cpu_time_us()?, server })
+    /// Begins to watch this process, the machine, and the server if its id is known.
+    pub(crate) fn start(watched: &Watched) -> anyhow::Result<Self> {
+        let server = watched.server_pid.map(ServerWatch::start).transpose()?;
+        Ok(Self {
+            generator_cpu_before_us: Process::this().cpu_time_us()?,
+            watched: watched.clone(),
+            machine_before: MachineCounters::read(watched.data.as_deref())?,
+            server,
+        })
     }
 
     /// Ends the watch. A server that is gone is counted as a failure of the run.
     pub(crate) fn finish(self, elapsed: Duration, tally: &mut Tally) -> anyhow::Result<ResourceUse> {
         let generator_cpu_us = Process::this().cpu_time_us()?.saturating_sub(self.generator_cpu_before_us);
+        let machine_after = MachineCounters::read(self.watched.data.as_deref())?;
         let mut server_use = None;
         if let Some(watch) = self.server {
             match watch.finish(elapsed, tally.operations) {
@@ -78,22 +101,34 @@ impl Monitor {
                 Err(error) => tally.count_failure(Failure::new(FailureKind::ServerGone, error)),
             }
         }
-        Ok(ResourceUse { generator_cpu_percent: percent(generator_cpu_us, elapsed), server: server_use })
+        let own_cpu_us = generator_cpu_us + server_use.as_ref().map_or(0, |server| server.cpu_us);
+        Ok(ResourceUse {
+            generator_cpu_percent: percent(generator_cpu_us, elapsed),
+            machine: machine_after.since(self.machine_before, own_cpu_us, elapsed),
+            server: server_use,
+        })
     }
 }
 
 impl ServerWatch {
-    fn start(process: Process) -> anyhow::Result<Self> {
-        let memory_before = process.resident_memory()?;
+    fn start(server_pid: u32) -> anyhow::Result<Self> {
+        let processes = Process::with_descendants(server_pid)?;
+        let memory_before = memory_of(&processes)?;
         let sampled_peak_kib = Arc::new(AtomicU64::new(memory_before.now_kib));
-        let sampler = tokio::spawn(sample(process.clone(), Arc::clone(&sampled_peak_kib)));
-        Ok(Self { cpu_before_us: process.cpu_time_us()?, process, memory_before, sampled_peak_kib, sampler })
+        let sampler = tokio::spawn(sample(processes.clone(), Arc::clone(&sampled_peak_kib)));
+        Ok(Self {
+            cpu_before_us: cpu_time_of(&processes)?,
+            processes,
+            memory_before,
+            sampled_peak_kib,
+            sampler,
+        })
     }
 
     fn finish(self, elapsed: Duration, operations: u64) -> anyhow::Result<ServerUse> {
         self.sampler.abort();
-        let cpu_us = self.process.cpu_time_us()?.saturating_sub(self.cpu_before_us);
-        let memory_after = self.process.resident_memory()?;
+        let cpu_us = cpu_time_of(&self.processes)?.saturating_sub(self.cpu_before_us);
+        let memory_after = memory_of(&self.processes)?;
         let sampled_peak_kib = self.sampled_peak_kib.load(Ordering::Relaxed).max(memory_after.now_kib);
         let peak_kib = peak_during(self.memory_before, sampled_peak_kib, memory_after);
         Ok(ServerUse {
@@ -108,12 +143,28 @@ impl ServerWatch {
     }
 }
 
-async fn sample(process: Process, peak_kib: Arc<AtomicU64>) {
+fn cpu_time_of(processes: &[Process]) -> anyhow::Result<u64> {
+    processes.iter().map(Process::cpu_time_us).sum()
+}
+
+/// The memory of all of them together: what they share is counted for each, which is kinder to nobody than to a server
+/// that is one process.
+fn memory_of(processes: &[Process]) -> anyhow::Result<ResidentMemory> {
+    let mut sum = ResidentMemory { now_kib: 0, peak_kib: 0 };
+    for process in processes {
+        let memory = process.resident_memory()?;
+        sum.now_kib += memory.now_kib;
+        sum.peak_kib += memory.peak_kib;
+    }
+    Ok(sum)
+}
+
+async fn sample(processes: Vec<Process>, peak_kib: Arc<AtomicU64>) {
     let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
     loop {
         ticks.tick().await;
         // A process that is gone is noticed at the end of the run.
-        let Ok(memory) = process.resident_memory() else {
+        let Ok(memory) = memory_of(&processes) else {
             return;
         };
         peak_kib.fetch_max(memory.now_kib, Ordering::Relaxed);

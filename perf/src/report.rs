@@ -5,10 +5,10 @@ use std::fmt;
 use std::path::Path;
 
 use anyhow::Context as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::closed_loop::RunResult;
 use crate::failure::FailureKind;
+use crate::load_loop::RunResult;
 use crate::monitor::{ResourceUse, ServerUse};
 use crate::tally::{FailureCount, Tally};
 
@@ -20,21 +20,28 @@ const BYTES_PER_MEGABYTE: f64 = 1_000_000.0;
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     command: &'static str,
-    operations: u64,
-    errors: u64,
-    errors_by_kind: BTreeMap<String, ErrorCount>,
-    reconnects: u64,
-    elapsed_seconds: f64,
-    operations_per_second: f64,
-    megabytes_per_second: f64,
-    latency_us: Latency,
     #[serde(flatten)]
-    resources: ResourceUse,
-    generator_is_too_busy: bool,
+    pub(crate) measurement: Measurement,
     #[serde(skip_serializing_if = "Option::is_none")]
     verification: Option<Verification>,
     #[serde(skip_serializing_if = "Option::is_none")]
     slow_uploads: Option<SlowUploads>,
+}
+
+/// The figures of a run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Measurement {
+    pub(crate) operations: u64,
+    pub(crate) errors: u64,
+    errors_by_kind: BTreeMap<String, ErrorCount>,
+    reconnects: u64,
+    pub(crate) elapsed_seconds: f64,
+    pub(crate) operations_per_second: f64,
+    pub(crate) megabytes_per_second: f64,
+    pub(crate) latency_us: Latency,
+    #[serde(flatten)]
+    pub(crate) resources: ResourceUse,
+    pub(crate) generator_is_too_busy: bool,
 }
 
 /// How many bodies were compared with their digests.
@@ -76,20 +83,21 @@ impl SlowUploads {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct ErrorCount {
     count: u64,
     first_detail: String,
 }
 
-#[derive(Debug, Serialize)]
-struct Latency {
-    p50: u64,
-    p90: u64,
-    p99: u64,
+/// Latencies in microseconds at some shares of the operations.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Latency {
+    pub(crate) p50: u64,
+    pub(crate) p90: u64,
+    pub(crate) p99: u64,
     #[serde(rename = "p99.9")]
-    p99_9: u64,
-    max: u64,
+    pub(crate) p99_9: u64,
+    pub(crate) max: u64,
 }
 
 impl Latency {
@@ -99,14 +107,13 @@ impl Latency {
     }
 }
 
-impl Report {
-    /// Sums up a run of a command.
-    pub(crate) fn new(command: &'static str, result: RunResult) -> Self {
-        let RunResult { tally, elapsed, resources } = result;
+impl Measurement {
+    /// Sums up a run.
+    pub(crate) fn of(result: RunResult) -> Self {
+        let RunResult { tally, elapsed, resources, .. } = result;
         // A run has a length, but a division by zero must not reach the JSON.
         let elapsed_seconds = elapsed.as_secs_f64().max(1e-6);
         Self {
-            command,
             operations: tally.operations,
             errors: tally.failures_total(),
             latency_us: Latency::of(&tally),
@@ -117,9 +124,33 @@ impl Report {
             megabytes_per_second: tally.body_bytes as f64 / BYTES_PER_MEGABYTE / elapsed_seconds,
             generator_is_too_busy: resources.generator_cpu_percent > GENERATOR_CPU_PERCENT_MAX,
             resources,
-            verification: None,
-            slow_uploads: None,
         }
+    }
+
+    /// What was moved for each second of the server's CPU time, if the server was watched and worked.
+    pub(crate) fn megabytes_per_server_cpu_second(&self) -> Option<f64> {
+        let server = self.resources.server.as_ref().filter(|server| server.cpu_us > 0)?;
+        Some(self.megabytes_per_second * self.elapsed_seconds / (server.cpu_us as f64 / 1e6))
+    }
+
+    /// Device flushes for each operation, if the device was watched.
+    pub(crate) fn flushes_per_operation(&self) -> Option<f64> {
+        let flushes = self.resources.machine.device_flushes?;
+        (self.operations > 0).then(|| flushes as f64 / self.operations as f64)
+    }
+
+    /// What went wrong, in one line.
+    pub(crate) fn errors_in_words(&self) -> String {
+        let words = self.errors_by_kind.iter();
+        let words = words.map(|(kind, error)| format!("{kind} × {} ({})", error.count, error.first_detail));
+        words.collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Report {
+    /// Sums up a run of a command.
+    pub(crate) fn new(command: &'static str, result: RunResult) -> Self {
+        Self { command, measurement: Measurement::of(result), verification: None, slow_uploads: None }
     }
 
     /// Adds what `get --verify` found.
@@ -134,7 +165,7 @@ impl Report {
 
     /// Whether anything failed.
     pub(crate) fn has_errors(&self) -> bool {
-        self.errors > 0
+        self.measurement.errors > 0
     }
 
     /// Writes the results to a file.
@@ -151,20 +182,21 @@ fn error_entry((kind, known): (FailureKind, FailureCount)) -> (String, ErrorCoun
 
 impl fmt::Display for Report {
     fn fmt(&self, lines: &mut fmt::Formatter<'_>) -> fmt::Result {
-        line(lines, "operations", self.operations, self.command)?;
-        line(lines, "errors", self.errors, "")?;
-        for (kind, error) in &self.errors_by_kind {
+        let measured = &self.measurement;
+        line(lines, "operations", measured.operations, self.command)?;
+        line(lines, "errors", measured.errors, "")?;
+        for (kind, error) in &measured.errors_by_kind {
             line(lines, &format!("  {kind}"), error.count, &error.first_detail)?;
         }
-        line(lines, "reconnects", self.reconnects, "")?;
-        line(lines, "elapsed", format_args!("{:.3}", self.elapsed_seconds), "s")?;
-        line(lines, "rate", format_args!("{:.2}", self.operations_per_second), "ops/s")?;
-        line(lines, "throughput", format_args!("{:.2}", self.megabytes_per_second), "MB/s")?;
-        line(lines, "latency p50", self.latency_us.p50, "µs")?;
-        line(lines, "latency p90", self.latency_us.p90, "µs")?;
-        line(lines, "latency p99", self.latency_us.p99, "µs")?;
-        line(lines, "latency p99.9", self.latency_us.p99_9, "µs")?;
-        line(lines, "latency max", self.latency_us.max, "µs")?;
+        line(lines, "reconnects", measured.reconnects, "")?;
+        line(lines, "elapsed", format_args!("{:.3}", measured.elapsed_seconds), "s")?;
+        line(lines, "rate", format_args!("{:.2}", measured.operations_per_second), "ops/s")?;
+        line(lines, "throughput", format_args!("{:.2}", measured.megabytes_per_second), "MB/s")?;
+        line(lines, "latency p50", measured.latency_us.p50, "µs")?;
+        line(lines, "latency p90", measured.latency_us.p90, "µs")?;
+        line(lines, "latency p99", measured.latency_us.p99, "µs")?;
+        line(lines, "latency p99.9", measured.latency_us.p99_9, "µs")?;
+        line(lines, "latency max", measured.latency_us.max, "µs")?;
         if let Some(verification) = &self.verification {
             line(lines, "digests verified", verification.verified, "")?;
             line(lines, "without a digest", verification.without_digest, "")?;
@@ -172,13 +204,24 @@ impl fmt::Display for Report {
         if let Some(slow_uploads) = &self.slow_uploads {
             write_slow_uploads(lines, slow_uploads)?;
         }
-        let warning = if self.generator_is_too_busy {
+        let warning = if measured.generator_is_too_busy {
             "%  WARNING: above 85 %, so that the generator may be the bottleneck"
         } else {
             "%"
         };
-        line(lines, "generator CPU", format_args!("{:.1}", self.resources.generator_cpu_percent), warning)?;
-        match &self.resources.server {
+        line(
+            lines,
+            "generator CPU",
+            format_args!("{:.1}", measured.resources.generator_cpu_percent),
+            warning,
+        )?;
+        let machine = &measured.resources.machine;
+        line(lines, "others' CPU", format_args!("{:.1}", machine.others_cpu_percent), "%")?;
+        line(lines, "steal", format_args!("{:.1}", machine.steal_percent), "%")?;
+        if let Some(flushes) = machine.device_flushes {
+            line(lines, "device flushes", flushes, "")?;
+        }
+        match &measured.resources.server {
             Some(server) => write_server(lines, server),
             None => Ok(()),
         }
@@ -222,6 +265,7 @@ mod tests {
 
     use super::*;
     use crate::failure::Failure;
+    use crate::machine::MachineUse;
 
     fn report() -> Report {
         let mut tally = Tally::new().unwrap();
@@ -229,16 +273,22 @@ mod tests {
             tally.count_operation(Duration::from_micros(latency_us), 4096);
         }
         tally.count_failure(Failure::status(503, b"busy"));
-        let resources = ResourceUse { generator_cpu_percent: 91.0, server: None };
-        Report::new("put", RunResult { tally, elapsed: Duration::from_secs(2), resources })
+        let machine = MachineUse { steal_percent: 0.0, others_cpu_percent: 0.0, device_flushes: Some(500) };
+        let resources = ResourceUse { generator_cpu_percent: 91.0, machine, server: None };
+        Report::new("put", RunResult { tally, elapsed: Duration::from_secs(2), resources, next_number: 0 })
     }
 
     #[test]
     fn rates_are_taken_from_the_elapsed_time() {
         let report = report();
-        assert_eq!(report.operations_per_second, 500.0);
-        assert_eq!(report.megabytes_per_second, 2.048);
-        assert_eq!((report.latency_us.p50, report.latency_us.p99, report.latency_us.max), (500, 990, 1000));
+        let measured = &report.measurement;
+        assert_eq!(measured.operations_per_second, 500.0);
+        assert_eq!(measured.megabytes_per_second, 2.048);
+        assert_eq!(measured.flushes_per_operation(), Some(0.5));
+        assert_eq!(
+            (measured.latency_us.p50, measured.latency_us.p99, measured.latency_us.max),
+            (500, 990, 1000)
+        );
         assert!(report.has_errors());
     }
 

@@ -3,6 +3,8 @@
 //! Strict on purpose: a server under load that answers with anything but clean HTTP should fail the run, not be
 //! guessed at. It allocates nothing, since it runs once for every operation.
 
+use std::ops::Range;
+
 use crate::digest::{self, DigestText};
 
 /// A longer head is refused.
@@ -13,8 +15,12 @@ pub(crate) const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub(crate) struct ResponseHead {
     /// The status code.
     pub(crate) status: u16,
-    /// The length of the body that follows.
+    /// The length of the body that follows; zero where it comes in chunks.
     pub(crate) content_length_bytes: u64,
+    /// Whether the body comes in chunks, as lists of some servers do.
+    pub(crate) is_chunked: bool,
+    /// Where in the head the value of `Location` stands.
+    pub(crate) location: Option<Range<usize>>,
     /// Whether another request may be sent on the connection.
     pub(crate) keep_alive: bool,
     /// The SHA-256 of the `Repr-Digest` field.
@@ -50,15 +56,18 @@ pub(crate) fn parse_head(received: &[u8]) -> Result<Option<ResponseHead>, Malfor
         let Some((line, line_bytes)) = next_line(&received[position..])? else {
             return Ok(None);
         };
-        position += line_bytes;
         if line.is_empty() {
+            position += line_bytes;
             break;
         }
-        fields.add(line)?;
+        fields.add(line, position)?;
+        position += line_bytes;
     }
     Ok(Some(ResponseHead {
         status,
         content_length_bytes: fields.body_length_bytes(status)?,
+        is_chunked: fields.is_chunked,
+        location: fields.location,
         keep_alive: version_keeps_alive && !fields.connection_close,
         repr_digest: fields.repr_digest,
         head_bytes: position,
@@ -101,11 +110,14 @@ fn parse_status_line(line: &[u8]) -> Result<(u16, bool), Malformed> {
 struct Fields {
     content_length_bytes: Option<u64>,
     connection_close: bool,
+    is_chunked: bool,
+    location: Option<Range<usize>>,
     repr_digest: Option<DigestText>,
 }
 
 impl Fields {
-    fn add(&mut self, line: &[u8]) -> Result<(), Malformed> {
+    /// Takes a line that starts at this position of the head.
+    fn add(&mut self, line: &[u8], line_start: usize) -> Result<(), Malformed> {
         let colon = line.iter().position(|byte| *byte == b':').ok_or(Malformed("a field has no colon"))?;
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) {
@@ -122,8 +134,15 @@ impl Fields {
             self.connection_close |= options.any(|option| option.eq_ignore_ascii_case(b"close"));
         } else if name.eq_ignore_ascii_case(b"repr-digest") {
             self.repr_digest = digest::find_sha256(value).map_err(Malformed)?.or(self.repr_digest);
+        } else if name.eq_ignore_ascii_case(b"location") {
+            let value_start =
+                line_start + colon + 1 + line[colon + 1..].len() - line[colon + 1..].trim_ascii_start().len();
+            self.location = Some(value_start..value_start + value.len());
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            return Err(Malformed("the body has a Transfer-Encoding; only Content-Length is read"));
+            if !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Malformed("the body has a Transfer-Encoding other than chunked"));
+            }
+            self.is_chunked = true;
         }
         Ok(())
     }
@@ -131,6 +150,9 @@ impl Fields {
     fn body_length_bytes(&self, status: u16) -> Result<u64, Malformed> {
         // These have no body, whatever their fields say (RFC 9112, section 6.3).
         if status < 200 || status == 204 || status == 304 {
+            return Ok(0);
+        }
+        if self.is_chunked {
             return Ok(0);
         }
         self.content_length_bytes.ok_or(Malformed("there is no Content-Length"))
@@ -194,6 +216,12 @@ mod tests {
     }
 
     #[test]
+    fn the_location_is_found_where_it_stands() {
+        let text = "HTTP/1.1 202 Accepted\r\nServer: x\r\nLocation:  /a/b \r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(&text[parse(text).location.unwrap()], "/a/b");
+    }
+
+    #[test]
     fn the_digest_is_found() {
         let digest = "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=";
         let head = parse(&format!(
@@ -221,7 +249,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
             "HTTP/1.1 200 OK\r\nRepr-Digest: sha-256=:short:\r\nContent-Length: 0\r\n\r\n",
             "HTTP/1.1 200 OK\r\n\r\n",
         ] {

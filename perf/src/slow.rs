@@ -16,27 +16,27 @@ use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::body::BodyPattern;
-use crate::closed_loop::{RunResult, join_until};
 use crate::command_line::SlowOptions;
 use crate::connection::{Connection, Sent};
 use crate::failure::Failure;
+use crate::load_loop::{RunResult, join_until};
 use crate::monitor::Monitor;
 use crate::report::{Report, SlowUploads};
 use crate::response::HEAD_BYTES_MAX;
 use crate::tally::Tally;
-use crate::upload::{UploadHeads, Uploader};
+use crate::upload::{UploadPlan, Uploader};
 
 /// How often each connection sends the bytes that are due.
 const TICK: Duration = Duration::from_millis(500);
 
 /// Runs the command.
 pub(crate) async fn run(options: SlowOptions) -> anyhow::Result<Report> {
-    let heads = UploadHeads::by_key(&options.server.url, &options.destination, options.size_bytes);
     let pattern = BodyPattern::for_run(options.size_bytes, options.connections);
-    let uploaders: Vec<_> =
-        (0..options.connections).map(|_| Uploader::new(heads.clone(), pattern.source())).collect();
+    let plan = UploadPlan::for_destination(&options.server.url, &options.destination, true, pattern)?;
+    let plan = Arc::new(plan);
+    let uploaders: Vec<_> = (0..options.connections).map(|_| Uploader::new(Arc::clone(&plan))).collect();
 
-    let monitor = Monitor::start(options.server.server_pid)?;
+    let monitor = Monitor::start(&options.server.watched())?;
     let started = Instant::now();
     let end = started + Duration::from_secs(options.seconds);
     let last_moment = end + Duration::from_secs(options.server.grace_seconds);
@@ -58,7 +58,8 @@ pub(crate) async fn run(options: SlowOptions) -> anyhow::Result<Report> {
     tally.count_unfinished(unfinished);
     let resources = monitor.finish(elapsed, &mut tally)?;
     uploads.connections = connections;
-    Ok(Report::new("slow", RunResult { tally, elapsed, resources }).with_slow_uploads(uploads))
+    Ok(Report::new("slow", RunResult { tally, elapsed, resources, next_number: connections })
+        .with_slow_uploads(uploads))
 }
 
 /// What the connections of a run share, on one thread.
@@ -128,7 +129,8 @@ async fn attempt(
     number: u64,
     still_sending: &mut bool,
 ) -> Result<Duration, Failure> {
-    let mut connection = Connection::open(shared.options.server.url.address, HEAD_BYTES_MAX).await?;
+    let mut connection = Connection::open(shared.options.server.url.address, number, HEAD_BYTES_MAX).await?;
+    uploader.next_body().await;
     uploader.begin(number);
     let sent = dribble(shared, &mut connection, uploader, number).await?;
     if sent == Sent::Whole && uploader.remaining_bytes() > 0 {

@@ -12,7 +12,7 @@ use super::blob_transfer::{SendError, send_blob};
 use super::connection_table::{RefusalPlace, Registration};
 use super::errors::Problem;
 use super::handlers::{Body, Response, handle};
-use super::http1::{HeadParser, Method, RequestHead, StatusLine, Version};
+use super::http1::{HeadParser, Method, RequestHead, ResponseHead, StatusLine, Version};
 use super::request_body::RequestBody;
 use super::service::Service;
 use super::transport::Transport;
@@ -37,7 +37,7 @@ pub async fn serve<S, R, C>(service: Rc<Service<S, R, C>>, stream: Stream, regis
 where
     S: BlobStore<Buffer = Block>,
     S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
-    R: ObjectRepository,
+    R: ObjectRepository<Buffer = S::Buffer>,
     C: Clock,
 {
     let transport = Transport::new(stream, registration.watch().clone());
@@ -117,7 +117,7 @@ impl<S, R, C> Connection<'_, S, R, C>
 where
     S: BlobStore<Buffer = Block>,
     S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
-    R: ObjectRepository,
+    R: ObjectRepository<Buffer = S::Buffer>,
     C: Clock,
 {
     async fn serve_requests(&mut self) {
@@ -279,34 +279,21 @@ where
     }
 
     fn append_head(&mut self, exchange: &Exchange, status: u16, fields: &[u8], body: &Body<S::Reader>) {
-        let service = self.service;
         let now = self.transport.watch().now();
         let old = self.head.version() == Version::Http10;
-        let output = self.transport.output();
-        output.reserve(fields.len() + 256);
-        StatusLine(status).append_to(output);
-        service.date.append_field(now, output);
-        output.extend_from_slice(b"X-Request-Id: ");
-        output.extend_from_slice(exchange.request_id.as_bytes());
-        output.extend_from_slice(b"\r\n");
-        output.extend_from_slice(fields);
-        let length = match body {
+        let length_bytes = match body {
             Body::None => None,
             Body::Withheld(length) => Some(*length),
             Body::Bytes(bytes) => Some(bytes.len() as u64),
             Body::Blob(_, range, _) => Some(range.length),
         };
-        if let Some(length) = length {
-            output.extend_from_slice(b"Content-Length: ");
-            super::http1::append(output, length);
-            output.extend_from_slice(b"\r\n");
-        }
-        if exchange.closes {
-            output.extend_from_slice(b"Connection: close\r\n");
-        } else if old {
-            output.extend_from_slice(b"Connection: keep-alive\r\n");
-        }
-        output.extend_from_slice(b"\r\n");
+        let connection = match exchange.closes {
+            true => Some("close"),
+            false => old.then_some("keep-alive"),
+        };
+        let head =
+            ResponseHead { status, request_id: &exchange.request_id, fields, length_bytes, connection };
+        head.append_to(&self.service.date, now, self.transport.output());
     }
 
     fn append_problem(&mut self, exchange: &Exchange, response: Response<S::Reader>) {

@@ -240,11 +240,15 @@ impl ConnectionTable {
     pub async fn sweep_forever(&self) {
         loop {
             sleep(SWEEP_INTERVAL).await;
-            let now = Instant::now();
-            self.clock.set(now);
-            for watch in self.entries.borrow().values() {
-                watch.sweep(now, self.draining.get());
-            }
+            self.sweep(Instant::now());
+        }
+    }
+
+    /// Shuts down the sockets of those whose time is over at `now`.
+    pub fn sweep(&self, now: Instant) {
+        self.clock.set(now);
+        for watch in self.entries.borrow().values() {
+            watch.sweep(now, self.draining.get());
         }
     }
 

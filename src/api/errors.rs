@@ -11,7 +11,7 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// An answer that says what went wrong (RFC 9457).
 #[derive(Debug, Clone)]
-pub(super) struct Problem {
+pub struct Problem {
     pub(super) status: u16,
     /// A stable word for programs.
     pub(super) code: &'static str,

@@ -8,7 +8,7 @@ use crate::domain::value_objects::{Key, Namespace, ObjectId, TenantId};
 
 /// What a request is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Route {
+pub enum Route {
     /// `/`: what this server is; and a body sent there comes back, to see what proxies make of it.
     Root,
     /// `/health`
@@ -42,7 +42,7 @@ impl Route {
 /// # Errors
 /// `501` for a method that nobody knows, `404` for a path that is none, `400` for a malformed part of one, `405`
 /// with `Allow` for a method that the path does not have.
-pub(super) fn route(head: &RequestHead) -> Result<Route, Problem> {
+pub fn route(head: &RequestHead) -> Result<Route, Problem> {
     if head.method() == Method::Unknown {
         return Err(Problem::new(501, "unknown_method", "this method is not implemented"));
     }

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
 use std::sync::Arc;
 
-use super::errors::{ReceiveError, RepositoryError, SourceError, StoreError};
+use super::errors::{ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
 use super::ports::{
     BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteSource, Clock, CommitOutcome,
-    DeleteOutcome, Freshness, ListPage, ListQuery, ObjectCommit, ObjectName, ObjectRepository, ReadPace,
-    ReadProgress, Section,
+    DeleteOutcome, Freshness, ListPage, ListQuery, LooseCommit, LooseOutcome, ObjectCommit, ObjectName,
+    ObjectRepository, Published, ReadPace, ReadProgress, Section,
 };
 use super::use_cases::UploadOrder;
 use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
@@ -197,17 +197,17 @@ impl BlobUpload for FakeUpload {
         (ContentHash::from_bytes(Sha256::digest(&self.bytes).into()), self.bytes.len() as u64)
     }
 
-    async fn publish(self) -> Result<Place, StoreError> {
+    async fn publish(self) -> Result<Published<Vec<u8>>, StoreError> {
         let content_hash = self.content().0;
         let mut state = self.store.borrow_mut();
         if let Some(error) = state.publish_error.take() {
             return Err(error);
         }
         state.written += 1;
-        let place = Place { instance: InstanceId::from_i64(1), number: state.written };
+        let place = Place::File { instance: InstanceId::from_i64(1), number: state.written };
         let location = BlobLocation { storage_class: self.storage_class, content_hash, place };
         state.blobs.insert(location, self.bytes);
-        Ok(place)
+        Ok(Published::Stored(place))
     }
 }
 
@@ -337,6 +337,12 @@ impl FakeRepositoryState {
 }
 
 impl ObjectRepository for FakeRepository {
+    type Buffer = Vec<u8>;
+
+    async fn commit_loose(&self, _: LooseCommit<Vec<u8>>) -> Result<LooseOutcome, UploadError> {
+        crate::invariant::broken("the fake store leaves no bytes loose")
+    }
+
     async fn reserve(&self, object: &Object) -> Result<(), RepositoryError> {
         let mut state = self.0.borrow_mut();
         state.sequence += 1;

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::errors::{ReceiveError, RepositoryError, SourceError, StoreError};
+use super::errors::{ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
 use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
 use crate::domain::value_objects::{
     ByteRange, ContentHash, ObjectId, ObjectStatus, Place, Precondition, StorageClass, TenantId, Timestamp,
@@ -170,11 +170,20 @@ pub trait BlobUpload {
     /// The hash and the number of all bytes that were taken.
     fn content(&self) -> (ContentHash, u64);
 
-    /// Makes the blob durable in a place of its own: synced, linked, directory synced.
+    /// Makes the blob durable in a place of its own, or readies it to become so together with its metadata.
     ///
     /// # Errors
     /// The blob is not durable, and nothing names it.
-    async fn publish(self) -> Result<Place, StoreError>;
+    async fn publish(self) -> Result<Published<Self::Buffer>, StoreError>;
+}
+
+/// A blob that is all here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published<B> {
+    /// It is durable, and this is where.
+    Stored(Place),
+    /// It is small, and goes to the log with the change that names it: one write for both.
+    Loose(B),
 }
 
 /// Whether a body has ended.
@@ -237,6 +246,19 @@ pub struct ObjectCommit {
     pub precondition: Precondition,
 }
 
+/// An object whose bytes are not durable yet.
+#[derive(Debug)]
+pub struct LooseCommit<B> {
+    /// The object, with hash and size.
+    pub object: Object,
+    /// What its bytes are.
+    pub content_hash: ContentHash,
+    /// They themselves.
+    pub bytes: B,
+    /// What must hold for the key.
+    pub precondition: Precondition,
+}
+
 /// What came of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitOutcome {
@@ -249,6 +271,18 @@ pub enum CommitOutcome {
         place: Place,
     },
     /// What is there now is not what was asked for; the object does not exist, and the bytes can go.
+    PreconditionFailed,
+}
+
+/// What came of a [`LooseCommit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LooseOutcome {
+    /// The object is committed.
+    Committed {
+        /// Whether the key had a version before.
+        replaced: bool,
+    },
+    /// As [`CommitOutcome::PreconditionFailed`].
     PreconditionFailed,
 }
 
@@ -270,6 +304,9 @@ pub enum DeleteOutcome {
 
 /// The metadata of objects and the counts of their blobs.
 pub trait ObjectRepository {
+    /// What loose bytes are in.
+    type Buffer;
+
     /// Notes that an object is being written. Comes before its commit, if at all.
     ///
     /// # Errors
@@ -287,6 +324,13 @@ pub trait ObjectRepository {
     /// # Errors
     /// [`RepositoryError`]; after `Unavailable` the object may or may not exist.
     async fn commit(&self, commit: ObjectCommit) -> Result<CommitOutcome, RepositoryError>;
+
+    /// Makes bytes and object durable in one write. A copy of the content that was there before serves it only if it
+    /// is still whole; one that turns out not to be needed goes by itself.
+    ///
+    /// # Errors
+    /// The store's or the repository's, as those of [`commit`](Self::commit).
+    async fn commit_loose(&self, commit: LooseCommit<Self::Buffer>) -> Result<LooseOutcome, UploadError>;
 
     /// Forgets one committed object and lowers its blob's count, in one transaction.
     ///

@@ -1,17 +1,22 @@
 //! What crosses between the planes: commands one way, replies the other, and nothing else. Both queues are
 //! bounded; full means that a caller is told so, never that it waits without an end.
 
-use tokio::sync::{mpsc, oneshot};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::application::errors::RepositoryError;
 use crate::application::ports::{
     CommitOutcome, DeleteOutcome, ListPage, ListQuery, ObjectCommit, ObjectName,
 };
 use crate::domain::entities::{BlobLocation, KeyPath, Object, StoredObject};
-use crate::domain::value_objects::{ObjectId, Place, Precondition};
+use crate::domain::value_objects::{ObjectId, PackId, Place, Precondition, StorageClass};
 
 /// How many writes wait for the metadata plane at most.
 pub const WRITES_QUEUED_MAX: usize = 4096;
+/// From so many changes on that are durable and not applied yet, the next one waits.
+const BACKLOG_UNHINDERED_MAX: u64 = WRITES_QUEUED_MAX as u64 * 3 / 4;
 /// How many queries wait for the metadata plane at most.
 pub const QUERIES_QUEUED_MAX: usize = 4096;
 
@@ -43,6 +48,17 @@ pub enum Write {
     },
     /// Change nothing that anyone sees, durably: only whether that works is of interest.
     Check,
+    /// A place in the order of the log that turned out to be empty.
+    Void,
+    /// A pack whose log cannot be written any more: what lies in it from `end` on does not count, whatever it is.
+    EndPack {
+        /// Which pack.
+        pack: PackId,
+        /// Which root it is in.
+        storage_class: StorageClass,
+        /// Where its log ends.
+        end: u64,
+    },
     /// Let a content be served from another copy, because the one that is named has been found lost or damaged.
     Mend {
         /// The copy that is no good.
@@ -70,8 +86,149 @@ pub enum WriteOutcome {
 pub struct WriteRequest {
     /// What to change.
     pub write: Write,
-    /// Where the outcome goes.
-    pub reply: Reply<WriteOutcome>,
+    /// Where the outcome goes, if anybody waits for it.
+    pub reply: Option<Reply<WriteOutcome>>,
+    /// Its place in the order of all changes, where the log gives that order.
+    pub sequence: Option<u64>,
+    /// How far its pack has been written with it, if it is in one.
+    pub mark: Option<PackMark>,
+}
+
+/// How far a pack has been written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackMark {
+    /// Which pack.
+    pub pack: PackId,
+    /// Which root it is in.
+    pub storage_class: StorageClass,
+    /// Where the batch ends that the change was in.
+    pub end: u64,
+}
+
+/// The order of all changes of this process, where the log is the point of durability. Every change takes the next
+/// place before it is written to the log of any core, and all are applied in this order: so the database comes to be
+/// what it was, whenever the log is applied again.
+#[derive(Debug, Default)]
+pub struct LogOrder {
+    next: AtomicU64,
+    acknowledged: AtomicU64,
+    stalled: AtomicBool,
+    ended: AtomicBool,
+    applied: watch::Sender<u64>,
+    wanted: Notify,
+}
+
+impl LogOrder {
+    /// The first change of this run gets `sequence`. To be called before there is any.
+    pub fn start_at(&self, sequence: u64) {
+        self.next.store(sequence, Ordering::SeqCst);
+        self.note_applied(sequence.saturating_sub(1));
+    }
+
+    /// Notes that all changes up to this one are in the database.
+    pub fn note_applied(&self, sequence: u64) {
+        self.applied.send_replace(sequence);
+    }
+
+    /// How many changes have a place in the order and are not in the database yet.
+    pub fn backlog(&self) -> u64 {
+        self.behind(*self.applied.borrow())
+    }
+
+    fn behind(&self, applied: u64) -> u64 {
+        self.next.load(Ordering::SeqCst).saturating_sub(1).saturating_sub(applied)
+    }
+
+    /// Whether whoever changes something should wait for [`room`](Self::room) first.
+    pub fn is_crowded(&self) -> bool {
+        self.backlog() >= BACKLOG_UNHINDERED_MAX
+    }
+
+    /// Waits until the database has caught up somewhat, if it is far behind: whoever changes something waits for a
+    /// moment, rather than being refused.
+    pub async fn room(&self) {
+        let mut applied = self.applied.subscribe();
+        // The sender is in `self`, and does not go.
+        let _ = applied.wait_for(|applied| self.behind(*applied) < BACKLOG_UNHINDERED_MAX).await;
+    }
+
+    /// Waits until the database has this change, or `gives_up` says that it never will. To be woken for that, see
+    /// [`wake`](Self::wake).
+    pub async fn is_applied(&self, sequence: u64, gives_up: impl Fn() -> bool) -> bool {
+        let mut applied = self.applied.subscribe();
+        if *applied.borrow() < sequence {
+            self.wanted.notify_one();
+        }
+        let reached = applied.wait_for(|applied| *applied >= sequence || gives_up()).await;
+        reached.is_ok_and(|applied| *applied >= sequence)
+    }
+
+    /// Lets all who wait look again.
+    pub fn wake(&self) {
+        self.applied.send_modify(|_| ());
+    }
+
+    /// The last place of the order that anybody has.
+    pub fn last_taken(&self) -> u64 {
+        self.next.load(Ordering::SeqCst).saturating_sub(1)
+    }
+
+    /// Waits until somebody wants what has not been applied yet.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// Notes that somebody is about to be told that a change is durable.
+    pub fn acknowledge(&self, sequence: u64) {
+        self.acknowledged.fetch_max(sequence, Ordering::SeqCst);
+    }
+
+    /// The last change that anybody was told of: a query that comes now has to see it.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::SeqCst)
+    }
+
+    /// Says that the database takes no more changes until a restart.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Says whether the database takes no changes, because it has no space.
+    pub fn set_stalled(&self, stalled: bool) {
+        self.stalled.store(stalled, Ordering::Relaxed);
+    }
+}
+
+/// A place in the write queue and in the order of the log. Whoever has it sends its change there in the end; dropped,
+/// it sends an empty one, since all that come behind it wait for it.
+#[derive(Debug)]
+pub struct Ticket {
+    sequence: u64,
+    place: Option<mpsc::OwnedPermit<WriteRequest>>,
+}
+
+impl Ticket {
+    /// Its place in the order.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Sends the change.
+    pub fn send(mut self, write: Write, reply: Option<Reply<WriteOutcome>>, mark: Option<PackMark>) {
+        if let Some(place) = self.place.take() {
+            place.send(WriteRequest { write, reply, sequence: Some(self.sequence), mark });
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            let sequence = Some(self.sequence);
+            place.send(WriteRequest { write: Write::Void, reply: None, sequence, mark: None });
+        }
+    }
 }
 
 /// A question to the metadata. Queries run beside each other and beside the writes.
@@ -87,13 +244,82 @@ pub enum Query {
     Check(Reply<()>),
 }
 
+/// A question on its way.
+#[derive(Debug)]
+pub struct QueryRequest {
+    /// What is asked.
+    pub query: Query,
+    /// The change that must have been applied before it is answered; 0 for none.
+    pub after: u64,
+}
+
 /// The data plane's end.
 #[derive(Debug, Clone)]
 pub struct DataEnd {
-    /// Takes writes.
-    pub writes: mpsc::Sender<WriteRequest>,
-    /// Takes queries.
-    pub queries: mpsc::Sender<Query>,
+    writes: mpsc::Sender<WriteRequest>,
+    queries: mpsc::Sender<QueryRequest>,
+    order: Option<Arc<LogOrder>>,
+}
+
+impl DataEnd {
+    /// Sends a write that is in no log.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Overloaded`] if the queue is full, [`RepositoryError::Unavailable`] if nobody takes from it.
+    pub fn write(&self, write: Write, reply: Reply<WriteOutcome>) -> Result<(), RepositoryError> {
+        if self.order.is_some() {
+            self.ticket()?.send(write, Some(reply), None);
+            return Ok(());
+        }
+        let request = WriteRequest { write, reply: Some(reply), sequence: None, mark: None };
+        self.writes.try_send(request).map_err(refused)
+    }
+
+    /// Takes the next place in the order of the log.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), [`RepositoryError::NoSpace`] while the database has none, and
+    /// [`RepositoryError::Unavailable`] once it takes no more.
+    pub fn ticket(&self) -> Result<Ticket, RepositoryError> {
+        let Some(order) = &self.order else {
+            crate::invariant::broken("there are tickets only where there is a log")
+        };
+        if order.ended.load(Ordering::Relaxed) {
+            return Err(RepositoryError::Unavailable);
+        }
+        if order.stalled.load(Ordering::Relaxed) {
+            return Err(RepositoryError::NoSpace);
+        }
+        // Those that wait for the ones before them count too, wherever they wait.
+        if order.backlog() >= WRITES_QUEUED_MAX as u64 {
+            return Err(RepositoryError::Overloaded);
+        }
+        let place = self.writes.clone().try_reserve_owned().map_err(refused)?;
+        // The place in the queue first: whoever has a place in the order has to keep it.
+        let sequence = order.next.fetch_add(1, Ordering::SeqCst);
+        Ok(Ticket { sequence, place: Some(place) })
+    }
+
+    /// Sends a query, which will see all that anybody has been told of.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn ask(&self, query: Query) -> Result<(), RepositoryError> {
+        let after = self.order.as_ref().map_or(0, |order| order.acknowledged());
+        self.queries.try_send(QueryRequest { query, after }).map_err(refused)
+    }
+
+    /// The order of the log, where there is one.
+    pub fn order(&self) -> Option<&Arc<LogOrder>> {
+        self.order.as_ref()
+    }
+}
+
+fn refused<T>(error: mpsc::error::TrySendError<T>) -> RepositoryError {
+    match error {
+        mpsc::error::TrySendError::Full(_) => RepositoryError::Overloaded,
+        mpsc::error::TrySendError::Closed(_) => RepositoryError::Unavailable,
+    }
 }
 
 /// The metadata plane's end. Its queues close when the last core has gone.
@@ -102,12 +328,93 @@ pub struct MetadataEnd {
     /// Gives writes.
     pub writes: mpsc::Receiver<WriteRequest>,
     /// Gives queries.
-    pub queries: mpsc::Receiver<Query>,
+    pub queries: mpsc::Receiver<QueryRequest>,
+    /// The order of the log, where there is one.
+    pub order: Option<Arc<LogOrder>>,
+}
+
+/// Which of the two is the point of durability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A log that the cores write: changes arrive with their places in its order.
+    Log,
+    /// The database's transaction.
+    Transaction,
 }
 
 /// The channel between the planes.
-pub fn plane_channel() -> (DataEnd, MetadataEnd) {
+pub fn plane_channel(durability: Durability) -> (DataEnd, MetadataEnd) {
     let (writes, write_queue) = mpsc::channel(WRITES_QUEUED_MAX);
     let (queries, query_queue) = mpsc::channel(QUERIES_QUEUED_MAX);
-    (DataEnd { writes, queries }, MetadataEnd { writes: write_queue, queries: query_queue })
+    let order = (durability == Durability::Log).then(Arc::<LogOrder>::default);
+    let data_end = DataEnd { writes, queries, order: order.clone() };
+    (data_end, MetadataEnd { writes: write_queue, queries: query_queue, order })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_that_is_dropped_leaves_no_gap() {
+        let (data_end, mut metadata_end) = plane_channel(Durability::Log);
+        metadata_end.order.as_ref().unwrap().start_at(7);
+        let (first, second) = (data_end.ticket().unwrap(), data_end.ticket().unwrap());
+        second.send(Write::Check, None, None);
+        drop(first);
+        let mut arrived: Vec<_> = std::iter::from_fn(|| metadata_end.writes.try_recv().ok()).collect();
+        arrived.sort_by_key(|request| request.sequence);
+        let sequences: Vec<_> = arrived.iter().map(|request| request.sequence).collect();
+        assert_eq!(sequences, [Some(7), Some(8)]);
+        assert_eq!((&arrived[0].write, &arrived[1].write), (&Write::Void, &Write::Check));
+    }
+
+    #[test]
+    fn a_full_queue_gives_no_place_in_the_order() {
+        let (data_end, metadata_end) = plane_channel(Durability::Log);
+        metadata_end.order.as_ref().unwrap().start_at(1);
+        let tickets: Vec<_> = std::iter::from_fn(|| data_end.ticket().ok()).collect();
+        assert_eq!(tickets.len(), WRITES_QUEUED_MAX);
+        assert!(matches!(data_end.ticket(), Err(RepositoryError::Overloaded)));
+        assert_eq!(metadata_end.order.unwrap().backlog(), WRITES_QUEUED_MAX as u64);
+    }
+
+    #[test]
+    fn from_three_quarters_of_the_queue_on_a_change_waits_for_room() {
+        let (data_end, metadata_end) = plane_channel(Durability::Log);
+        let order = metadata_end.order.unwrap();
+        order.start_at(1);
+        let mut tickets: Vec<_> = (1..BACKLOG_UNHINDERED_MAX).map(|_| data_end.ticket().unwrap()).collect();
+        assert!(!order.is_crowded());
+        tickets.push(data_end.ticket().unwrap());
+        assert!(order.is_crowded());
+        order.note_applied(1);
+        assert!(!order.is_crowded());
+    }
+
+    #[test]
+    fn a_database_that_has_ended_takes_no_more() {
+        let (data_end, metadata_end) = plane_channel(Durability::Log);
+        metadata_end.order.as_ref().unwrap().end();
+        assert!(matches!(data_end.ticket(), Err(RepositoryError::Unavailable)));
+    }
+
+    #[test]
+    fn a_query_waits_for_what_was_acknowledged_before_it() {
+        let (data_end, mut metadata_end) = plane_channel(Durability::Log);
+        data_end.order().unwrap().acknowledge(9);
+        data_end.order().unwrap().acknowledge(8);
+        let (reply, _) = oneshot::channel();
+        data_end.ask(Query::Check(reply)).unwrap();
+        assert_eq!(metadata_end.queries.try_recv().unwrap().after, 9);
+    }
+
+    #[test]
+    fn a_database_without_space_stops_what_would_be_written() {
+        let (data_end, metadata_end) = plane_channel(Durability::Log);
+        metadata_end.order.as_ref().unwrap().set_stalled(true);
+        assert!(matches!(data_end.ticket(), Err(RepositoryError::NoSpace)));
+        metadata_end.order.as_ref().unwrap().set_stalled(false);
+        assert!(data_end.ticket().is_ok());
+    }
 }

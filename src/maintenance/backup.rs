@@ -23,6 +23,7 @@ use super::store::Store;
 use super::transfer::{Transfer, Transferred, sync_file_system};
 use super::{MaintenanceError, Verdict};
 use crate::config::StoreArguments;
+use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::Timestamp;
 use crate::infrastructure::persistence::{
     BlobRow, Database, ExportedRow, HOLD_RENEWAL_INTERVAL, HOLD_TIMEOUT, HoldId,
@@ -132,6 +133,8 @@ impl Backup<'_> {
                 progress.say(&format!("{} is not in the backup: {what}", name(&blob.location)));
                 blob.damaged = true;
             }
+            // In the backup each is a file of its own.
+            blob.location.place = blob.location.place.as_file();
             blobs += 1;
             damaged_blobs += u64::from(blob.damaged);
             metadata
@@ -149,14 +152,15 @@ impl Backup<'_> {
         if blob.damaged {
             return Ok(Some("it is known to be damaged".into()));
         }
-        let source = self.store.roots.of(blob.location.storage_class).blob_path(&blob.location);
-        let target = blob_path(self.directory, &blob.location);
+        let root = self.store.roots.of(blob.location.storage_class).clone();
+        let place = blob.location.place.as_file();
+        let target = blob_path(self.directory, &BlobLocation { place, ..blob.location });
         let (transfer, row, path) = (self.transfer, *blob, target.clone());
         let done = spawn_blocking(move || {
             if let Some(shard) = path.parent() {
                 fs::create_dir_all(shard)?;
             }
-            transfer.run(&source, &path, &row)
+            transfer.run_from(&root, &path, &row)
         });
         let done = done.await.map_err(std::io::Error::other).flatten();
         match done.map_err(MaintenanceError::files("write", target))? {

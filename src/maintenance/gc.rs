@@ -149,7 +149,7 @@ impl Job<'_> {
     }
 
     fn can_go(&self, runs: &Runs, file: &BlobFile) -> bool {
-        match runs.writer(file.place.instance) {
+        match file.place.file_instance().map_or(Writer::Unknown, |run| runs.writer(run)) {
             Writer::Ended => true,
             Writer::Alive => false,
             Writer::Unknown => self.unknown_runs,

@@ -8,6 +8,7 @@ mod backup;
 mod backup_format;
 mod gc;
 mod progress;
+mod rebuild;
 mod restore;
 mod scrub;
 mod store;
@@ -24,11 +25,12 @@ use thiserror::Error;
 use crate::config::ConfigError;
 use crate::domain::value_objects::StorageClass;
 use crate::infrastructure::persistence::{CopyError, CycleError, DatabaseError, OpenError, StartError};
-use crate::infrastructure::storage::{LockError, RootError};
+use crate::infrastructure::storage::{LockError, ReplayError, RootError};
 
 pub use backup::BackupArguments;
 use backup_format::BackupError;
 pub use gc::CollectArguments;
+pub use rebuild::RebuildArguments;
 pub use restore::RestoreArguments;
 pub use scrub::ScrubArguments;
 pub use validate::ValidateArguments;
@@ -46,6 +48,8 @@ pub enum MaintenanceCommand {
     Backup(BackupArguments),
     /// Fill an empty store from a backup
     Restore(RestoreArguments),
+    /// Make a lost SQLite database anew, from its copy in the hot root and the log in the packs
+    Rebuild(RebuildArguments),
 }
 
 /// How a tool's work came out.
@@ -109,6 +113,20 @@ enum MaintenanceError {
     /// The store to be filled cannot be made ready.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// What is to be rebuilt is there.
+    #[error("{0} is there: a database is rebuilt only where it is lost; move it out of the way first")]
+    DatabaseThere(PathBuf),
+    /// The database keeps itself.
+    #[error("only a SQLite database is rebuilt from the log; PostgreSQL has its own ways")]
+    NotRebuilt,
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] ReplayError),
+    /// A running server is behind.
+    #[error(
+        "the running server has not brought its log into the database within a minute; is its disk full?"
+    )]
+    LogNotApplied,
     /// The database failed half way.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -150,6 +168,10 @@ impl MaintenanceError {
             | Self::Backup(_)
             | Self::NotEmpty(_)
             | Self::Start(_)
+            | Self::Log(_)
+            | Self::LogNotApplied
+            | Self::DatabaseThere(_)
+            | Self::NotRebuilt
             | Self::Runtime(_) => REFUSED,
             Self::Database(_) | Self::Copy(_) | Self::Cycle(_) | Self::Files { .. } | Self::HoldLost => {
                 NOT_CLEAN
@@ -184,6 +206,7 @@ fn run_to_verdict(command: MaintenanceCommand) -> Result<Verdict, MaintenanceErr
             MaintenanceCommand::Validate(arguments) => validate::validate(arguments).await,
             MaintenanceCommand::Backup(arguments) => backup::back_up(arguments).await,
             MaintenanceCommand::Restore(arguments) => restore::restore(arguments).await,
+            MaintenanceCommand::Rebuild(arguments) => rebuild::rebuild(arguments).await,
         }
     })
 }

@@ -1,7 +1,6 @@
 //! `just_storage scrub`: reads every blob at a bounded rate and compares it with its hash. What is lost or altered is
 //! marked, so that it is never served again and the next upload of its content replaces it.
 
-use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use super::{MaintenanceError, Verdict};
 use crate::config::StoreArguments;
 use crate::domain::value_objects::ContentHash;
 use crate::infrastructure::persistence::{BlobFilter, BlobRow};
+use crate::infrastructure::storage::{Extent, open_stored};
 
 /// What is read at once.
 const READ_BYTES: usize = 1 << 20;
@@ -77,9 +77,10 @@ async fn total_bytes(store: &Store) -> Result<u64, MaintenanceError> {
 
 /// Whether the blob is damaged; the database knows it then.
 async fn scrub_blob(store: &Store, reader: &mut Reader, row: &BlobRow) -> Result<bool, MaintenanceError> {
-    let path = store.roots.of(row.location.storage_class).blob_path(&row.location);
-    let read = match File::open(path) {
-        Ok(file) => reader.read(&file).await,
+    let root = store.roots.of(row.location.storage_class);
+    let read = match open_stored(root, &row.location) {
+        Ok(Some(extent)) => reader.read(&extent).await,
+        Ok(None) => Err(io::ErrorKind::NotFound.into()),
         Err(error) => Err(error),
     };
     reader.progress.add_blob();
@@ -117,11 +118,13 @@ struct Reader {
 }
 
 impl Reader {
-    /// The hash and the length of a whole file.
-    async fn read(&mut self, file: &File) -> io::Result<(ContentHash, u64)> {
+    /// The hash and the length of what is there of a blob.
+    async fn read(&mut self, blob: &Extent) -> io::Result<(ContentHash, u64)> {
         let (mut hasher, mut length) = (Sha256::new(), 0);
-        loop {
-            let count = match preadv2(file, &mut [IoSliceMut::new(&mut self.buffer)], length, self.flags) {
+        while length < blob.length {
+            let wanted = self.buffer.len().min(usize::try_from(blob.length - length).unwrap_or(usize::MAX));
+            let room = &mut [IoSliceMut::new(&mut self.buffer[..wanted])];
+            let count = match preadv2(&blob.file, room, blob.offset + length, self.flags) {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(Errno::INTR) => continue,

@@ -1,15 +1,23 @@
 //! A store as a tool opens it: what is there, and that it belongs together.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::MaintenanceError;
 use crate::config::StorePaths;
-use crate::domain::value_objects::{InstanceId, StorageClass};
-use crate::infrastructure::persistence::{BlobFilter, BlobRow, Database, DatabaseError};
-use crate::infrastructure::storage::{DatabaseLock, DatabaseUse, Roots, blob_length};
+use crate::domain::value_objects::{InstanceId, StorageClass, Timestamp};
+use crate::infrastructure::persistence::{BlobFilter, BlobRow, Database, DatabaseError, apply_log};
+use crate::infrastructure::storage::{
+    DatabaseLock, DatabaseUse, LeftoverPacks, LogReplay, Roots, blob_length, file_path,
+};
 
 /// How many rows are read at once.
 pub(super) const PAGE_ROWS: u32 = 1000;
+
+/// How long a running server may take to apply what its log had when the tool began.
+const APPLY_LIMIT: Duration = Duration::from_secs(60);
+/// How often to look whether it has.
+const APPLY_LOOK: Duration = Duration::from_millis(20);
 
 pub(super) struct Store {
     pub(super) database: Arc<Database>,
@@ -25,7 +33,10 @@ impl Store {
     ) -> Result<T, MaintenanceError> {
         let database = Arc::new(Database::open_existing(&paths.database_url).await?);
         let done = match open_roots(&database, paths).await {
-            Ok(roots) => work(&Self { database: database.clone(), roots }).await,
+            Ok(roots) => match catch_up(&database, &roots, paths).await {
+                Ok(()) => work(&Self { database: database.clone(), roots }).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         database.close().await;
@@ -41,7 +52,7 @@ impl Store {
     /// there: it may have given way to another since.
     pub(super) async fn state_of(&self, row: &BlobRow) -> Result<CopyState, MaintenanceError> {
         let root = self.roots.of(row.location.storage_class);
-        let failed = MaintenanceError::files("look at", root.blob_path(&row.location));
+        let failed = MaintenanceError::files("look at", file_path(root, &row.location));
         let state = match blob_length(root, &row.location).map_err(failed)? {
             Some(length) if length == row.size_bytes => return Ok(CopyState::Whole),
             Some(length) => CopyState::OfAnotherLength(length),
@@ -68,6 +79,29 @@ async fn open_roots(database: &Database, paths: &StorePaths) -> Result<Roots, Ma
         }
     }
     Ok(roots)
+}
+
+/// Sees to it that the database has all that anybody has been told is stored. A running server applies its log by
+/// itself, a moment later; without one it is applied here.
+async fn catch_up(database: &Database, roots: &Roots, paths: &StorePaths) -> Result<(), MaintenanceError> {
+    let Some(file) = paths.database_url.file() else { return Ok(()) };
+    if let DatabaseUse::Free(_lock) = DatabaseLock::look(file)? {
+        let applied = apply_log(database, roots, Timestamp::from(SystemTime::now())).await?;
+        if applied > 0 {
+            eprintln!("applied {applied} changes that only the log had");
+        }
+        return Ok(());
+    }
+    let mut log = LogReplay::begin(roots, &database.known_ends().await?, LeftoverPacks::Stay)?;
+    while !log.next_changes(PAGE_ROWS as usize)?.is_empty() {}
+    let begun = Instant::now();
+    while database.applied_sequence().await? < log.last_sequence() {
+        if begun.elapsed() > APPLY_LIMIT {
+            return Err(MaintenanceError::LogNotApplied);
+        }
+        tokio::time::sleep(APPLY_LOOK).await;
+    }
+    Ok(())
 }
 
 /// A blob's copy at a glance.

@@ -117,7 +117,7 @@ async fn check_files(store: &Store, serving: &Serving, report: &mut Report) -> R
             let runs = serving.runs(&store.database).await?;
             for files in listing.files.chunks(PAGE_ROWS as usize) {
                 for file in store.database.unnamed_files(files).await? {
-                    match runs.writer(file.place.instance) {
+                    match file.place.file_instance().map_or(Writer::Unknown, |run| runs.writer(run)) {
                         Writer::Alive => report.files_in_flight += 1,
                         Writer::Ended => left.add(|| name(&file)),
                         Writer::Unknown => unknown.add(|| name(&file)),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::content::content;
 use crate::raw::request;
-use crate::server::{SCOPE, Server};
+use crate::server::{FILES, SCOPE, Server};
 
 /// Stores an object and gives its target and its file, which nobody has opened yet.
 fn create(server: &Server, body: &[u8]) -> (String, PathBuf) {
@@ -22,7 +22,7 @@ fn cut(file: &Path, length: u64) {
 
 #[test]
 fn a_blob_that_is_missing_or_of_another_length_is_damage() {
-    let mut server = Server::start();
+    let mut server = Server::start_with(&FILES);
     let whole = server.create(b"whole");
     for length in [100, 16_385, 3 << 20] {
         for (seed, damage) in ["missing", "shorter", "empty", "longer"].into_iter().enumerate() {
@@ -71,7 +71,7 @@ fn a_blob_that_turns_out_damaged_while_it_is_sent_is_cut_off() {
 
 #[test]
 fn a_blob_that_is_known_to_be_damaged_is_whole_again_once_it_is_uploaded_again() {
-    let server = Server::start();
+    let server = Server::start_with(&FILES);
     for (seed, damage) in ["missing", "shorter"].into_iter().enumerate() {
         for length in [100, 100_000] {
             let body = content(seed as u64, length);

@@ -8,7 +8,7 @@ use std::thread;
 use serde_json::Value;
 
 use crate::content::{content, etag};
-use crate::server::{SCOPE, Server};
+use crate::server::{FILES, SCOPE, Server};
 
 fn key(name: &str) -> String {
     format!("/v1/keys/models/acme/{name}")
@@ -107,7 +107,7 @@ fn deleting_the_newest_version_by_id_reveals_the_one_behind_it() {
 
 #[test]
 fn if_none_match_star_creates_only_where_there_is_nothing() {
-    let server = Server::start();
+    let server = Server::start_with(&FILES);
     let (target, fields) = (key("k"), [("If-None-Match", "*")]);
     assert_eq!(server.request("PUT", &target, &fields, b"one").status, 201);
     // Small ones are refused in the transaction at the latest, large ones before the body.
@@ -155,7 +155,7 @@ fn delete_of_a_key_obeys_if_match() {
 #[test]
 fn of_many_who_create_the_same_key_at_once_exactly_one_does() {
     const CREATORS: usize = 16;
-    let server = Server::start();
+    let server = Server::start_with(&FILES);
     // A body that fits a block is decided in one transaction; one that does not is reserved before.
     for (name, length) in [("small", 100), ("large", 100_000)] {
         let barrier = Barrier::new(CREATORS);

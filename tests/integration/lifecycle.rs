@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::content::{content, etag};
-use crate::server::{SCOPE, Server, program, refused, serve_command, wait_until};
+use crate::server::{FILES, SCOPE, Server, program, refused, serve_command, wait_until};
 
 const KEY: &str = "/v1/keys/models/acme/k";
 
@@ -124,7 +124,7 @@ fn a_second_start_goes_on_with_everything_after_a_stop_and_after_a_kill() {
 
 #[test]
 fn a_start_clears_what_unfinished_uploads_left() {
-    let mut server = Server::start();
+    let mut server = Server::start_with(&FILES);
     let directory = server.directory();
     let mut unfinished = server.connect();
     unfinished.send(format!("PUT {KEY} HTTP/1.1\r\nHost: h\r\nContent-Length: 400000\r\n\r\n"));

@@ -2,7 +2,7 @@
 
 use crate::content::{chunked, content, etag};
 use crate::raw::{Fields, request};
-use crate::server::{SCOPE, Server};
+use crate::server::{FILES, SCOPE, Server};
 
 const UPLOAD: &str = "/v1/objects?namespace=models&tenant_id=acme";
 
@@ -113,7 +113,7 @@ fn an_echo_is_small() {
 
 #[test]
 fn a_client_that_sends_on_after_it_was_refused_still_reads_the_answer() {
-    let server = Server::start_with(&["--body-bytes-max", "600000"]);
+    let server = Server::start_with(&["--body-bytes-max", "600000", FILES[0], FILES[1]]);
     let there = "/v1/keys/models/acme/there";
     assert_eq!(server.request("PUT", there, &[], b"x").status, 201);
     let body = content(1, 512 * 1024);

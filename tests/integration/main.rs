@@ -35,6 +35,7 @@ mod logging;
 mod maintenance;
 mod maintenance_on_postgres;
 mod objects;
+mod packs;
 mod roots;
 mod settings;
 mod several_servers;

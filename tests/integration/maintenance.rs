@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
 
 use crate::content::{Random, content, sha256_hex};
-use crate::server::{SCOPE, Server, files_below, program, wait_until};
+use crate::server::{FILES, SCOPE, Server, files_below, program, wait_until};
 
 /// How a tool's run came out.
 pub(crate) struct Run {
@@ -127,7 +127,7 @@ fn a_whole_store_is_clean_beside_its_server_and_without_it() {
 
 #[test]
 fn gc_says_what_would_go_and_why_and_then_it_goes() {
-    let server = Server::start();
+    let server = Server::start_with(&FILES);
     let directory = server.directory();
     let (gone, kept) = (content(1, 5000), content(2, 5000));
     put(&server, "gone", &gone);
@@ -152,7 +152,7 @@ fn gc_says_what_would_go_and_why_and_then_it_goes() {
 
 #[test]
 fn what_a_killed_server_left_is_found_and_swept_and_nothing_else() {
-    let mut server = Server::start();
+    let mut server = Server::start_with(&FILES);
     let directory = server.directory();
     let body = content(1, 3000);
     put(&server, "k", &body);
@@ -235,7 +235,7 @@ fn a_tool_that_is_given_another_data_directory_takes_nobody_for_dead() {
 
 #[test]
 fn gc_that_cannot_list_a_directory_removes_nothing() {
-    let mut server = Server::start();
+    let mut server = Server::start_with(&FILES);
     let directory = server.directory();
     let body = content(1, 3000);
     put(&server, "k", &body);
@@ -258,7 +258,7 @@ fn gc_that_cannot_list_a_directory_removes_nothing() {
 
 #[test]
 fn wrong_counts_and_lost_files_are_reported_and_mended_on_demand() {
-    let mut server = Server::start();
+    let mut server = Server::start_with(&FILES);
     let directory = server.directory();
     let bodies: Vec<_> = (0..4).map(|seed| content(seed, 2000 + seed as usize)).collect();
     for (number, body) in bodies.iter().enumerate() {
@@ -298,7 +298,7 @@ fn wrong_counts_and_lost_files_are_reported_and_mended_on_demand() {
 
 #[test]
 fn scrub_finds_what_has_changed_on_the_disk_and_it_is_served_no_more() {
-    let server = Server::start();
+    let server = Server::start_with(&FILES);
     let directory = server.directory();
     let bodies: Vec<_> = [100, 20_000, 3 << 20]
         .into_iter()
@@ -424,7 +424,7 @@ fn assert_same_objects(server: &Server, backup: &Path) {
 
 #[test]
 fn a_backup_holds_the_collector_back() {
-    let server = Server::start();
+    let server = Server::start_with(&FILES);
     let directory = server.directory();
     let body = content(1, 3000);
     put(&server, "k", &body);
@@ -443,7 +443,7 @@ fn a_backup_holds_the_collector_back() {
 
 #[test]
 fn what_is_damaged_is_left_out_of_a_backup_by_name_and_known_after_a_restore() {
-    let server = Server::start();
+    let server = Server::start_with(&FILES);
     let directory = server.directory();
     let (whole, lost, altered) = (content(1, 3000), content(2, 3000), content(3, 3000));
     for (key, body) in [("whole", &whole), ("lost", &lost), ("altered", &altered)] {
@@ -595,8 +595,8 @@ fn a_tool_names_what_it_cannot_use_and_touches_nothing() {
         refuse(&empty, &[], "there is no database at sqlite://");
         refuse(&text, &[], "is not a database of JustStorage");
         refuse(&foreign, &[], "is not a database of JustStorage");
-        refuse(newer.path(), &[], "has the schema 999, and this program knows 3 at most");
-        refuse(older.path(), &[], "has the schema 1, and this program needs 3");
+        refuse(newer.path(), &[], "has the schema 999, and this program knows 4 at most");
+        refuse(older.path(), &[], "has the schema 1, and this program needs 4");
         refuse(missing_root.path(), &[], "cold storage root");
         let flags = ["--hot-storage-root", strange_root.to_str().unwrap()];
         refuse(newer.path(), &flags, "has the schema 999");

@@ -10,7 +10,7 @@ use ureq::SendBody;
 
 use crate::content::{chunked, content, etag, repr_digest, sha256_hex};
 use crate::raw::Response;
-use crate::server::{SCOPE, Server, wait_until};
+use crate::server::{FILES, SCOPE, Server, wait_until};
 
 /// The edges of what the server treats differently: inline and block by block (16 KiB), small and large blocks
 /// (1 MiB), and bodies of several large blocks.
@@ -212,7 +212,7 @@ fn content_types_are_kept_as_they_came() {
 
 #[test]
 fn a_content_is_kept_once_in_each_class_however_often_it_comes() {
-    let server = Server::start();
+    let server = Server::start_with(&FILES);
     for (seed, length) in [(1, 100), (2, 300_000)] {
         let body = content(seed, length);
         let (before, hash) = (server.files("blobs").len(), sha256_hex(&body));
@@ -244,7 +244,7 @@ fn a_content_is_kept_once_in_each_class_however_often_it_comes() {
 
 #[test]
 fn the_same_content_from_many_at_once_is_kept_once() {
-    let server = Server::start();
+    let server = Server::start_with(&FILES);
     let bodies = [content(1, 1000), content(2, 200_000)];
     let objects: Vec<Value> = thread::scope(|scope| {
         let upload = |index: usize| {
@@ -264,7 +264,7 @@ fn the_same_content_from_many_at_once_is_kept_once() {
 
 #[test]
 fn a_cold_object_lies_in_the_cold_root_alone() {
-    let server = Server::start();
+    let server = Server::start_with(&FILES);
     let query = format!("/v1/objects?{SCOPE}&storage_class=cold");
     let created = server.request("POST", &query, &[], b"cold bytes").json();
     let files = server.files("blobs");
@@ -335,7 +335,7 @@ fn an_object_is_served_to_nobody_before_it_is_whole() {
 
 #[test]
 fn a_chunked_body_is_the_same_object_wherever_it_is_cut() {
-    let server = Server::start();
+    let server = Server::start_with(&FILES);
     let body = content(6, 50_000);
     for chunk_bytes in [1000, 16_384, 49_999, 50_000] {
         let sent = chunked(&body, chunk_bytes, &[]);

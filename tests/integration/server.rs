@@ -21,6 +21,9 @@ const LOOK: Duration = Duration::from_millis(5);
 /// A scope that most tests store under.
 pub(crate) const SCOPE: &str = "namespace=models&tenant_id=acme";
 
+/// Flags of a server that gives each blob a file of its own, however small: for tests that look at those files.
+pub(crate) const FILES: [&str; 2] = ["--pack-blob-bytes-max", "0"];
+
 /// Asks again until there is an answer; what never comes fails the test.
 pub(crate) fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;

@@ -163,8 +163,6 @@ fn nobody_serves_without_credentials_by_accident() {
 #[test]
 fn what_this_version_does_not_have_is_refused_and_never_ignored() {
     for (name, value) in [
-        ("ACK", "log"),
-        ("PACK_BLOB_BYTES_MAX", "65536"),
         ("JWT_SECRET", "secret"),
         ("JWT_SECRET_FILE", "/secret"),
         ("JWT_JWKS_FILE", "/keys"),

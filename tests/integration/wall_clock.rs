@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::server::{Server, serve_command, wait_until};
+use crate::server::{FILES, Server, serve_command, wait_until};
 
 /// Far longer than the test takes, and far shorter than ten years.
 const GRACE_SECS: &str = "86400";
@@ -14,7 +14,10 @@ const GRACE_SECS: &str = "86400";
 /// A server whose wall clock is off by `offset`, while its monotonic one is not (libfaketime, as Debian's package
 /// `faketime` has it).
 fn start_at(offset: &str, directory: &Arc<TempDir>, grace_secs: &str) -> Server {
-    let mut command = serve_command(directory.path(), &["--log-format", "json", "--log-level", "debug"]);
+    let mut command = serve_command(
+        directory.path(),
+        &["--log-format", "json", "--log-level", "debug", FILES[0], FILES[1]],
+    );
     command.args(["--gc-interval-secs", "10", "--gc-grace-secs", grace_secs]);
     // The loader puts the machine's own directory in the place of $LIB.
     command.env("LD_PRELOAD", "/usr/$LIB/faketime/libfaketimeMT.so.1");
@@ -47,7 +50,7 @@ fn create_and_delete(server: &Server, body: &[u8]) -> (Value, PathBuf) {
 
 #[test]
 fn ten_years_either_way_collect_nothing_early() {
-    let server = Server::start_with(&["--gc-grace-secs", GRACE_SECS]);
+    let server = Server::start_with(&["--gc-grace-secs", GRACE_SECS, FILES[0], FILES[1]]);
     let directory = server.directory();
     let (object, file) = create_and_delete(&server, b"deleted today");
     let (this_year, mut files) = (year_of(&object), vec![file]);

@@ -97,7 +97,7 @@ fn requested_part(head: &RequestHead, object: &StoredObject) -> Result<Option<By
 }
 
 /// What every answer about an object's bytes says. The last five hold for all of them.
-fn object_fields(object: &StoredObject) -> Fields {
+pub fn object_fields(object: &StoredObject) -> Fields {
     let mut fields = Fields::default();
     let hex = object.content_hash.to_hex();
     fields.add_with("ETag", |value| {

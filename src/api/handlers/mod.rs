@@ -7,6 +7,8 @@ mod list;
 mod root;
 mod upload;
 
+pub use download::object_fields;
+
 use super::errors::Problem;
 use super::http1::{Fields, Method, RequestHead};
 use super::request_body::RequestBody;
@@ -61,7 +63,7 @@ pub(super) async fn handle<S, R, C>(
 ) -> Result<Response<S::Reader>, Problem>
 where
     S: BlobStore<Buffer = Block>,
-    R: ObjectRepository,
+    R: ObjectRepository<Buffer = S::Buffer>,
     C: Clock,
 {
     let route = route(head)?;

@@ -25,7 +25,7 @@ pub(super) async fn create<S, R, C>(
 ) -> Result<Response<S::Reader>, Problem>
 where
     S: BlobStore<Buffer = Block>,
-    R: ObjectRepository,
+    R: ObjectRepository<Buffer = S::Buffer>,
     C: Clock,
 {
     let parameters = Parameters::parse(head.query(), &["namespace", "tenant_id", "key", "storage_class"])?;
@@ -55,7 +55,7 @@ pub(super) async fn put<S, R, C>(
 ) -> Result<Response<S::Reader>, Problem>
 where
     S: BlobStore<Buffer = Block>,
-    R: ObjectRepository,
+    R: ObjectRepository<Buffer = S::Buffer>,
     C: Clock,
 {
     Parameters::parse(head.query(), &[])?;
@@ -73,7 +73,7 @@ async fn upload<S, R, C>(
 ) -> Result<Uploaded, Problem>
 where
     S: BlobStore<Buffer = Block>,
-    R: ObjectRepository,
+    R: ObjectRepository<Buffer = S::Buffer>,
     C: Clock,
 {
     let bytes_max = service.limits.body_bytes_max;

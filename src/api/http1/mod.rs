@@ -13,5 +13,4 @@ pub use conditions::{Conditions, Verdict};
 pub use digest::{DigestError, parse_digests};
 pub use head::{BodyFraming, HeadError, HeadLimits, HeadParser, Method, RequestHead, Version};
 pub use range::{RangeHeader, parse_range};
-pub(in crate::api) use response::append;
-pub use response::{DateCache, Fields, StatusLine, status_title};
+pub use response::{DateCache, Fields, ResponseHead, StatusLine, status_title};

@@ -52,6 +52,48 @@ pub fn status_title(status: u16) -> &'static str {
     }
 }
 
+/// The head of an answer, from its status to the empty line.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseHead<'a> {
+    /// Its status.
+    pub status: u16,
+    /// Which request it answers.
+    pub request_id: &'a str,
+    /// What it says besides.
+    pub fields: &'a [u8],
+    /// How long its body is, where it says so.
+    pub length_bytes: Option<u64>,
+    /// What it says of the connection, where that is not what the version means by itself.
+    pub connection: Option<&'static str>,
+}
+
+/// What a head holds beside its fields, at most, with an id of an ordinary length.
+const HEAD_WITHOUT_FIELDS_BYTES: usize = 256;
+
+impl ResponseHead<'_> {
+    /// Appends the head as it is sent.
+    pub fn append_to(&self, date: &DateCache, now: Instant, output: &mut Vec<u8>) {
+        output.reserve(self.fields.len() + HEAD_WITHOUT_FIELDS_BYTES);
+        StatusLine(self.status).append_to(output);
+        date.append_field(now, output);
+        output.extend_from_slice(b"X-Request-Id: ");
+        output.extend_from_slice(self.request_id.as_bytes());
+        output.extend_from_slice(b"\r\n");
+        output.extend_from_slice(self.fields);
+        if let Some(length) = self.length_bytes {
+            output.extend_from_slice(b"Content-Length: ");
+            append(output, length);
+            output.extend_from_slice(b"\r\n");
+        }
+        if let Some(connection) = self.connection {
+            output.extend_from_slice(b"Connection: ");
+            output.extend_from_slice(connection.as_bytes());
+            output.extend_from_slice(b"\r\n");
+        }
+        output.extend_from_slice(b"\r\n");
+    }
+}
+
 /// The header fields of a response. Values are ours or were checked when they came in: none holds a line break.
 #[derive(Debug, Default, Clone)]
 pub struct Fields(Vec<u8>);
@@ -87,7 +129,7 @@ impl Fields {
     }
 }
 
-pub(in crate::api) fn append(bytes: &mut Vec<u8>, value: impl Display) {
+pub(super) fn append(bytes: &mut Vec<u8>, value: impl Display) {
     // Writing into a vector cannot fail.
     let _ = write!(bytes, "{value}");
 }
@@ -131,6 +173,30 @@ mod tests {
         fields.add("Content-Length", 5).add_with("ETag", |value| value.extend_from_slice(b"\"x\""));
         bytes.extend_from_slice(fields.as_bytes());
         assert_eq!(bytes, b"HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\nETag: \"x\"\r\n");
+    }
+
+    #[test]
+    fn a_head_ends_with_an_empty_line_and_says_no_more_than_it_knows() {
+        let (date, now) = (DateCache::default(), Instant::now());
+        let written = |length_bytes, connection| {
+            let head = ResponseHead {
+                status: 200,
+                request_id: "a-1",
+                fields: b"ETag: \"x\"\r\n",
+                length_bytes,
+                connection,
+            };
+            let mut bytes = Vec::new();
+            head.append_to(&date, now, &mut bytes);
+            String::from_utf8(bytes).unwrap()
+        };
+        let mut date_field = Vec::new();
+        date.append_field(now, &mut date_field);
+        let date_field = String::from_utf8(date_field).unwrap();
+        let common = format!("HTTP/1.1 200 OK\r\n{date_field}X-Request-Id: a-1\r\nETag: \"x\"\r\n");
+        assert_eq!(written(None, None), format!("{common}\r\n"));
+        let whole = format!("{common}Content-Length: 5\r\nConnection: close\r\n\r\n");
+        assert_eq!(written(Some(5), Some("close")), whole);
     }
 
     #[test]

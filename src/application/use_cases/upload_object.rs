@@ -5,8 +5,8 @@ use futures_util::future::try_join;
 
 use crate::application::errors::{RepositoryError, StoreError, UploadError};
 use crate::application::ports::{
-    BlobStore, BlobUpload, BodyState, ByteSource, Clock, CommitOutcome, Freshness, ObjectCommit, ObjectName,
-    ObjectRepository,
+    BlobStore, BlobUpload, BodyState, ByteSource, Clock, CommitOutcome, Freshness, LooseCommit, LooseOutcome,
+    ObjectCommit, ObjectName, ObjectRepository, Published,
 };
 use crate::domain::entities::{BlobLocation, Object, Scope, StoredObject};
 use crate::domain::value_objects::{
@@ -48,7 +48,7 @@ pub struct Uploaded {
 /// # Errors
 /// [`UploadError`]. No object exists then, unless the error is
 /// [`RepositoryError::Unavailable`] from the commit: then it may.
-pub async fn upload_object<S: BlobStore, R: ObjectRepository>(
+pub async fn upload_object<S: BlobStore, R: ObjectRepository<Buffer = S::Buffer>>(
     (store, repository, clock): (&S, &R, &impl Clock),
     order: UploadOrder,
     source: &mut impl ByteSource<S::Buffer>,
@@ -83,7 +83,7 @@ pub async fn upload_object<S: BlobStore, R: ObjectRepository>(
 }
 
 /// The second half: all bytes are here; make them durable, then name them.
-async fn finish<S: BlobStore, R: ObjectRepository>(
+async fn finish<S: BlobStore, R: ObjectRepository<Buffer = S::Buffer>>(
     (store, repository, clock): (&S, &R, &impl Clock),
     mut object: Object,
     upload: S::Upload,
@@ -94,22 +94,43 @@ async fn finish<S: BlobStore, R: ObjectRepository>(
     if let Some(declared) = source.declared_hash()?.filter(|declared| *declared != content_hash) {
         return Err(UploadError::DigestMismatch { declared, actual: content_hash });
     }
-    let place = upload.publish().await?;
-
+    let published = upload.publish().await?;
     object.status = ObjectStatus::Committed;
     object.content_hash = Some(content_hash);
     object.size_bytes = Some(size_bytes);
     object.updated_at = clock.now().max(object.created_at);
-    let stored = StoredObject { object, content_hash, size_bytes, place, damaged: false };
+    let replaced = match published {
+        Published::Loose(bytes) => {
+            let commit = LooseCommit { object: object.clone(), content_hash, bytes, precondition };
+            match repository.commit_loose(commit).await? {
+                LooseOutcome::Committed { replaced } => replaced,
+                LooseOutcome::PreconditionFailed => return Err(UploadError::PreconditionFailed),
+            }
+        }
+        Published::Stored(place) => {
+            let object = object.clone();
+            let stored = StoredObject { object, content_hash, size_bytes, place, damaged: false };
+            name((store, repository), stored, precondition).await?
+        }
+    };
+    Ok(Uploaded { object, content_hash, replaced })
+}
+
+/// Names bytes that are durable, and says whether the key had a version before.
+async fn name<S: BlobStore, R: ObjectRepository>(
+    (store, repository): (&S, &R),
+    stored: StoredObject,
+    precondition: Precondition,
+) -> Result<bool, UploadError> {
     let commit = ObjectCommit { stored: stored.clone(), precondition };
     let outcome = repository.commit(commit).await;
-    if copy_can_go(&outcome, place) && !takes_a_lost_place((store, repository), &outcome, &stored).await {
+    if copy_can_go(&outcome, stored.place)
+        && !takes_a_lost_place((store, repository), &outcome, &stored).await
+    {
         store.discard(&stored.location()).await;
     }
     match outcome? {
-        CommitOutcome::Committed { replaced, .. } => {
-            Ok(Uploaded { object: stored.object, content_hash, replaced })
-        }
+        CommitOutcome::Committed { replaced, .. } => Ok(replaced),
         CommitOutcome::PreconditionFailed => Err(UploadError::PreconditionFailed),
     }
 }

@@ -22,7 +22,7 @@ pub use metadata::Metadata;
 pub use names::{Namespace, TenantId};
 pub use object_id::ObjectId;
 pub use object_status::ObjectStatus;
-pub use place::{InstanceId, Place};
+pub use place::{InstanceId, PackId, Place};
 pub use precondition::{CurrentVersion, EntityTags, Precondition};
 pub use storage_class::StorageClass;
 pub use timestamp::Timestamp;

@@ -127,6 +127,13 @@ impl BufferPool {
         )
     }
 
+    /// A large block that is nobody's share, for one that uses it over and over.
+    pub fn sole_large_block() -> Block {
+        let pool = Self::new(LARGE_BLOCK_BYTES);
+        pool.0.lock().bytes_lent = LARGE_BLOCK_BYTES;
+        pool.block(Memory::allocate(LARGE_BLOCK_BYTES), None)
+    }
+
     /// How many bytes are lent now.
     pub fn bytes_lent(&self) -> usize {
         self.0.lock().bytes_lent
@@ -229,6 +236,12 @@ impl Block {
         // SAFETY: the allocation is `capacity` bytes long, zeroed when made, and `length <= capacity`; `self` is
         // borrowed, so nothing writes to it meanwhile.
         unsafe { std::slice::from_raw_parts(self.memory().start.as_ptr(), self.length) }
+    }
+
+    /// The content, to be changed.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `bytes`, and `self` is borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.memory().start.as_ptr(), self.length) }
     }
 
     /// Copies as much of `bytes` behind the content as there is room for, and says how much that was.

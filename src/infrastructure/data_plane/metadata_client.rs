@@ -1,23 +1,31 @@
 //! The object repository as a core sees it: messages to the metadata plane, and the object cache in front of them.
 //!
+//! Where the log is the point of durability, a change goes through it first: it is written to this core's pack, and from
+//! there, in the order of all changes, to the metadata plane.
+//!
 //! No answer is waited for longer than a limit. A write that is late may still happen: what it changes in the cache
 //! is forgotten when it ends, and not only when its caller gives up.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
+use super::buffers::Block;
 use super::deadline_list::WaitLimit;
 use super::object_cache::ObjectCache;
 use super::runtime::spawn;
-use crate::application::errors::RepositoryError;
+use crate::application::errors::{RepositoryError, StoreError, UploadError};
 use crate::application::ports::{
-    CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, ObjectCommit, ObjectName, ObjectRepository,
+    CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, LooseCommit, LooseOutcome, ObjectCommit,
+    ObjectName, ObjectRepository,
 };
 use crate::domain::entities::{BlobLocation, KeyPath, Object, StoredObject};
-use crate::domain::value_objects::{ObjectId, Place, Precondition};
-use crate::infrastructure::plane_channel::{DataEnd, Query, Reply, Write, WriteOutcome, WriteRequest};
+use crate::domain::value_objects::{ObjectId, PackId, Place, Precondition, StorageClass};
+use crate::infrastructure::plane_channel::{DataEnd, Query, Reply, Ticket, Write, WriteOutcome};
+use crate::infrastructure::storage::log_record::is_logged;
+use crate::infrastructure::storage::{Change, Content, Packs};
 
 /// A core's way to the metadata plane.
 #[derive(Clone)]
@@ -25,32 +33,101 @@ pub struct MetadataClient {
     channel: DataEnd,
     cache: Arc<ObjectCache>,
     limit: WaitLimit,
+    log: Option<Rc<Packs>>,
 }
 
 impl MetadataClient {
     /// A client that remembers what it finds in `cache`, which all cores share, and waits up to `limit` for each answer.
-    pub fn new(channel: DataEnd, cache: Arc<ObjectCache>, limit: WaitLimit) -> Self {
-        Self { channel, cache, limit }
+    /// With a log, changes go through that first.
+    pub fn new(channel: DataEnd, cache: Arc<ObjectCache>, limit: WaitLimit, log: Option<Rc<Packs>>) -> Self {
+        Self { channel, cache, limit, log }
     }
 
     async fn write(&self, write: Write) -> Result<WriteOutcome, RepositoryError> {
-        let (reply, mut outcome) = oneshot::channel();
-        send(&self.channel.writes, WriteRequest { write, reply })?;
+        let (reply, outcome) = oneshot::channel();
+        match self.log.as_ref().filter(|_| is_logged(&write)) {
+            None => self.channel.write(write, reply)?,
+            Some(packs) => {
+                let log = packs.for_change(match &write {
+                    Write::Commit(commit) => commit.stored.object.storage_class,
+                    _ => StorageClass::Hot,
+                });
+                let change = Change { write, ticket: self.ticket().await?, reply: Some(reply) };
+                if let Err(error) = log.append_change(change, None).await {
+                    self.clear_when_late(outcome);
+                    return Err(log_failed(&error));
+                }
+            }
+        }
+        self.outcome(outcome).await
+    }
+
+    /// A place in the order of the log, as soon as the database is not too far behind.
+    async fn ticket(&self) -> Result<Ticket, RepositoryError> {
+        if let Some(order) = self.channel.order().filter(|order| order.is_crowded()) {
+            let room = std::pin::pin!(order.room());
+            self.limit.within(room).await.ok_or(RepositoryError::Overloaded)?;
+        }
+        self.channel.ticket()
+    }
+
+    async fn outcome(
+        &self,
+        mut outcome: oneshot::Receiver<Result<WriteOutcome, RepositoryError>>,
+    ) -> Result<WriteOutcome, RepositoryError> {
         match self.limit.within(&mut outcome).await {
             Some(outcome) => outcome.unwrap_or(Err(RepositoryError::Unavailable)),
             None => {
-                let cache = self.cache.clone();
-                // What the cache has learnt between now and then is from before the change. Clearing it all is
-                // simple, and rare.
-                drop(spawn(outcome.map(move |_| cache.clear())));
+                self.clear_when_late(outcome);
                 Err(RepositoryError::Unavailable)
             }
         }
     }
 
+    /// What the cache has learnt between now and then is from before the change. Clearing it all is simple, and rare.
+    fn clear_when_late(&self, outcome: oneshot::Receiver<Result<WriteOutcome, RepositoryError>>) {
+        let cache = self.cache.clone();
+        drop(spawn(outcome.map(move |_| cache.clear())));
+    }
+
+    /// Writes bytes and commit to the log. Without a key nothing depends on what is there already: then it is enough
+    /// that both are durable, and the database learns of it in its own time.
+    async fn log_loose(&self, commit: LooseCommit<Block>) -> Result<LooseOutcome, UploadError> {
+        let Some(packs) = &self.log else {
+            crate::invariant::broken("bytes are loose only where there is a log")
+        };
+        let LooseCommit { object, content_hash, bytes, precondition } = commit;
+        let (log, size_bytes) = (packs.of(object.storage_class), bytes.len() as u64);
+        // Where it will be is known when its batch is written.
+        let place = Place::Pack { pack: PackId::from_u64(0), offset: 0 };
+        let (reply, outcome) = match object.key {
+            Some(_) => Some(oneshot::channel()).unzip(),
+            None => (None, None),
+        };
+        let stored = StoredObject { object, content_hash, size_bytes, place, damaged: false };
+        let write = Write::Commit(ObjectCommit { stored, precondition });
+        let change = Change { write, ticket: self.ticket().await?, reply };
+        if let Err(error) = log.append_change(change, Some(Content { content_hash, bytes })).await {
+            if let Some(outcome) = outcome {
+                self.clear_when_late(outcome);
+            }
+            return Err(error.into());
+        }
+        let Some(outcome) = outcome else { return Ok(LooseOutcome::Committed { replaced: false }) };
+        match self.outcome(outcome).await? {
+            WriteOutcome::Committed(CommitOutcome::Committed { replaced, .. }) => {
+                Ok(LooseOutcome::Committed { replaced })
+            }
+            WriteOutcome::Committed(CommitOutcome::PreconditionFailed) => {
+                Ok(LooseOutcome::PreconditionFailed)
+            }
+            _ => crate::invariant::broken("a commit is answered with a commit"),
+        }
+    }
+
     async fn ask<T>(&self, query: impl FnOnce(Reply<T>) -> Query) -> Result<T, RepositoryError> {
         let (reply, answer) = oneshot::channel();
-        send(&self.channel.queries, query(reply))?;
+        self.channel.ask(query(reply))?;
         let answer = self.limit.within(answer).await;
         answer.and_then(Result::ok).unwrap_or(Err(RepositoryError::Unavailable))
     }
@@ -75,14 +152,22 @@ impl MetadataClient {
     }
 }
 
-fn send<T>(queue: &mpsc::Sender<T>, message: T) -> Result<(), RepositoryError> {
-    queue.try_send(message).map_err(|error| match error {
-        mpsc::error::TrySendError::Full(_) => RepositoryError::Overloaded,
-        mpsc::error::TrySendError::Closed(_) => RepositoryError::Unavailable,
-    })
+/// What a change that is not in the log is to whoever asked for it.
+fn log_failed(error: &StoreError) -> RepositoryError {
+    match error {
+        StoreError::NoSpace => RepositoryError::NoSpace,
+        StoreError::Overloaded => RepositoryError::Overloaded,
+        StoreError::ReadOnly
+        | StoreError::TimedOut
+        | StoreError::Missing
+        | StoreError::Damaged
+        | StoreError::Io { .. } => RepositoryError::Unavailable,
+    }
 }
 
 impl ObjectRepository for MetadataClient {
+    type Buffer = Block;
+
     async fn reserve(&self, object: &Object) -> Result<(), RepositoryError> {
         self.write(Write::Reserve(object.clone())).await.map(|_| ())
     }
@@ -102,6 +187,16 @@ impl ObjectRepository for MetadataClient {
             WriteOutcome::Committed(outcome) => Ok(outcome),
             _ => crate::invariant::broken("a commit is answered with a commit"),
         }
+    }
+
+    async fn commit_loose(&self, commit: LooseCommit<Block>) -> Result<LooseOutcome, UploadError> {
+        let key_path = commit.object.key_path();
+        let outcome = self.log_loose(commit).await;
+        // Also after an error: the commit may have happened all the same.
+        if let Some(key_path) = key_path {
+            self.cache.forget(&ObjectName::Key(key_path));
+        }
+        outcome
     }
 
     async fn delete(
@@ -172,16 +267,16 @@ mod tests {
     use super::super::runtime::{IoDriver, run, sleep};
     use super::*;
     use crate::application::contract::a_commit;
-    use crate::infrastructure::plane_channel::plane_channel;
+    use crate::infrastructure::plane_channel::{Durability, plane_channel};
 
     const LIMIT: Duration = Duration::from_secs(30);
 
     #[test]
     fn a_plane_that_does_not_answer_is_waited_for_up_to_the_limit() {
-        let (data_end, _metadata_end) = plane_channel();
+        let (data_end, _metadata_end) = plane_channel(Durability::Transaction);
         let deadlines = DeadlineList::new();
         let limit = WaitLimit::new(&deadlines, LIMIT);
-        let client = MetadataClient::new(data_end, Arc::new(ObjectCache::default()), limit);
+        let client = MetadataClient::new(data_end, Arc::new(ObjectCache::default()), limit, None);
         let name = ObjectName::Id(ObjectId::generate());
         let mut asking = pin!(client.inspect(&name));
         assert_eq!(asking.as_mut().now_or_never(), None);
@@ -192,10 +287,10 @@ mod tests {
     #[test]
     fn what_is_cached_before_a_late_write_ends_is_forgotten() {
         let test = async {
-            let (data_end, mut metadata_end) = plane_channel();
+            let (data_end, mut metadata_end) = plane_channel(Durability::Transaction);
             let (cache, deadlines) = (Arc::new(ObjectCache::default()), DeadlineList::new());
             let limit = WaitLimit::new(&deadlines, LIMIT);
-            let client = MetadataClient::new(data_end, cache.clone(), limit);
+            let client = MetadataClient::new(data_end, cache.clone(), limit, None);
             let commit = a_commit(Some("k"), 1, 1);
             let (name, stored) = (ObjectName::Id(commit.stored.object.id), Arc::new(commit.stored.clone()));
             let mut committing = pin!(client.commit(commit));
@@ -206,9 +301,10 @@ mod tests {
             cache.fill(cache.ticket(&name), &name, stored.clone());
             assert_eq!(cache.get(&name), Some(stored));
             let request = metadata_end.writes.try_recv().unwrap();
-            let place = Place { instance: crate::domain::value_objects::InstanceId::from_i64(1), number: 1 };
+            let place =
+                Place::File { instance: crate::domain::value_objects::InstanceId::from_i64(1), number: 1 };
             let outcome = CommitOutcome::Committed { replaced: true, place };
-            request.reply.send(Ok(WriteOutcome::Committed(outcome))).unwrap();
+            request.reply.unwrap().send(Ok(WriteOutcome::Committed(outcome))).unwrap();
             while cache.get(&name).is_some() {
                 sleep(Duration::from_millis(1)).await;
             }

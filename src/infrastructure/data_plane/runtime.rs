@@ -468,6 +468,28 @@ impl DataFile {
         bytes.truncate(start + read.unwrap_or(0));
     }
 
+    /// As [`read_cached`](Self::read_cached) for `bytes_max` bytes that stand behind `header` in the file: whether the
+    /// page cache had all of both. If not, nothing is appended.
+    pub fn read_cached_behind(
+        &self,
+        header: &mut [u8],
+        bytes: &mut Vec<u8>,
+        bytes_max: usize,
+        offset: u64,
+    ) -> bool {
+        let FileAccess::Ring(file, _) = &self.0 else { return false };
+        let (start, wanted) = (bytes.len(), header.len() + bytes_max);
+        bytes.resize(start + bytes_max, 0);
+        let mut room = [io::IoSliceMut::new(header), io::IoSliceMut::new(&mut bytes[start..])];
+        let fd = file.as_raw_fd();
+        let read = rustix::io::preadv2(borrowed(&fd), &mut room, offset, ReadWriteFlags::NOWAIT);
+        let whole = read.is_ok_and(|count| count == wanted);
+        if !whole {
+            bytes.truncate(start);
+        }
+        whole
+    }
+
     /// Appends up to `bytes_max` bytes of the file from `offset` on to `bytes`, into its spare capacity. After an error
     /// `bytes` does not come back: a read that is late may still write to it.
     ///

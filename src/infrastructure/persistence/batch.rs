@@ -10,10 +10,11 @@ use super::collector::Garbage;
 use crate::application::ports::{CommitOutcome, DeleteOutcome, ObjectCommit};
 use crate::domain::entities::{BlobLocation, KeyPath, Object};
 use crate::domain::value_objects::{
-    ContentHash, CurrentVersion, InstanceId, ObjectId, ObjectStatus, Place, Precondition, StorageClass,
-    Timestamp,
+    ContentHash, CurrentVersion, InstanceId, ObjectId, ObjectStatus, PackId, Place, Precondition,
+    StorageClass, Timestamp,
 };
-use crate::infrastructure::plane_channel::{Write, WriteOutcome};
+use crate::infrastructure::plane_channel::{PackMark, Write, WriteOutcome};
+use crate::infrastructure::storage::RECORD_HEADER_BYTES;
 
 /// A blob's row is found by these.
 pub(super) type BlobKey = (ContentHash, StorageClass);
@@ -79,10 +80,13 @@ impl Touched {
         let mut touched = Self::default();
         for write in writes {
             match write {
-                Write::Reserve(_) | Write::Check => {}
+                Write::Reserve(_) | Write::Check | Write::Void | Write::EndPack { .. } => {}
                 Write::Abandon(id) | Write::Delete { id, .. } => drop(touched.ids.insert(*id)),
                 Write::Commit(commit) => {
-                    touched.ids.insert(commit.stored.object.id);
+                    // What is small enough for a pack had no reservation.
+                    if commit.stored.place.pack().is_none() {
+                        touched.ids.insert(commit.stored.object.id);
+                    }
                     touched.blobs.insert((commit.stored.content_hash, commit.stored.object.storage_class));
                     if let Some(key_path) = commit.stored.object.key_path() {
                         touched.need(key_path, VersionCount::AtMost(1));
@@ -148,6 +152,52 @@ pub(super) struct Changes {
     pub(super) garbage: Vec<Garbage>,
     /// Whether something has to be written, whatever it is.
     pub(super) check: bool,
+    /// What has changed about packs.
+    pub(super) packs: Vec<PackChange>,
+    /// The last change of the log that is in the database with this batch.
+    pub(super) applied_sequence: Option<u64>,
+}
+
+/// What a batch changes about a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PackChange {
+    pub(super) pack: PackId,
+    pub(super) storage_class: StorageClass,
+    /// How many bytes more of it blob rows or garbage name.
+    pub(super) live_bytes: i64,
+    /// How far its log is in the database; 0 where nothing is known of that.
+    pub(super) applied_end: u64,
+    /// The last change that is in it, as far as has been applied; 0 where nothing is known of that.
+    pub(super) last_sequence: u64,
+    /// Where its log ends, if it had to be given up.
+    pub(super) ended_at: Option<u64>,
+}
+
+/// What a blob in a pack counts for.
+pub(super) fn packed_bytes(size_bytes: u64) -> i64 {
+    // A blob is far smaller than half of all numbers.
+    (size_bytes + RECORD_HEADER_BYTES as u64).cast_signed()
+}
+
+/// Whether a transaction is durable when it has committed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Synced {
+    /// It is, and so is every one before it.
+    Now,
+    /// The log is; the database comes to be so in its own time.
+    #[default]
+    Later,
+}
+
+/// What the log knows of a batch.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LogContext {
+    /// The place of each write in the order of all changes.
+    pub(super) sequences: Vec<u64>,
+    /// How far the packs were written that the changes are in, and the last change of each.
+    pub(super) marks: Vec<(PackMark, u64)>,
+    /// Whether the batch has to be in the database durably too, before anything that comes later.
+    pub(super) synced: Synced,
 }
 
 /// Who writes a batch, and when.
@@ -174,9 +224,42 @@ pub(super) fn apply(
     next_sequence: &mut u64,
     now: Timestamp,
 ) -> (Vec<WriteOutcome>, Changes) {
-    let mut batch = Batch::new(held, next_sequence, now);
+    let mut batch = Batch::new(held, next_sequence, now, Unreferenced::Serves);
     let outcomes = writes.iter().map(|write| batch.apply(write)).collect();
     (outcomes, batch.changes())
+}
+
+/// Applies `writes` of the log in order to what is held. What comes out depends on what is held and on the writes
+/// alone, so that it is the same whenever they are applied again.
+pub(super) fn apply_logged(
+    writes: &[Write],
+    log: &LogContext,
+    held: Held,
+    now: Timestamp,
+) -> (Vec<WriteOutcome>, Changes) {
+    if writes.len() != log.sequences.len() {
+        crate::invariant::broken("each write of the log has its place in the order");
+    }
+    let mut sequence = 0;
+    let mut batch = Batch::new(held, &mut sequence, now, Unreferenced::IsReplaced);
+    let mut outcomes = Vec::with_capacity(writes.len());
+    for (write, sequence) in writes.iter().zip(&log.sequences) {
+        *batch.next_sequence = *sequence;
+        outcomes.push(batch.apply(write));
+    }
+    log.marks.iter().for_each(|(mark, sequence)| batch.note_mark(mark, *sequence));
+    let mut changes = batch.changes();
+    changes.applied_sequence = log.sequences.last().copied();
+    (outcomes, changes)
+}
+
+/// What becomes of a copy that nothing refers to when its content comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unreferenced {
+    /// It serves again.
+    Serves,
+    /// The new copy takes its place. When the log is applied again, the old one may be gone by then.
+    IsReplaced,
 }
 
 struct Batch<'a> {
@@ -190,20 +273,35 @@ struct Batch<'a> {
     changed_blobs: BTreeSet<BlobKey>,
     garbage: Vec<Garbage>,
     check: bool,
+    packs: BTreeMap<PackId, PackChange>,
     next_sequence: &'a mut u64,
     now: Timestamp,
+    unreferenced: Unreferenced,
 }
 
 impl<'a> Batch<'a> {
-    fn new(held: Held, next_sequence: &'a mut u64, now: Timestamp) -> Self {
+    fn new(held: Held, next_sequence: &'a mut u64, now: Timestamp, unreferenced: Unreferenced) -> Self {
         let mut versions: HashMap<KeyPath, BTreeMap<u64, ObjectId>> = HashMap::new();
         for (id, object) in &held.objects {
             if let (ObjectStatus::Committed, Some(key_path)) = (object.status, &object.key_path) {
                 versions.entry(key_path.clone()).or_default().insert(object.sequence, *id);
             }
         }
-        let (put, delete, abandon, changed_blobs, garbage, check) = Default::default();
-        Self { held, versions, put, delete, abandon, changed_blobs, garbage, check, next_sequence, now }
+        let (put, delete, abandon, changed_blobs, garbage, check, packs) = Default::default();
+        Self {
+            held,
+            versions,
+            put,
+            delete,
+            abandon,
+            changed_blobs,
+            garbage,
+            check,
+            packs,
+            next_sequence,
+            now,
+            unreferenced,
+        }
     }
 
     fn apply(&mut self, write: &Write) -> WriteOutcome {
@@ -218,6 +316,11 @@ impl<'a> Batch<'a> {
             }
             Write::Check => {
                 self.check = true;
+                WriteOutcome::Done
+            }
+            Write::Void => WriteOutcome::Done,
+            Write::EndPack { pack, storage_class, end } => {
+                self.pack(*pack, *storage_class).ended_at = Some(*end);
                 WriteOutcome::Done
             }
             Write::Commit(commit) => WriteOutcome::Committed(self.commit(commit)),
@@ -243,13 +346,18 @@ impl<'a> Batch<'a> {
             place: commit.stored.place,
             damaged: false,
         };
+        let is_new = !self.held.blobs.contains_key(&blob_key);
         let blob = self.held.blobs.entry(blob_key).or_insert(fresh);
-        if blob.damaged {
+        let is_replaced = blob.ref_count == 0 && self.unreferenced == Unreferenced::IsReplaced;
+        if !is_new && (blob.damaged || is_replaced && blob.place != fresh.place) {
             // The sender has just brought whole bytes.
             self.garbage.push(blob.replace_copy(blob_key, fresh.place));
         }
         blob.ref_count += 1;
         let place = blob.place;
+        if place == fresh.place {
+            self.note_live(place, object.storage_class, fresh.size_bytes);
+        }
         self.changed_blobs.insert(blob_key);
         self.put(object.clone());
         CommitOutcome::Committed { replaced: newest.is_some(), place }
@@ -315,12 +423,39 @@ impl<'a> Batch<'a> {
         let key = (lost.content_hash, lost.storage_class);
         match self.held.blobs.get_mut(&key) {
             Some(blob) if blob.place == lost.place => {
+                let size_bytes = blob.size_bytes;
                 self.garbage.push(blob.replace_copy(key, place));
                 self.changed_blobs.insert(key);
+                self.note_live(place, lost.storage_class, size_bytes);
                 true
             }
             _ => false,
         }
+    }
+
+    fn pack(&mut self, pack: PackId, storage_class: StorageClass) -> &mut PackChange {
+        let fresh = PackChange {
+            pack,
+            storage_class,
+            live_bytes: 0,
+            applied_end: 0,
+            last_sequence: 0,
+            ended_at: None,
+        };
+        self.packs.entry(pack).or_insert(fresh)
+    }
+
+    /// A blob row names a place that none named before.
+    fn note_live(&mut self, place: Place, storage_class: StorageClass, size_bytes: u64) {
+        if let Some(pack) = place.pack() {
+            self.pack(pack, storage_class).live_bytes += packed_bytes(size_bytes);
+        }
+    }
+
+    fn note_mark(&mut self, mark: &PackMark, sequence: u64) {
+        let change = self.pack(mark.pack, mark.storage_class);
+        change.applied_end = change.applied_end.max(mark.end);
+        change.last_sequence = change.last_sequence.max(sequence);
     }
 
     /// A committed object becomes a deleted one; its blob is counted down.
@@ -365,6 +500,8 @@ impl<'a> Batch<'a> {
             blobs: blobs.collect(),
             garbage: self.garbage,
             check: self.check,
+            packs: self.packs.into_values().collect(),
+            applied_sequence: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use super::batch::BatchContext;
 use super::database::Database;
 use crate::application::contract::{a_commit, key_path};
 use crate::application::ports::ObjectCommit;
-use crate::domain::value_objects::{EntityTags, InstanceId, ObjectStatus, Place, Precondition, Timestamp};
+use crate::domain::value_objects::{EntityTags, InstanceId, ObjectStatus, Precondition, Timestamp};
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
 
 /// Who writes in [`every_pair_is_the_same_in_one_batch_and_in_two`].
@@ -64,7 +64,7 @@ fn kinds_of_writes() -> Vec<Write> {
     };
     let mend = |commit: &ObjectCommit, number| {
         let lost = commit.stored.location();
-        Write::Mend { lost, place: Place { number, ..lost.place } }
+        Write::Mend { lost, place: lost.place.with_number(number) }
     };
     vec![
         Write::Commit(first.clone()),

@@ -17,6 +17,7 @@ use super::database::Database;
 use super::errors::DatabaseError;
 use super::group_commit::Latch;
 use super::holds::HoldWatch;
+use super::pack_space::{PackSpace, Reclaimed};
 use crate::domain::value_objects::StorageClass;
 use crate::infrastructure::storage::{BlobFile, Roots, remove_blob_files};
 
@@ -76,6 +77,8 @@ pub(crate) struct Collector {
     pub(super) ticks: GraceClock,
     pub(super) settings: GcSettings,
     pub(super) holds: HoldWatch,
+    /// Where this process owns the packs.
+    pub(super) packs: Option<PackSpace>,
 }
 
 /// What a cycle has done so far.
@@ -89,6 +92,8 @@ pub(crate) struct CycleReport {
     pub objects: u64,
     /// Whether a hold keeps bytes from being removed.
     pub held: bool,
+    /// What was given back of packs.
+    pub packs: Reclaimed,
 }
 
 impl Collector {
@@ -100,7 +105,15 @@ impl Collector {
         settings: GcSettings,
     ) -> Result<Self, DatabaseError> {
         let ticks = GraceClock::starting_at(database.ticks().await?);
-        Ok(Self { database, latch: Latch::default(), roots, ticks, settings, holds: HoldWatch::default() })
+        Ok(Self {
+            database,
+            latch: Latch::default(),
+            roots,
+            ticks,
+            settings,
+            holds: HoldWatch::default(),
+            packs: None,
+        })
     }
 
     /// The first cycle comes at once: what a former run had left to do is not left for longer than it takes.
@@ -139,6 +152,9 @@ impl Collector {
             report.objects += collected.objects;
             let garbage = self.garbage(&mut report).await?;
             if garbage.is_empty() && collected == Collected::default() {
+                if let Some(packs) = self.packs.as_ref().filter(|_| !report.held) {
+                    report.packs = packs.reclaim().await?;
+                }
                 return Ok(report);
             }
             self.remove(&garbage).await?;
@@ -178,8 +194,9 @@ impl Collector {
     }
 
     pub(super) async fn remove_files(&self, garbage: &[Garbage]) -> Result<(), CycleError> {
-        let (roots, files) =
-            (self.roots.clone(), garbage.iter().map(|garbage| garbage.file).collect::<Vec<_>>());
+        // What lies in a pack goes with its pack, once little else does.
+        let files = garbage.iter().map(|garbage| garbage.file).filter(|file| file.place.pack().is_none());
+        let (roots, files) = (self.roots.clone(), files.collect::<Vec<_>>());
         let removed = spawn_blocking(move || {
             StorageClass::ALL.into_iter().try_for_each(|class| {
                 let of_class: Vec<_> =
@@ -203,7 +220,11 @@ pub(crate) enum CycleError {
 }
 
 fn log_report(report: &CycleReport, message: &str) {
-    let CycleReport { blobs, bytes, objects, held } = *report;
+    let CycleReport { blobs, bytes, objects, held, packs } = *report;
+    if packs != Reclaimed::default() {
+        let Reclaimed { packs, bytes, moved } = packs;
+        tracing::info!(packs, bytes, moved_blobs = moved, "gave back the space of packs");
+    }
     if held {
         tracing::info!("a backup is running: no bytes are removed until it has ended");
     }
@@ -255,6 +276,7 @@ mod tests {
                 ticks: GraceClock::starting_at(0),
                 settings: GcSettings { interval: Duration::from_secs(60), batch_size, grace: GRACE },
                 holds: HoldWatch::default(),
+                packs: None,
             };
             Self { directory, collector, next_sequence: 1 }
         }
@@ -314,7 +336,10 @@ mod tests {
             assert_eq!(world.cycle().await, CycleReport::default(), "the grace is not over");
             assert!(world.path_of(&first).exists());
             world.set_clock(10_700_000);
-            assert_eq!(world.cycle().await, CycleReport { blobs: 1, bytes: 9, objects: 1, held: false });
+            assert_eq!(
+                world.cycle().await,
+                CycleReport { blobs: 1, bytes: 9, objects: 1, ..CycleReport::default() }
+            );
             assert!(!world.path_of(&first).exists());
             assert_eq!(world.cycle().await, CycleReport::default());
         });

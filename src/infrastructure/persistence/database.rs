@@ -8,17 +8,17 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 use thiserror::Error;
 
-use super::batch::BatchContext;
+use super::batch::{BatchContext, LogContext, PackChange};
 use super::collector::{Collected, Garbage};
 use super::errors::DatabaseError;
 use super::holds::HoldId;
 use super::postgres::PostgresDatabase;
 use super::sqlite::SqliteDatabase;
 use crate::application::ports::{ListPage, ListQuery, ObjectName};
-use crate::domain::entities::{Object, StoredObject};
-use crate::domain::value_objects::{InstanceId, StorageClass, Timestamp};
+use crate::domain::entities::{BlobLocation, Object, StoredObject};
+use crate::domain::value_objects::{InstanceId, PackId, Place, StorageClass, Timestamp};
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
-use crate::infrastructure::storage::{BlobFile, RootIdentity};
+use crate::infrastructure::storage::{BlobFile, KnownEnds, KnownLog, RootIdentity, Roots};
 
 /// Where the metadata is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,6 +169,21 @@ pub(crate) struct RootRow {
     pub(super) claimed: bool,
 }
 
+/// What is known of a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PackRow {
+    pub(crate) pack: PackId,
+    pub(crate) storage_class: StorageClass,
+    /// What blob rows and garbage name of it.
+    pub(crate) live_bytes: u64,
+    /// How far its log is in the database.
+    pub(crate) applied_end: u64,
+    /// The last change in it that is in the database.
+    pub(crate) last_sequence: u64,
+    /// Where its log ends, if it had to be given up.
+    pub(crate) ended_at: Option<u64>,
+}
+
 impl Database {
     /// Opens it and brings its schema up to date.
     pub(crate) async fn open(url: &DatabaseUrl, settings: DatabaseSettings) -> Result<Self, DatabaseError> {
@@ -191,6 +206,86 @@ impl Database {
             Self::Sqlite(database) => database.apply(writes, next_sequence, context).await,
             Self::Postgres(database) => database.apply(writes, next_sequence, context).await,
         }
+    }
+
+    /// Applies a batch of the log in one transaction.
+    pub(super) async fn apply_logged(
+        &self,
+        writes: &[Write],
+        log: &LogContext,
+        context: BatchContext,
+        roots: &Roots,
+    ) -> Result<Vec<WriteOutcome>, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.apply_logged(writes, log, context, roots).await,
+            Self::Postgres(_) => no_log(),
+        }
+    }
+
+    /// What is known of the packs.
+    pub(crate) async fn packs(&self) -> Result<Vec<PackRow>, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.packs().await,
+            Self::Postgres(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Adds to what is known of packs.
+    pub(super) async fn put_packs(&self, packs: &[PackChange]) -> Result<(), DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.put_packs(packs).await,
+            Self::Postgres(_) => no_log(),
+        }
+    }
+
+    /// Forgets a pack of which nothing is needed, after its file.
+    pub(crate) async fn forget_pack(&self, pack: PackId) -> Result<(), DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.forget_pack(pack).await,
+            Self::Postgres(_) => no_log(),
+        }
+    }
+
+    /// The last change of the log that is in here.
+    pub(crate) async fn applied_sequence(&self) -> Result<u64, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.applied_sequence().await,
+            Self::Postgres(_) => Ok(0),
+        }
+    }
+
+    /// Lets blobs be served from where they have been copied to, those that still are where they were: how many.
+    pub(super) async fn move_blobs(&self, moves: &[(BlobLocation, Place)]) -> Result<u64, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.move_blobs(moves).await,
+            Self::Postgres(_) => no_log(),
+        }
+    }
+
+    /// Those of `locations` that a blob is served from.
+    pub(super) async fn served_places(
+        &self,
+        locations: &[BlobLocation],
+    ) -> Result<Vec<BlobLocation>, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.served_places(locations).await,
+            Self::Postgres(_) => no_log(),
+        }
+    }
+
+    /// Writes a copy of the whole database to a new file.
+    pub(super) async fn copy_to(&self, target: &Path) -> Result<(), DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.copy_to(target).await,
+            Self::Postgres(_) => no_log(),
+        }
+    }
+
+    /// What it knows of the log.
+    pub(crate) async fn known_ends(&self) -> Result<KnownLog, DatabaseError> {
+        let applied_sequence = self.applied_sequence().await?;
+        let ends = |row: PackRow| (row.pack, KnownEnds { applied: row.applied_end, ended_at: row.ended_at });
+        Ok(KnownLog { applied_sequence, packs: self.packs().await?.into_iter().map(ends).collect() })
     }
 
     pub(super) async fn find(&self, name: &ObjectName) -> Result<Option<StoredObject>, DatabaseError> {
@@ -356,6 +451,11 @@ impl Database {
             Self::Postgres(database) => database.close().await,
         }
     }
+}
+
+/// Where other servers read the database, it is the point of durability, and nothing is applied later.
+fn no_log() -> ! {
+    crate::invariant::broken("a log is applied to SQLite alone")
 }
 
 #[cfg(test)]

@@ -1,22 +1,32 @@
 //! Group commit: whatever queued while one transaction ran is the next transaction. An idle server commits a single
 //! write at once; a busy one shares each sync among hundreds.
+//!
+//! Where the log is the point of durability, what comes here is durable already, and the database follows.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
-use super::batch::BatchContext;
+use super::batch::{BatchContext, LogContext, Synced};
 use super::collector::GraceClock;
 use super::database::Database;
 use super::errors::{Consequence, DatabaseError};
 use crate::application::errors::RepositoryError;
 use crate::application::ports::Clock;
 use crate::domain::value_objects::InstanceId;
-use crate::infrastructure::plane_channel::{Reply, WriteOutcome, WriteRequest};
+use crate::infrastructure::plane_channel::{LogOrder, PackMark, Reply, Write, WriteOutcome, WriteRequest};
+use crate::infrastructure::storage::Roots;
 
 /// The most writes of one transaction.
 pub(super) const BATCH_WRITES_MAX: usize = 1024;
+/// How long the database may be behind the log while nobody waits for it.
+const APPLY_DELAY_MAX: Duration = Duration::from_millis(100);
+/// How long to wait before a batch of the log is applied once more.
+const APPLY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Set by an I/O error of the database, never cleared: what the database says after one cannot be relied on until a
 /// restart has recovered it. Set too when another server has taken this one's name.
@@ -76,10 +86,25 @@ pub(super) struct GroupCommit<C> {
     pub(super) instance: InstanceId,
     pub(super) next_sequence: u64,
     pub(super) ticks: GraceClock,
+    /// Where the log is the point of durability.
+    pub(super) log: Option<LogQueue>,
+}
+
+/// What applying the log takes.
+pub(super) struct LogQueue {
+    pub(super) order: Arc<LogOrder>,
+    pub(super) roots: Roots,
 }
 
 impl<C: Clock> GroupCommit<C> {
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<WriteRequest>) {
+    pub(super) async fn run(mut self, queue: mpsc::Receiver<WriteRequest>) {
+        match self.log.take() {
+            None => self.run_transactions(queue).await,
+            Some(log) => self.run_log(log, queue).await,
+        }
+    }
+
+    async fn run_transactions(mut self, mut queue: mpsc::Receiver<WriteRequest>) {
         let mut requests = Vec::with_capacity(BATCH_WRITES_MAX);
         while queue.recv_many(&mut requests, BATCH_WRITES_MAX).await > 0 {
             let (writes, replies): (Vec<_>, Vec<_>) =
@@ -88,8 +113,7 @@ impl<C: Clock> GroupCommit<C> {
                 answer_all(replies, RepositoryError::Unavailable);
                 continue;
             }
-            let context =
-                BatchContext { writer: self.instance, now: self.clock.now(), tick: self.ticks.now() };
+            let context = self.context();
             let applied = self.database.apply(&writes, &mut self.next_sequence, context).await;
             match applied {
                 Ok(outcomes) => {
@@ -100,20 +124,145 @@ impl<C: Clock> GroupCommit<C> {
             }
         }
     }
+
+    /// Changes arrive in the order in which they became durable, and are applied in that of their sequences: each waits
+    /// for those before it. While nobody waits for the database, it is given many at once: what a transaction costs
+    /// beside its changes, and pages that several of them touch, are then paid for once.
+    async fn run_log(self, log: LogQueue, mut queue: mpsc::Receiver<WriteRequest>) {
+        let mut arrived = Vec::with_capacity(BATCH_WRITES_MAX);
+        let mut waiting = Waiting { next: self.next_sequence, places: VecDeque::new(), since: None };
+        let mut is_wanted = false;
+        loop {
+            let deadline = waiting.deadline();
+            tokio::select! {
+                biased;
+                count = queue.recv_many(&mut arrived, BATCH_WRITES_MAX) => if count == 0 { break },
+                () = log.order.wanted() => is_wanted = true,
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => is_wanted = true,
+            }
+            for request in arrived.drain(..) {
+                is_wanted |= request.reply.is_some();
+                waiting.put(request);
+            }
+            while let Some(requests) = waiting.take(is_wanted) {
+                self.apply_logged(&log, requests).await;
+            }
+            // What somebody waits for may be behind a place that is still empty.
+            is_wanted &= !waiting.places.is_empty();
+        }
+        while let Some(requests) = waiting.take(true) {
+            self.apply_logged(&log, requests).await;
+        }
+    }
+
+    /// Applies what is durable already. It cannot be refused any more: while the database has no space, it is tried
+    /// again, and nothing new is written to the log.
+    async fn apply_logged(&self, log: &LogQueue, requests: Vec<WriteRequest>) {
+        let places = requests.iter().map(|request| (request.sequence.unwrap_or(0), request.mark));
+        let mut context = log_context(places);
+        let (writes, mut replies): (Vec<_>, Vec<_>) =
+            requests.into_iter().map(|request| (request.write, request.reply)).unzip();
+        // What ends a pack must be known before anything that was decided without it; a check is about syncing.
+        let is_synced = |write: &Write| matches!(write, Write::EndPack { .. } | Write::Check);
+        context.synced = if writes.iter().any(is_synced) { Synced::Now } else { Synced::Later };
+        loop {
+            if self.latch.is_set() {
+                // What is in the log the next start applies; whoever waits for that now waits in vain.
+                log.order.end();
+                return answer_all(replies, RepositoryError::Unavailable);
+            }
+            match self.database.apply_logged(&writes, &context, self.context(), &log.roots).await {
+                Ok(outcomes) => {
+                    self.latch.answered();
+                    log.order.set_stalled(false);
+                    let last = context.sequences.last().copied().unwrap_or(0);
+                    log.order.note_applied(last);
+                    return answer_each(replies, outcomes);
+                }
+                Err(error) => {
+                    log.order.set_stalled(self.latch.judge(&error) == RepositoryError::NoSpace);
+                    // It will happen, but nobody knows when.
+                    answer_all(replies.iter_mut().map(Option::take).collect(), RepositoryError::Unavailable);
+                    tokio::time::sleep(APPLY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn context(&self) -> BatchContext {
+        BatchContext { writer: self.instance, now: self.clock.now(), tick: self.ticks.now() }
+    }
 }
 
-fn answer_each(replies: Vec<Reply<WriteOutcome>>, outcomes: Vec<WriteOutcome>) {
+/// Changes of the log that have not been applied, by their places in the order.
+struct Waiting {
+    /// The sequence of the first place.
+    next: u64,
+    places: VecDeque<Option<WriteRequest>>,
+    /// Since when there are any.
+    since: Option<Instant>,
+}
+
+impl Waiting {
+    fn put(&mut self, request: WriteRequest) {
+        let place = request.sequence.and_then(|sequence| sequence.checked_sub(self.next));
+        let Some(place) = place.and_then(|place| usize::try_from(place).ok()) else {
+            crate::invariant::broken("a change of the log has a place in the order that is not past yet")
+        };
+        if self.places.len() <= place {
+            self.places.resize_with(place + 1, || None);
+        }
+        self.places[place] = Some(request);
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// When what is ready has waited for long enough.
+    fn deadline(&self) -> Option<Instant> {
+        let is_ready = self.places.front().is_some_and(Option::is_some);
+        self.since.filter(|_| is_ready).map(|since| since + APPLY_DELAY_MAX)
+    }
+
+    /// The next batch, if there is one that is worth it: a whole one, or whatever there is where somebody waits.
+    fn take(&mut self, is_wanted: bool) -> Option<Vec<WriteRequest>> {
+        let ready = self.places.iter().take(BATCH_WRITES_MAX).take_while(|place| place.is_some()).count();
+        if ready == 0 || ready < BATCH_WRITES_MAX && !is_wanted {
+            return None;
+        }
+        self.next += ready as u64;
+        let requests = self.places.drain(..ready).flatten().collect();
+        self.since = (!self.places.is_empty()).then(Instant::now);
+        Some(requests)
+    }
+}
+
+/// The places of a batch's changes, and how far each of their packs is written with them.
+pub(super) fn log_context(places: impl Iterator<Item = (u64, Option<PackMark>)>) -> LogContext {
+    let mut context = LogContext::default();
+    for (sequence, mark) in places {
+        context.sequences.push(sequence);
+        let Some(mark) = mark else { continue };
+        match context.marks.iter_mut().find(|(known, _)| known.pack == mark.pack) {
+            Some(known) => *known = (mark, sequence),
+            None => context.marks.push((mark, sequence)),
+        }
+    }
+    context
+}
+
+fn answer_each(replies: Vec<Option<Reply<WriteOutcome>>>, outcomes: Vec<WriteOutcome>) {
     if replies.len() != outcomes.len() {
         crate::invariant::broken("a batch has an outcome for each of its writes");
     }
     for (reply, outcome) in replies.into_iter().zip(outcomes) {
-        // A caller that has gone no longer wants to know.
-        let _ = reply.send(Ok(outcome));
+        if let Some(reply) = reply {
+            // A caller that has gone no longer wants to know.
+            let _ = reply.send(Ok(outcome));
+        }
     }
 }
 
-fn answer_all(replies: Vec<Reply<WriteOutcome>>, error: RepositoryError) {
-    for reply in replies {
+fn answer_all(replies: Vec<Option<Reply<WriteOutcome>>>, error: RepositoryError) {
+    for reply in replies.into_iter().flatten() {
         let _ = reply.send(Err(error));
     }
 }

@@ -9,7 +9,7 @@ use super::maintenance::{BlobFilter, BlobRow, ExportedRow, ImportedRows, Miscoun
 use crate::application::contract::{a_commit, key_path};
 use crate::application::fakes::an_object;
 use crate::application::ports::{CommitOutcome, ObjectCommit, ObjectName};
-use crate::domain::value_objects::{ObjectStatus, Place, Precondition, StorageClass, Timestamp};
+use crate::domain::value_objects::{ObjectStatus, Precondition, StorageClass, Timestamp};
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
 
 /// Runs all of it. `database` is empty but for the instance [`WRITER`], `other` is quite empty.
@@ -77,7 +77,7 @@ async fn a_damaged_copy_is_known_and_gives_way(database: &Database, commit: &Obj
     assert!(database.mark(&location, true).await.unwrap());
     assert_ne!(database.outside_changes().await.unwrap(), changes, "servers are told");
     let elsewhere =
-        crate::domain::entities::BlobLocation { place: Place { number: 999, ..location.place }, ..location };
+        crate::domain::entities::BlobLocation { place: location.place.with_number(999), ..location };
     assert!(!database.mark(&elsewhere, false).await.unwrap(), "it is another copy");
     let name = ObjectName::Id(commit.stored.object.id);
     assert!(database.find(&name).await.unwrap().unwrap().damaged);

@@ -14,18 +14,23 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
+use super::batch::BatchContext;
 use super::collector::{Collector, GcSettings, GraceClock};
 use super::database::{Database, DatabaseSettings, DatabaseUrl};
 use super::errors::DatabaseError;
-use super::group_commit::{GroupCommit, Latch};
+use super::group_commit::{GroupCommit, Latch, LogQueue};
 use super::heartbeat::Heartbeat;
 use super::holds::HoldWatch;
+use super::pack_space::PackSpace;
 use super::recovery::{claim_root, sweep};
+use super::replay::replay;
 use crate::application::errors::RepositoryError;
 use crate::application::ports::Clock;
 use crate::domain::value_objects::{InstanceId, StorageClass};
-use crate::infrastructure::plane_channel::{MetadataEnd, QUERIES_QUEUED_MAX, Query, Reply};
-use crate::infrastructure::storage::{RootError, Roots};
+use crate::infrastructure::plane_channel::{
+    LogOrder, MetadataEnd, QUERIES_QUEUED_MAX, Query, QueryRequest, Reply,
+};
+use crate::infrastructure::storage::{OpenPacks, ReplayError, RootError, Roots};
 
 /// Why the metadata plane does not start.
 #[derive(Debug, Error)]
@@ -51,13 +56,19 @@ pub enum StartError {
         path: PathBuf,
     },
     /// A root belongs to another database.
-    #[error("the {class} storage root {path} belongs to another database")]
+    #[error(
+        "the {class} storage root {path} belongs to another database; if that is lost, `just_storage rebuild` makes it \
+         anew"
+    )]
     ForeignRoot {
         /// Which root.
         class: StorageClass,
         /// Where it is.
         path: PathBuf,
     },
+    /// The log cannot be applied to the database.
+    #[error("the log cannot be applied to the database")]
+    Log(#[from] ReplayError),
     /// The thread ended before it could say why.
     #[error("the metadata thread ended while it started")]
     Lost,
@@ -75,6 +86,8 @@ pub struct MetadataPlane<C> {
     pub instance: InstanceId,
     /// This server's name among others of the database. An earlier run under the same name is dead.
     pub node: String,
+    /// The packs that cores are writing to.
+    pub open_packs: Arc<OpenPacks>,
     /// For the dates of changes.
     pub clock: C,
     /// How what nothing refers to is removed.
@@ -98,6 +111,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
     }
 
     fn run(self, channel: MetadataEnd, report: &std_mpsc::Sender<Result<(), StartError>>) {
+        give_way_to_cores();
         // Who waits for the report waits for exactly one message, so it cannot fail to arrive.
         let send = |result| drop(report.send(result));
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -105,7 +119,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             Err(error) => return send(Err(StartError::Thread(error))),
         };
         LocalSet::new().block_on(&runtime, async {
-            match self.prepare().await {
+            match self.prepare(channel.order.clone()).await {
                 Ok(service) => {
                     send(Ok(()));
                     service.serve(channel).await;
@@ -115,7 +129,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
         });
     }
 
-    async fn prepare(self) -> Result<Service<C>, StartError> {
+    async fn prepare(self, order: Option<Arc<LogOrder>>) -> Result<Service<C>, StartError> {
         let database = Database::open(&self.url, self.settings).await?;
         for class in StorageClass::ALL {
             claim_root(&database, self.roots.of(class)).await?;
@@ -124,9 +138,12 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
         if cleared > 0 {
             tracing::info!(cleared, "cleared uploads that a former run left unfinished");
         }
-        let next_sequence = database.next_sequence().await?;
         let ticks = GraceClock::starting_at(database.ticks().await?);
+        let next_sequence = self.apply_log(&database, ticks).await?;
         let (database, latch) = (Arc::new(database), Latch::default());
+        if let Some(order) = &order {
+            order.start_at(next_sequence);
+        }
         let commit = GroupCommit {
             database: database.clone(),
             latch: latch.clone(),
@@ -134,6 +151,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             instance: self.instance,
             next_sequence,
             ticks,
+            log: order.clone().map(|order| LogQueue { order, roots: self.roots.clone() }),
         };
         let collector = Collector {
             database: database.clone(),
@@ -142,6 +160,13 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             ticks,
             settings: self.gc,
             holds: HoldWatch::default(),
+            packs: (!self.url.is_shared()).then(|| PackSpace {
+                database: database.clone(),
+                roots: self.roots.clone(),
+                instance: self.instance,
+                open: self.open_packs,
+                order: order.clone(),
+            }),
         };
         let heartbeat = Heartbeat {
             database: database.clone(),
@@ -151,8 +176,33 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             outside_changes: database.outside_changes().await?,
             on_outside_change: self.on_outside_change,
         };
-        let reader = Reader::new(database.clone(), latch, self.settings);
+        let reader = Reader::new(database.clone(), latch, self.settings, order);
         Ok(Service { database, reader, commit, collector, heartbeat, roots: self.roots })
+    }
+}
+
+impl<C: Clock> MetadataPlane<C> {
+    /// Brings the database up to the log, and says which sequence comes next. Where other servers share the database,
+    /// there is no log to apply.
+    async fn apply_log(&self, database: &Database, ticks: GraceClock) -> Result<u64, StartError> {
+        if self.url.is_shared() {
+            return Ok(database.next_sequence().await?);
+        }
+        let context = BatchContext { writer: self.instance, now: self.clock.now(), tick: ticks.now() };
+        let report = replay(database, &self.roots, context).await?;
+        if report.applied > 0 {
+            tracing::info!(changes = report.applied, "applied what only the log had");
+        }
+        Ok(database.next_sequence().await?.max(report.last_sequence + 1))
+    }
+}
+
+/// Where cores have no processor of their own, an answer must not wait until a transaction has had its turn. The
+/// threads that are started from here are as polite.
+fn give_way_to_cores() {
+    const NICE: i32 = 5;
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
+        tracing::debug!(%error, "the metadata thread runs at the cores' priority");
     }
 }
 
@@ -198,7 +248,7 @@ async fn log_sweep(database: Arc<Database>, roots: Roots, node: Arc<str>) {
 }
 
 /// Runs queries beside each other, as many at once as there are connections to read on.
-async fn answer_queries(reader: Reader, mut queue: mpsc::Receiver<Query>) {
+async fn answer_queries(reader: Reader, mut queue: mpsc::Receiver<QueryRequest>) {
     let reader = Rc::new(reader);
     let places = Arc::new(Semaphore::new(QUERIES_QUEUED_MAX));
     while let Some(query) = queue.recv().await {
@@ -221,13 +271,26 @@ struct Reader {
     queries_max: usize,
     /// How long a query waits for its turn.
     turn_timeout: Duration,
+    /// How far the log has been applied, where there is one.
+    order: Option<Arc<LogOrder>>,
 }
 
 impl Reader {
-    fn new(database: Arc<Database>, latch: Latch, settings: DatabaseSettings) -> Self {
+    fn new(
+        database: Arc<Database>,
+        latch: Latch,
+        settings: DatabaseSettings,
+        order: Option<Arc<LogOrder>>,
+    ) -> Self {
         let queries_max = settings.max_connections as usize;
         let (running, turn_timeout) = (Semaphore::new(queries_max), settings.acquire_timeout);
-        Self { database, latch, running, queries_max, turn_timeout }
+        Self { database, latch, running, queries_max, turn_timeout, order }
+    }
+
+    /// Waits until the database has what the query must see. `false` if it never will.
+    async fn catches_up(&self, after: u64) -> bool {
+        let Some(order) = self.order.as_ref().filter(|_| after > 0) else { return true };
+        order.is_applied(after, || self.latch.is_set()).await
     }
 
     /// Waits for the query's turn, and answers it.
@@ -235,9 +298,12 @@ impl Reader {
     /// While the database is away one query at a time finds out whether it is back, and the others are refused at
     /// once: each of them would wait as long for the same answer, and those behind them for many times that. Whether
     /// the server is ready is told without waiting for anybody.
-    async fn take(&self, query: Query) {
+    async fn take(&self, QueryRequest { query, after }: QueryRequest) {
         if let Query::Check(reply) = query {
             return self.check(reply).await;
+        }
+        if !self.catches_up(after).await {
+            return refuse(query, RepositoryError::Unavailable);
         }
         let Ok(Ok(_turn)) = timeout(self.turn_timeout, self.running.acquire()).await else {
             return refuse(query, RepositoryError::Overloaded);

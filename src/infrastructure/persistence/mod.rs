@@ -15,6 +15,7 @@ mod maintenance;
 #[cfg(test)]
 mod maintenance_contract;
 mod metadata_plane;
+mod pack_space;
 mod postgres;
 mod postgres_maintenance;
 mod postgres_queries;
@@ -22,8 +23,10 @@ mod postgres_rows;
 mod postgres_writer;
 mod queries;
 mod recovery;
+mod replay;
 #[cfg(test)]
 mod schedules;
+mod snapshot;
 mod sqlite;
 mod sqlite_maintenance;
 #[cfg(test)]
@@ -41,4 +44,6 @@ pub(crate) use maintenance::{
     BlobFilter, BlobRow, CopyError, ExportedRow, Finding, ImportedRows, InstanceRow,
 };
 pub use metadata_plane::{MetadataPlane, StartError};
-pub(crate) use recovery::claim_root;
+pub(crate) use recovery::{adopt_root, claim_root};
+pub(crate) use replay::apply_log;
+pub(crate) use snapshot::snapshots;

@@ -29,7 +29,7 @@ use crate::infrastructure::persistence::group_commit::BATCH_WRITES_MAX;
 use crate::infrastructure::persistence::maintenance_contract::maintenance_contract;
 use crate::infrastructure::persistence::throwaway_postgres::ThrowawayPostgres;
 use crate::infrastructure::persistence::{GcSettings, MetadataPlane};
-use crate::infrastructure::plane_channel::{DataEnd, plane_channel};
+use crate::infrastructure::plane_channel::{DataEnd, Durability, plane_channel};
 use crate::infrastructure::storage::Roots;
 
 const SETTINGS: DatabaseSettings = DatabaseSettings {
@@ -58,12 +58,13 @@ fn start(url: &DatabaseUrl, node: &str, roots: Roots) -> MetadataClient {
 
 /// A core's own view of the plane, which stays on its thread.
 fn client(data_end: DataEnd) -> MetadataClient {
-    MetadataClient::new(data_end, Arc::new(ObjectCache::default()), WaitLimit::none())
+    MetadataClient::new(data_end, Arc::new(ObjectCache::default()), WaitLimit::none(), None)
 }
 
 fn start_plane(url: &DatabaseUrl, node: &str, roots: Roots) -> DataEnd {
-    let (data_end, metadata_end) = plane_channel();
+    let (data_end, metadata_end) = plane_channel(Durability::Transaction);
     let plane = MetadataPlane {
+        open_packs: Arc::default(),
         url: url.clone(),
         settings: SETTINGS,
         roots,

@@ -177,3 +177,36 @@ pub(super) const TICKS: &str = "
                coalesce((SELECT max(forgotten_since) FROM objects WHERE status = 3), 0)) FROM clock";
 /// Stores the database's own clock, which never goes back.
 pub(super) const SET_CLOCK: &str = "UPDATE clock SET ticks = max(ticks, ?1)";
+
+/// `?1`: `[[id, class, live bytes more, applied end, last sequence, ended at], …]`
+pub(super) const PUT_PACKS: &str = "
+    INSERT INTO packs (id, storage_class, live_bytes, applied_end, last_sequence, ended_at)
+    SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5
+    FROM json_each(?1) AS j WHERE true
+    ON CONFLICT (id) DO UPDATE SET
+        live_bytes = live_bytes + excluded.live_bytes, applied_end = max(applied_end, excluded.applied_end),
+        last_sequence = max(last_sequence, excluded.last_sequence),
+        ended_at = coalesce(ended_at, excluded.ended_at)";
+
+/// Every pack that anything is known of.
+pub(super) const PACKS: &str =
+    "SELECT id, storage_class, live_bytes, applied_end, last_sequence, ended_at FROM packs ORDER BY id";
+
+/// Forgets a pack whose file is gone.
+pub(super) const FORGET_PACK: &str = "DELETE FROM packs WHERE id = ?1 AND live_bytes = 0";
+
+/// The last change of the log that is in the database.
+pub(super) const APPLIED_SEQUENCE: &str = "SELECT applied_sequence FROM clock";
+/// Stores how far the log has been applied, which never goes back.
+pub(super) const SET_APPLIED_SEQUENCE: &str = "UPDATE clock SET applied_sequence = max(applied_sequence, ?1)";
+
+/// `?1`: `[["<hash>", class, "<old place>", "<new place>"], …]`: blobs that are served from another place from now on.
+pub(super) const MOVE_BLOBS: &str = "
+    UPDATE blobs SET place = j.value ->> 3 FROM json_each(?1) AS j
+    WHERE content_hash = unhex(j.value ->> 0) AND storage_class = j.value ->> 1 AND place = j.value ->> 2
+    RETURNING content_hash, storage_class, size_bytes";
+
+/// `?1`: `[["<hash>", class], …]`: the places that serve.
+pub(super) const PLACES_SERVING: &str = "
+    SELECT b.content_hash, b.storage_class, b.place FROM json_each(?1) AS j CROSS JOIN blobs AS b
+    WHERE b.content_hash = unhex(j.value ->> 0) AND b.storage_class = j.value ->> 1";

@@ -48,6 +48,23 @@ pub(crate) async fn claim_root(database: &Database, root: &StorageRoot) -> Resul
     }
 }
 
+/// Notes a root as it says itself that it is, in a database that was lost and is made anew.
+pub(crate) async fn adopt_root(database: &Database, root: &StorageRoot) -> Result<(), StartError> {
+    let class = root.class();
+    match root.read_identity()? {
+        Some(identity) => {
+            let noted = database.put_root(class, RootRow { identity, claimed: true }).await?;
+            let path = || root.path().to_path_buf();
+            if noted.identity == identity {
+                Ok(())
+            } else {
+                Err(StartError::ForeignRoot { class, path: path() })
+            }
+        }
+        None => Err(StartError::RootMissing { class, path: root.path().to_path_buf() }),
+    }
+}
+
 async fn complete_claim(database: &Database, root: &StorageRoot, identity: Uuid) -> Result<(), StartError> {
     root.write_identity(identity)?;
     database.put_root(root.class(), RootRow { identity, claimed: true }).await?;

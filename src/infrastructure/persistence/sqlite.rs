@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,15 +13,18 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
     SqliteTransaction,
 };
-use sqlx::{Connection as _, Decode, Row as _, SqlSafeStr as _, Sqlite, SqlitePool, Type};
+use sqlx::{Connection as _, Decode, Row as _, SqlSafeStr as _, Sqlite, SqliteConnection, SqlitePool, Type};
 
-use super::batch::{self, BatchContext, Changes, Held, HeldBlob, HeldObject, Touched, VersionCount};
+use super::batch::{
+    self, BatchContext, Changes, Held, HeldBlob, HeldObject, LogContext, PackChange, Synced, Touched,
+    VersionCount, packed_bytes,
+};
 use super::collector::{Collected, Garbage};
 use super::columns::{
     class_number, class_of_number, metadata_json, metadata_of_json, status_number, status_of_number,
     undecodable,
 };
-use super::database::{DatabaseSettings, RootRow};
+use super::database::{DatabaseSettings, PackRow, RootRow};
 use super::errors::DatabaseError;
 use super::holds::HoldId;
 use super::queries;
@@ -28,17 +32,25 @@ use crate::application::ports::{ListPage, ListQuery, ObjectName};
 use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
 use crate::domain::errors::InvalidValue;
 use crate::domain::value_objects::{
-    ContentHash, ContentType, InstanceId, Key, Namespace, ObjectId, ObjectStatus, Place, StorageClass,
-    TenantId, Timestamp,
+    ContentHash, ContentType, InstanceId, Key, Namespace, ObjectId, ObjectStatus, PackId, Place,
+    StorageClass, TenantId, Timestamp,
 };
 use crate::fault_injection::{DurableSync, skips};
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
-use crate::infrastructure::storage::BlobFile;
+use crate::infrastructure::storage::{BlobFile, Roots, blob_length};
 
 /// How long a connection waits for another one's lock. Only a foreign program could hold one for long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Page cache of each reading connection; the writer has SQLite's default of 2 MiB.
+/// Page cache of each reading connection.
 const READER_CACHE_KIB: u32 = 1024;
+/// Page cache of the connection that writes: large enough for the index pages that a batch touches.
+const WRITER_CACHE_KIB: u32 = 16 * 1024;
+/// After so many pages the log of the database is brought into its main file: measured, a page is then written once for
+/// several changes, and the sync of it all does not yet keep others waiting for long.
+const CHECKPOINT_PAGES: u32 = 4096;
+
+/// How long a batch waits for a look at the copies that it would share: a disk that hangs must not hold up the others.
+const COPY_LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is written to see whether the disk is full: more than a few blocks that happen to be free.
 const PROBE_BYTES: usize = 1024 * 1024;
@@ -47,6 +59,8 @@ pub(crate) struct SqliteDatabase {
     pub(super) path: PathBuf,
     pub(super) writer: SqlitePool,
     pub(super) readers: SqlitePool,
+    /// Whether the writing connection leaves its transactions to be synced later, as the log allows.
+    relaxed: AtomicBool,
 }
 
 pub(super) fn migrator() -> Migrator {
@@ -54,6 +68,7 @@ pub(super) fn migrator() -> Migrator {
         ("objects", include_str!("../../../migrations/sqlite/0001_objects.sql")),
         ("garbage", include_str!("../../../migrations/sqlite/0002_garbage.sql")),
         ("maintenance", include_str!("../../../migrations/sqlite/0003_maintenance.sql")),
+        ("packs", include_str!("../../../migrations/sqlite/0004_packs.sql")),
     ];
     let migration = |(version, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
@@ -77,12 +92,18 @@ impl SqliteDatabase {
             })
             .foreign_keys(false)
             .busy_timeout(BUSY_TIMEOUT);
+        let writer_options = options
+            .clone()
+            .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
+            // What undoes one statement of a transaction need not be a file.
+            .pragma("temp_store", "MEMORY");
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
-            .connect_with(options.clone())
+            .connect_with(writer_options)
             .await
             .map_err(DatabaseError::of("open the database"))?;
         let migrated = migrator().run(&writer).await;
@@ -100,7 +121,11 @@ impl SqliteDatabase {
             .connect_with(reader_options)
             .await
             .map_err(DatabaseError::of("open the database for reading"))?;
-        Ok(Self { path: path.into(), writer, readers })
+        Ok(Self::of_pools(path, writer, readers))
+    }
+
+    pub(super) fn of_pools(path: &Path, writer: SqlitePool, readers: SqlitePool) -> Self {
+        Self { path: path.into(), writer, readers, relaxed: AtomicBool::new(false) }
     }
 
     pub(super) async fn apply(
@@ -120,17 +145,48 @@ impl SqliteDatabase {
         self.in_transaction(change).await
     }
 
+    /// Applies a batch of the log in one transaction. Before that, those copies that its commits would share are
+    /// looked at: one that is lost gives way to the new one.
+    pub(super) async fn apply_logged(
+        &self,
+        writes: &[Write],
+        log: &LogContext,
+        context: BatchContext,
+        roots: &Roots,
+    ) -> Result<Vec<WriteOutcome>, DatabaseError> {
+        let change = async |transaction: &mut SqliteTransaction<'_>| {
+            let held = load(transaction, writes).await;
+            let mut held = held.map_err(DatabaseError::of("load what a batch touches"))?;
+            mark_lost_copies(&mut held, writes, roots).await;
+            let (outcomes, changes) = batch::apply_logged(writes, log, held, context.now);
+            let stored = store(transaction, &changes, context).await;
+            stored.map_err(DatabaseError::of("store what a batch changes"))?;
+            Ok(outcomes)
+        };
+        self.in_transaction_synced(log.synced, change).await
+    }
+
+    /// Runs `change` in a transaction that is durable when this returns.
+    async fn in_transaction<T>(
+        &self,
+        change: impl AsyncFnOnce(&mut SqliteTransaction<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        self.in_transaction_synced(Synced::Now, change).await
+    }
+
     /// Runs `change` in a transaction of the writing connection.
     ///
     /// The connection goes with a transaction that fails: SQLite undoes some failures by itself (a full disk) and
     /// leaves others to be undone, and sqlx believes that a transaction is open until it has undone it.
-    async fn in_transaction<T>(
+    async fn in_transaction_synced<T>(
         &self,
+        synced: Synced,
         change: impl AsyncFnOnce(&mut SqliteTransaction<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
         let acquired = self.writer.acquire().await;
         let mut connection = acquired.map_err(DatabaseError::of("reach the database for writing"))?;
         let result = async {
+            self.set_synced(&mut connection, synced).await?;
             let begin = connection.begin_with("BEGIN IMMEDIATE").await;
             let mut transaction = begin.map_err(DatabaseError::of("begin a transaction"))?;
             let changed = change(&mut transaction).await?;
@@ -141,9 +197,29 @@ impl SqliteDatabase {
             Ok(changed) => return Ok(changed),
             Err(error) => error,
         };
+        // The next connection is one that syncs.
+        self.relaxed.store(false, Ordering::Relaxed);
         // What is said of the failure is said by whoever asked; that the connection ends too adds nothing.
         let _ = connection.close().await;
         Err(if error.is_io_error() && self.disk_is_full().await { error.of_full_disk() } else { error })
+    }
+
+    async fn set_synced(
+        &self,
+        connection: &mut SqliteConnection,
+        synced: Synced,
+    ) -> Result<(), DatabaseError> {
+        let relaxed = synced == Synced::Later;
+        if skips(DurableSync::Database) || self.relaxed.load(Ordering::Relaxed) == relaxed {
+            return Ok(());
+        }
+        // In WAL mode NORMAL leaves out the sync of a transaction, and nothing else: what is in the file is always
+        // some transaction's state, and a checkpoint syncs before it overwrites.
+        let pragma = if relaxed { "PRAGMA synchronous = NORMAL" } else { "PRAGMA synchronous = FULL" };
+        let set = sqlx::query(pragma).execute(connection).await;
+        set.map_err(DatabaseError::of("choose when to sync"))?;
+        self.relaxed.store(relaxed, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether the disk has no room for something new. A disk that gives room to files only when they are synced lets
@@ -350,11 +426,112 @@ impl SqliteDatabase {
             json!([content_hash.to_string(), class_number(storage_class), place.to_string()])
         });
         let query = sqlx::query(queries::FORGET_GARBAGE).bind(Value::Array(keys.collect()).to_string());
+        let packs = packs_json(&freed_of_packs(removed));
         self.in_transaction(async |transaction| {
-            let forgotten = query.execute(&mut **transaction).await;
-            forgotten.map(|_| ()).map_err(DatabaseError::of("forget removed garbage"))
+            let forget = async {
+                query.execute(&mut **transaction).await?;
+                sqlx::query(queries::PUT_PACKS).bind(packs).execute(&mut **transaction).await
+            };
+            forget.await.map(|_| ()).map_err(DatabaseError::of("forget removed garbage"))
         })
         .await
+    }
+
+    pub(super) async fn packs(&self) -> Result<Vec<PackRow>, DatabaseError> {
+        let rows = sqlx::query(queries::PACKS).fetch_all(&self.readers).await;
+        rows.and_then(|rows| rows.iter().map(pack_row).collect()).map_err(DatabaseError::of("read the packs"))
+    }
+
+    pub(super) async fn forget_pack(&self, pack: PackId) -> Result<(), DatabaseError> {
+        let query = sqlx::query(queries::FORGET_PACK).bind(pack.to_u64().cast_signed());
+        self.in_transaction(async |transaction| {
+            let forgotten = query.execute(&mut **transaction).await;
+            forgotten.map(|_| ()).map_err(DatabaseError::of("forget a pack"))
+        })
+        .await
+    }
+
+    /// Lets blobs be served from where they have been copied to, those that still are where they were: how many.
+    pub(super) async fn move_blobs(&self, moves: &[(BlobLocation, Place)]) -> Result<u64, DatabaseError> {
+        let row = |(from, to): &(BlobLocation, Place)| {
+            let BlobLocation { content_hash, storage_class, place } = from;
+            json!([content_hash.to_string(), class_number(*storage_class), place.to_string(), to.to_string()])
+        };
+        let rows = Value::Array(moves.iter().map(row).collect()).to_string();
+        let places: HashMap<_, _> = moves
+            .iter()
+            .map(|(from, to)| ((from.content_hash, from.storage_class), (from.place, *to)))
+            .collect();
+        self.in_transaction(async |transaction| {
+            let move_all = async {
+                let moved = sqlx::query(queries::MOVE_BLOBS).bind(rows);
+                let moved = moved.fetch_all(&mut **transaction).await?;
+                let mut packs = Vec::with_capacity(2 * moved.len());
+                for row in &moved {
+                    let key = (content_hash(row, 0)?, storage_class(row, 1)?);
+                    let bytes = packed_bytes(column::<i64>(row, 2)?.cast_unsigned());
+                    let Some((from, to)) = places.get(&key) else { continue };
+                    packs.extend(pack_change(*from, key.1, -bytes));
+                    packs.extend(pack_change(*to, key.1, bytes));
+                }
+                let noted = sqlx::query(queries::PUT_PACKS).bind(packs_json(&packs));
+                noted.execute(&mut **transaction).await?;
+                Ok(moved.len() as u64)
+            };
+            move_all.await.map_err(DatabaseError::of("move blobs to another pack"))
+        })
+        .await
+    }
+
+    /// Those of `locations` that a blob is served from.
+    pub(super) async fn served_places(
+        &self,
+        locations: &[BlobLocation],
+    ) -> Result<Vec<BlobLocation>, DatabaseError> {
+        let keys = locations
+            .iter()
+            .map(|location| json!([location.content_hash.to_string(), class_number(location.storage_class)]));
+        let keys = Value::Array(keys.collect()).to_string();
+        let rows = sqlx::query(queries::PLACES_SERVING).bind(keys).fetch_all(&self.readers).await;
+        let serving =
+            rows.and_then(|rows| rows.iter().map(blob_location).collect::<sqlx::Result<HashSet<_>>>());
+        let serving = serving.map_err(DatabaseError::of("look for what a pack still serves"))?;
+        Ok(locations.iter().filter(|location| serving.contains(location)).copied().collect())
+    }
+
+    /// Writes a copy of the whole database as it is now, and looks whether it is whole.
+    pub(super) async fn copy_to(&self, target: &Path) -> Result<(), DatabaseError> {
+        let copy = async {
+            let source = SqliteConnectOptions::new().filename(&self.path);
+            let mut source = SqliteConnection::connect_with(&source).await?;
+            let text = target.to_string_lossy().into_owned();
+            sqlx::query("VACUUM INTO ?1").bind(text).execute(&mut source).await?;
+            source.close().await?;
+            let copy = SqliteConnectOptions::new().filename(target).read_only(true);
+            let mut copy = SqliteConnection::connect_with(&copy).await?;
+            let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut copy).await?;
+            copy.close().await?;
+            let whole = verdict == "ok";
+            whole
+                .then_some(())
+                .ok_or_else(|| sqlx::Error::Protocol(format!("the copy is not whole: {verdict}")))
+        };
+        copy.await.map_err(DatabaseError::of("copy the database"))
+    }
+
+    pub(super) async fn put_packs(&self, packs: &[PackChange]) -> Result<(), DatabaseError> {
+        let packs = packs_json(packs);
+        self.in_transaction(async |transaction| {
+            let stored = sqlx::query(queries::PUT_PACKS).bind(packs).execute(&mut **transaction).await;
+            stored.map(|_| ()).map_err(DatabaseError::of("note what packs there are"))
+        })
+        .await
+    }
+
+    pub(super) async fn applied_sequence(&self) -> Result<u64, DatabaseError> {
+        let row = sqlx::query(queries::APPLIED_SEQUENCE).fetch_one(&self.readers).await;
+        let applied = row.and_then(|row| column::<i64>(&row, 0));
+        applied.map(i64::cast_unsigned).map_err(DatabaseError::of("read how far the log is applied"))
     }
 
     pub(super) async fn close(&self) {
@@ -457,6 +634,14 @@ pub(super) async fn store(
         let query = sqlx::query(queries::PUT_BLOBS).bind(Value::Array(rows.collect()).to_string());
         query.execute(&mut **transaction).await?;
     }
+    if !changes.packs.is_empty() {
+        let query = sqlx::query(queries::PUT_PACKS).bind(packs_json(&changes.packs));
+        query.execute(&mut **transaction).await?;
+    }
+    if let Some(sequence) = changes.applied_sequence {
+        let query = sqlx::query(queries::SET_APPLIED_SEQUENCE).bind(sequence.cast_signed());
+        query.execute(&mut **transaction).await?;
+    }
     if !changes.garbage.is_empty() {
         let rows = changes.garbage.iter().map(|garbage| {
             let BlobLocation { content_hash, storage_class, place } = garbage.file;
@@ -471,6 +656,76 @@ pub(super) async fn store(
         query.execute(&mut **transaction).await?;
     }
     Ok(())
+}
+
+/// Finds out which of the copies that commits would share are lost or of another length.
+async fn mark_lost_copies(held: &mut Held, writes: &[Write], roots: &Roots) {
+    let shared = writes.iter().filter_map(|write| {
+        let Write::Commit(commit) = write else { return None };
+        let location = commit.stored.location();
+        let blob = held.blobs.get(&(location.content_hash, location.storage_class))?;
+        let kept = BlobLocation { place: blob.place, ..location };
+        (blob.place != location.place && !blob.damaged).then_some((kept, blob.size_bytes))
+    });
+    let shared: Vec<_> = shared.collect();
+    if shared.is_empty() {
+        return;
+    }
+    let roots = roots.clone();
+    let look = move || {
+        let is_lost = |(location, size_bytes): &(BlobLocation, u64)| {
+            let length = blob_length(roots.of(location.storage_class), location);
+            // What cannot be looked at now is left as it is.
+            length.is_ok_and(|length| length != Some(*size_bytes))
+        };
+        shared.into_iter().filter(is_lost).map(|(location, _)| location).collect::<Vec<_>>()
+    };
+    let looked = tokio::time::timeout(COPY_LOOK_LIMIT, tokio::task::spawn_blocking(look)).await;
+    for lost in looked.ok().and_then(Result::ok).unwrap_or_default() {
+        tracing::error!(hash = %lost.content_hash, "a stored blob is damaged; its content has just come again");
+        if let Some(blob) = held.blobs.get_mut(&(lost.content_hash, lost.storage_class)) {
+            blob.damaged = true;
+        }
+    }
+}
+
+/// What packs lose with garbage that is forgotten.
+fn freed_of_packs(garbage: &[Garbage]) -> Vec<PackChange> {
+    let freed = |garbage: &Garbage| {
+        pack_change(garbage.file.place, garbage.file.storage_class, -packed_bytes(garbage.size_bytes))
+    };
+    garbage.iter().filter_map(freed).collect()
+}
+
+/// So many bytes more or less of the pack that a place is in are needed.
+fn pack_change(place: Place, storage_class: StorageClass, live_bytes: i64) -> Option<PackChange> {
+    let pack = place.pack()?;
+    Some(PackChange { pack, storage_class, live_bytes, applied_end: 0, last_sequence: 0, ended_at: None })
+}
+
+fn packs_json(packs: &[PackChange]) -> String {
+    let row = |change: &PackChange| {
+        json!([
+            change.pack.to_u64().cast_signed(),
+            class_number(change.storage_class),
+            change.live_bytes,
+            change.applied_end,
+            change.last_sequence,
+            change.ended_at,
+        ])
+    };
+    Value::Array(packs.iter().map(row).collect()).to_string()
+}
+
+fn pack_row(row: &SqliteRow) -> sqlx::Result<PackRow> {
+    Ok(PackRow {
+        pack: PackId::from_u64(column::<i64>(row, 0)?.cast_unsigned()),
+        storage_class: storage_class(row, 1)?,
+        live_bytes: column::<i64>(row, 2)?.cast_unsigned(),
+        applied_end: column::<i64>(row, 3)?.cast_unsigned(),
+        last_sequence: column::<i64>(row, 4)?.cast_unsigned(),
+        ended_at: column::<Option<i64>>(row, 5)?.map(i64::cast_unsigned),
+    })
 }
 
 fn ids_json<'a>(ids: impl Iterator<Item = &'a ObjectId>) -> String {
@@ -617,7 +872,7 @@ mod tests {
     use crate::infrastructure::persistence::errors::Consequence;
     use crate::infrastructure::persistence::maintenance_contract::maintenance_contract;
     use crate::infrastructure::persistence::{DatabaseUrl, GcSettings, MetadataPlane};
-    use crate::infrastructure::plane_channel::plane_channel;
+    use crate::infrastructure::plane_channel::{Durability, plane_channel};
     use crate::infrastructure::storage::Roots;
 
     pub(super) const SETTINGS: DatabaseSettings = DatabaseSettings {
@@ -634,17 +889,17 @@ mod tests {
         let directories = std::cell::RefCell::new(Vec::new());
         repository_contract(|| {
             let directory = tempfile::tempdir().unwrap();
-            let (data_end, metadata_end) = plane_channel();
+            let (data_end, metadata_end) = plane_channel(Durability::Transaction);
             plane_in(&directory).start(metadata_end).unwrap();
             directories.borrow_mut().push(directory);
-            MetadataClient::new(data_end, Arc::new(ObjectCache::default()), WaitLimit::none())
+            MetadataClient::new(data_end, Arc::new(ObjectCache::default()), WaitLimit::none(), None)
         });
     }
 
     #[test]
     fn a_plane_that_ends_stores_how_far_its_clock_is() {
         let directory = tempfile::tempdir().unwrap();
-        let (data_end, metadata_end) = plane_channel();
+        let (data_end, metadata_end) = plane_channel(Durability::Transaction);
         let plane = plane_in(&directory).start(metadata_end).unwrap();
         let begin = std::time::Instant::now();
         while begin.elapsed() < Duration::from_millis(50) {
@@ -662,6 +917,7 @@ mod tests {
     fn plane_in(directory: &tempfile::TempDir) -> MetadataPlane<FakeClock> {
         let roots = Roots::open(&directory.path().join("hot"), &directory.path().join("cold")).unwrap();
         MetadataPlane {
+            open_packs: Arc::default(),
             url: DatabaseUrl::in_directory(directory.path()),
             settings: SETTINGS,
             roots,
@@ -729,7 +985,7 @@ mod tests {
     }
 
     /// Every statement, and how it finds its rows: what stands behind SEARCH in its plan.
-    const SEARCHES: [(&str, &[&str]); 23] = [
+    const SEARCHES: [(&str, &[&str]); 30] = [
         (queries::HELD_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
         (
             queries::HELD_VERSIONS,
@@ -776,6 +1032,13 @@ mod tests {
         (queries::PURGE_OBJECTS, &["objects USING COVERING INDEX objects_forgotten (forgotten_since<?)"]),
         (queries::GARBAGE, &[]),
         (queries::FORGET_GARBAGE, &["garbage USING PRIMARY KEY (content_hash=?"]),
+        (queries::MOVE_BLOBS, &["blobs USING PRIMARY KEY (content_hash=? AND storage_class=?)"]),
+        (queries::PLACES_SERVING, &["b USING PRIMARY KEY (content_hash=? AND storage_class=?)"]),
+        (queries::PUT_PACKS, &[]),
+        (queries::PACKS, &[]),
+        (queries::FORGET_PACK, &["packs USING INTEGER PRIMARY KEY (rowid=?)"]),
+        (queries::APPLIED_SEQUENCE, &[]),
+        (queries::SET_APPLIED_SEQUENCE, &[]),
         (WRITING, &[]),
     ];
     const LISTED: &str = "o USING INDEX objects_listed (namespace=? AND tenant_id=? AND status=? AND storage_class=? AND rowid<?)";
@@ -841,7 +1104,7 @@ mod tests {
             let plan = plan.join("\n");
             let missing = searches.iter().any(|search| !plan.contains(&format!("SEARCH {search}")));
             let mut scans = plan.lines().filter_map(|line| line.strip_prefix("SCAN "));
-            let scans = query != queries::EXPORT_OBJECTS
+            let scans = ![queries::EXPORT_OBJECTS, queries::PACKS].contains(&query)
                 && scans.any(|scan| !SCANS.iter().any(|allowed| scan.starts_with(allowed)));
             let sorts = plan.contains("USE TEMP B-TREE FOR ORDER BY") && query != queries::LIST_BOTH;
             if missing || scans || sorts {

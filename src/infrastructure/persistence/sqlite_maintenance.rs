@@ -145,7 +145,7 @@ impl SqliteDatabase {
             return Err(refused);
         }
         let writer = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options);
-        Ok(Self { path: path.into(), writer, readers })
+        Ok(Self::of_pools(path, writer, readers))
     }
 
     pub(super) async fn holds(&self) -> Result<Vec<Hold>, DatabaseError> {

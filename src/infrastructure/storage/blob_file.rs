@@ -170,21 +170,12 @@ pub(super) fn open_blob(
     Ok((file, direct.ok().map(File::from)))
 }
 
-/// How long the file of a blob is, or `None` if there is none.
-///
-/// # Errors
-/// What the system said.
-pub fn blob_length(root: &StorageRoot, location: &BlobLocation) -> io::Result<Option<u64>> {
-    match fs::symlink_metadata(root.blob_path(location)) {
-        Ok(metadata) => Ok(Some(metadata.len())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// Removes a blob's file. Its directory is not synced: if a power cut brings back what this run of the process has
 /// written, the next start's sweep finds it.
 pub(super) fn remove_blob(root: &StorageRoot, location: &BlobLocation) -> io::Result<()> {
+    if location.place.pack().is_some() {
+        crate::invariant::broken("what lies in a pack is not removed as a file");
+    }
     match fs::remove_file(root.blob_path(location)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -2,13 +2,14 @@
 //! while the next ones come in. Runs on a data-plane core; what blocks goes to its helper threads.
 //!
 //! ```text
-//! socket ──► block being filled ──► hash of what just came (at most HASH_SLICE_BYTES at a stretch)
+//! socket ──► block being filled ──► hash of what just came (no more than one read takes)
 //!                  │ full
 //!                  ▼
 //!            up to two writes in flight in the kernel, while the next block is received and hashed
 //! ```
-//! A body that fits one small block is not written before its end: then one helper thread does everything at
-//! once. A body that goes on gets a file; its blocks are small while it is slow, and large while it is fast.
+//! A body that may go into a pack is not written before its end: it is in one block then, and the log writes it. One
+//! that fits a small block and goes to a file all the same is left to one helper thread, which does everything at once.
+//! A body that goes on gets a file; its blocks are small while it is slow, and large while it is fast.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -19,9 +20,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::blob_file::{UnfinishedFile, WriteMode, remove_blob};
 use super::file_store::{FileStoreParts, helper_failed};
+use super::pack_log::Content;
 use super::root::StorageRoot;
 use crate::application::errors::{ReceiveError, StoreError};
-use crate::application::ports::{BlobUpload, BodyState, ByteSource, ReadPace, ReadProgress};
+use crate::application::ports::{BlobUpload, BodyState, ByteSource, Published, ReadPace, ReadProgress};
 use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::{ContentHash, Place, TenantId};
 use crate::infrastructure::data_plane::buffers::{ALIGNMENT_BYTES, Block};
@@ -169,6 +171,34 @@ impl FileUpload {
         Ok(())
     }
 
+    /// Whether a body of `bytes` may go into a pack, as far as is known.
+    fn fits_pack(&self, bytes: u64) -> bool {
+        let bytes_max = self.parts.packs.blob_bytes_max as u64;
+        bytes_max > 0 && bytes <= bytes_max
+    }
+
+    /// Moves to a large block, if the body can still end within what a pack takes and there is such a block.
+    fn grow_block(&mut self) -> bool {
+        let small = self.block.as_ref().is_some_and(|block| !block.is_large());
+        if !small || !self.fits_pack(self.length_bytes.unwrap_or(0).max(self.received_bytes + 1)) {
+            return false;
+        }
+        let Some(mut large) = self.parts.buffers.large_block(&self.tenant_id) else { return false };
+        large.append(self.take_block().bytes());
+        self.block = Some(large);
+        true
+    }
+
+    /// Leaves the body to the log: now, or together with the change that names it.
+    async fn publish_in_pack(mut self) -> Result<Published<Block>, StoreError> {
+        let bytes = self.take_block();
+        if self.parts.packs.with_changes {
+            return Ok(Published::Loose(bytes));
+        }
+        let content = Content { content_hash: self.content().0, bytes };
+        self.parts.packs.of(self.root.class()).append_content(content).await.map(Published::Stored)
+    }
+
     async fn publish_small(mut self) -> Result<Place, StoreError> {
         let (location, size_bytes, root) = (self.location(), self.received_bytes, self.root.clone());
         let block = Arc::new(Mutex::new(Some(self.take_block())));
@@ -287,14 +317,26 @@ impl BlobUpload for FileUpload {
         &mut self,
         source: &mut impl ByteSource<Block>,
     ) -> Result<BodyState, ReceiveError> {
-        while self.block.as_ref().is_some_and(|block| block.room() > 0) {
-            if self.read(source).await? == ReadProgress::End {
-                return Ok(BodyState::Ended);
+        loop {
+            let full = self.block.as_ref().is_none_or(|block| block.room() == 0);
+            let large = self.block.as_ref().is_some_and(Block::is_large);
+            if full || large && !self.fits_pack(self.received_bytes) {
+                // A body that fills the block to its last byte may have ended too, and need not be treated as a large
+                // one.
+                if self.length_bytes == Some(self.received_bytes) {
+                    return Ok(BodyState::Ended);
+                }
+                if !(full && self.grow_block()) {
+                    return Ok(BodyState::Open);
+                }
+            }
+            match self.read(source).await? {
+                ReadProgress::Bytes(_) => {}
+                // A large block is not kept for a slow sender.
+                ReadProgress::Stalled => return Ok(BodyState::Open),
+                ReadProgress::End => return Ok(BodyState::Ended),
             }
         }
-        // A body that fills the block to its last byte may have ended too, and need not be treated as a large one.
-        let ended = self.length_bytes == Some(self.received_bytes);
-        Ok(if ended { BodyState::Ended } else { BodyState::Open })
     }
 
     async fn receive_rest(&mut self, source: &mut impl ByteSource<Block>) -> Result<(), ReceiveError> {
@@ -317,10 +359,11 @@ impl BlobUpload for FileUpload {
         (ContentHash::from_bytes(self.hasher.clone().finalize().into()), self.received_bytes)
     }
 
-    async fn publish(mut self) -> Result<Place, StoreError> {
+    async fn publish(mut self) -> Result<Published<Block>, StoreError> {
         match self.file.take() {
-            Some(file) => self.publish_file(file).await,
-            None => self.publish_small().await,
+            Some(file) => self.publish_file(file).await.map(Published::Stored),
+            None if self.fits_pack(self.received_bytes) => self.publish_in_pack().await,
+            None => self.publish_small().await.map(Published::Stored),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The blob store of one core: one file per blob, in one of two roots.
+//! The blob store of one core: in two roots, a file for each large blob and packs for the small ones.
 
 use std::cell::RefCell;
 use std::io;
@@ -11,11 +11,14 @@ use lru::LruCache;
 
 use super::blob_file::{open_blob, remove_blob};
 use super::blob_upload::FileUpload;
+use super::pack_file::open_pack;
+use super::pack_log::PackLog;
+use super::pack_reader::PackedBlob;
 use super::root::Roots;
 use crate::application::errors::StoreError;
 use crate::application::ports::{self, BlobStore, BufferSize, Section};
 use crate::domain::entities::BlobLocation;
-use crate::domain::value_objects::{ByteRange, InstanceId, Place, StorageClass, TenantId};
+use crate::domain::value_objects::{ByteRange, InstanceId, PackId, Place, StorageClass, TenantId};
 use crate::infrastructure::data_plane::buffers::{ALIGNMENT_BYTES, Block, BufferPool};
 use crate::infrastructure::data_plane::deadline_list::WaitLimit;
 use crate::infrastructure::data_plane::helpers::{
@@ -26,6 +29,9 @@ use crate::infrastructure::data_plane::runtime::{DataFile, IoDriver, spawn};
 /// How many blobs each core keeps open for reading. One that is removed meanwhile is closed by
 /// [`FileStore::close_removed`], so that its space is free.
 const OPEN_FILES_PER_CORE_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(511);
+
+/// How many packs each core keeps open for reading.
+const OPEN_PACKS_PER_CORE_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
 
 /// Numbers the writes of this process, over all cores.
 #[derive(Debug)]
@@ -42,7 +48,7 @@ impl PlaceSequence {
 
     /// A place that no other write ever gets.
     pub fn next(&self) -> Place {
-        Place { instance: self.instance, number: self.next.fetch_add(1, Ordering::Relaxed) }
+        Place::File { instance: self.instance, number: self.next.fetch_add(1, Ordering::Relaxed) }
     }
 }
 
@@ -58,6 +64,39 @@ pub struct FileStoreParts {
     pub driver: IoDriver,
     /// Where places come from.
     pub places: Arc<PlaceSequence>,
+    /// Where small blobs go.
+    pub packs: Rc<Packs>,
+}
+
+/// The packs of a core, and what goes into them.
+pub struct Packs {
+    /// The logs of both roots.
+    pub hot: Rc<PackLog>,
+    /// And of the other.
+    pub cold: Rc<PackLog>,
+    /// The largest blob that goes into a pack; 0 sends each to a file of its own.
+    pub blob_bytes_max: usize,
+    /// Whether bytes wait for the change that names them, and are written with it.
+    pub with_changes: bool,
+}
+
+impl Packs {
+    /// The log that a change without bytes goes to: that of its own root, or of the one that still takes writes.
+    pub fn for_change(&self, class: StorageClass) -> &Rc<PackLog> {
+        let other = match class {
+            StorageClass::Hot => &self.cold,
+            StorageClass::Cold => &self.hot,
+        };
+        if self.of(class).is_read_only() { other } else { self.of(class) }
+    }
+
+    /// The log of a root.
+    pub fn of(&self, class: StorageClass) -> &Rc<PackLog> {
+        match class {
+            StorageClass::Hot => &self.hot,
+            StorageClass::Cold => &self.cold,
+        }
+    }
 }
 
 /// The helpers of a core, apart for each root and for writing and reading: a disk that hangs keeps those who write to
@@ -81,12 +120,12 @@ impl RootHelpers {
     }
 
     /// Those who write to a root.
-    pub(super) fn writing(&self, class: StorageClass) -> &Rc<HelperPool> {
+    pub fn writing(&self, class: StorageClass) -> &Rc<HelperPool> {
         &self.of(class).write
     }
 
     /// Those who read from a root.
-    pub(super) fn reading(&self, class: StorageClass) -> &Rc<HelperPool> {
+    pub fn reading(&self, class: StorageClass) -> &Rc<HelperPool> {
         &self.of(class).read
     }
 
@@ -101,21 +140,60 @@ impl RootHelpers {
 /// The store of one core.
 pub struct FileStore {
     parts: Rc<FileStoreParts>,
-    open: RefCell<LruCache<BlobLocation, Rc<BlobReader>>>,
+    open: RefCell<LruCache<BlobLocation, Rc<FileReader>>>,
+    open_packs: RefCell<LruCache<(StorageClass, PackId), Rc<DataFile>>>,
 }
 
-/// An open blob. The file is never written again, so that it can be read by any number of downloads at once.
-pub struct BlobReader {
+/// An open blob.
+#[derive(Clone)]
+pub enum BlobReader {
+    /// In a file of its own.
+    File(Rc<FileReader>),
+    /// In a pack.
+    Packed(PackedBlob),
+}
+
+/// An open blob file. It is never written again, so that it can be read by any number of downloads at once.
+pub struct FileReader {
     file: DataFile,
     /// The same file around the page cache, for large blobs that are read seldom.
     direct: Option<DataFile>,
     size_bytes: u64,
 }
 
-impl ports::BlobReader for Rc<BlobReader> {
+impl ports::BlobReader for BlobReader {
     type Buffer = Block;
     type Source = DataFile;
 
+    fn in_memory(&self, part: ByteRange) -> Option<Section<'_, DataFile>> {
+        match self {
+            Self::File(reader) => reader.in_memory(part),
+            // Its bytes are looked at before they are sent.
+            Self::Packed(_) => None,
+        }
+    }
+
+    async fn read_exact(
+        &self,
+        bytes: Vec<u8>,
+        offset: u64,
+        length: usize,
+    ) -> (Result<(), StoreError>, Vec<u8>) {
+        match self {
+            Self::File(reader) => reader.read_exact(bytes, offset, length).await,
+            Self::Packed(blob) => blob.read_exact(bytes, offset, length).await,
+        }
+    }
+
+    async fn read_buffer(&self, block: Block, offset: u64, bytes_max: usize) -> Result<Block, StoreError> {
+        match self {
+            Self::File(reader) => reader.read_buffer(block, offset, bytes_max).await,
+            Self::Packed(blob) => blob.read_buffer(block, offset, bytes_max).await,
+        }
+    }
+}
+
+impl FileReader {
     fn in_memory(&self, part: ByteRange) -> Option<Section<'_, DataFile>> {
         let (offset, length) = (part.offset, part.length);
         self.file.is_in_memory(offset, length).then_some(Section { source: &self.file, offset, length })
@@ -165,6 +243,20 @@ impl ports::BlobReader for Rc<BlobReader> {
         }
         Ok(block)
     }
+
+    async fn read_from_disk(&self, offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let (missing, position) = (length - bytes.len(), offset + bytes.len() as u64);
+            let before = bytes.len();
+            let read = self.file.read_at(bytes, missing, position).await;
+            bytes = read.map_err(|error| StoreError::io("read a blob", error))?;
+            if bytes.len() == before {
+                return Err(StoreError::Damaged);
+            }
+        }
+        Ok(bytes)
+    }
 }
 
 /// Fills an empty block up to `length` bytes from `offset` on, around the page cache: from the page's beginning to the
@@ -182,31 +274,78 @@ async fn read_direct(file: &DataFile, block: Block, offset: u64, length: usize) 
     Ok(block)
 }
 
-impl BlobReader {
-    async fn read_from_disk(&self, offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
-        let mut bytes = Vec::with_capacity(length);
-        while bytes.len() < length {
-            let (missing, position) = (length - bytes.len(), offset + bytes.len() as u64);
-            let before = bytes.len();
-            let read = self.file.read_at(bytes, missing, position).await;
-            bytes = read.map_err(|error| StoreError::io("read a blob", error))?;
-            if bytes.len() == before {
-                return Err(StoreError::Damaged);
-            }
-        }
-        Ok(bytes)
-    }
-}
-
 impl FileStore {
     /// A store of these parts.
     pub fn new(parts: FileStoreParts) -> Self {
-        Self { parts: Rc::new(parts), open: RefCell::new(LruCache::new(OPEN_FILES_PER_CORE_MAX)) }
+        let open = RefCell::new(LruCache::new(OPEN_FILES_PER_CORE_MAX));
+        let open_packs = RefCell::new(LruCache::new(OPEN_PACKS_PER_CORE_MAX));
+        Self { parts: Rc::new(parts), open, open_packs }
+    }
+
+    /// Begins to make the packs that the first uploads go to.
+    pub fn prepare(&self) {
+        if self.parts.packs.blob_bytes_max > 0 || self.parts.packs.with_changes {
+            // The other root's are made when they are first asked for.
+            self.parts.packs.of(StorageClass::Hot).prepare();
+        }
+    }
+
+    async fn open_file(
+        &self,
+        location: &BlobLocation,
+        size_bytes: u64,
+    ) -> Result<Rc<FileReader>, StoreError> {
+        let cached = self.open.borrow_mut().get(location).cloned();
+        if let Some(reader) = cached {
+            return Ok(reader);
+        }
+        let (root, location) = (self.parts.roots.of(location.storage_class).clone(), *location);
+        let helpers = self.parts.helpers.reading(location.storage_class);
+        let open = move || open_blob(&root, &location, size_bytes);
+        let (file, direct) = helpers.run(open).await.map_err(helper_failed)??;
+        let register = |file| {
+            DataFile::from_std(file, self.parts.driver, helpers)
+                .map_err(|error| StoreError::io("register a blob", error))
+        };
+        let (file, direct) = (register(file)?, direct.map(register).transpose()?);
+        let reader = Rc::new(FileReader { file, direct, size_bytes });
+        self.open.borrow_mut().put(location, reader.clone());
+        Ok(reader)
+    }
+
+    async fn open_pack(&self, class: StorageClass, pack: PackId) -> Result<Rc<DataFile>, StoreError> {
+        let cached = self.open_packs.borrow_mut().get(&(class, pack)).cloned();
+        if let Some(file) = cached {
+            return Ok(file);
+        }
+        let (root, helpers) = (self.parts.roots.of(class).clone(), self.parts.helpers.reading(class));
+        let file = helpers.run(move || open_pack(&root, pack)).await.map_err(helper_failed)??;
+        let file = DataFile::from_std(file, self.parts.driver, helpers)
+            .map_err(|error| StoreError::io("register a pack", error))?;
+        let file = Rc::new(file);
+        self.open_packs.borrow_mut().put((class, pack), file.clone());
+        Ok(file)
+    }
+
+    /// Closes the packs that have been removed while they were open here.
+    fn close_removed_packs(&self) {
+        let removed: Vec<_> = {
+            let open = self.open_packs.borrow();
+            open.iter().filter(|(_, file)| file.is_removed()).map(|(key, _)| *key).collect()
+        };
+        for (class, pack) in removed {
+            let file = self.open_packs.borrow_mut().pop(&(class, pack));
+            if let Some(file) = file.and_then(Rc::into_inner) {
+                let helpers = self.parts.helpers.writing(class).clone();
+                drop(spawn(async move { file.close_removed(&helpers).await }));
+            }
+        }
     }
 
     /// Closes the blobs that have been removed while they were open here, by whomever. To be called now and then; a
     /// look at all of them takes about 100 µs.
     pub fn close_removed(&self) {
+        self.close_removed_packs();
         let removed: Vec<_> = {
             let open = self.open.borrow();
             open.iter()
@@ -234,7 +373,7 @@ impl FileStore {
 impl BlobStore for FileStore {
     type Buffer = Block;
     type Upload = FileUpload;
-    type Reader = Rc<BlobReader>;
+    type Reader = BlobReader;
 
     fn begin(
         &self,
@@ -246,26 +385,15 @@ impl BlobStore for FileStore {
         FileUpload::new(self.parts.clone(), root, tenant_id.clone(), length_bytes)
     }
 
-    async fn open(&self, location: &BlobLocation, size_bytes: u64) -> Result<Rc<BlobReader>, StoreError> {
-        let cached = self.open.borrow_mut().get(location).cloned();
-        let reader = match cached {
-            Some(reader) => reader,
-            None => {
-                let (root, location) = (self.parts.roots.of(location.storage_class).clone(), *location);
-                let helpers = self.parts.helpers.reading(location.storage_class);
-                let open = move || open_blob(&root, &location, size_bytes);
-                let (file, direct) = helpers.run(open).await.map_err(helper_failed)??;
-                let register = |file| {
-                    DataFile::from_std(file, self.parts.driver, helpers)
-                        .map_err(|error| StoreError::io("register a blob", error))
-                };
-                let (file, direct) = (register(file)?, direct.map(register).transpose()?);
-                let reader = Rc::new(BlobReader { file, direct, size_bytes });
-                self.open.borrow_mut().put(location, reader.clone());
-                reader
-            }
+    async fn open(&self, location: &BlobLocation, size_bytes: u64) -> Result<BlobReader, StoreError> {
+        let Place::Pack { pack, offset } = location.place else {
+            let reader = self.open_file(location, size_bytes).await?;
+            let whole = reader.size_bytes == size_bytes;
+            return if whole { Ok(BlobReader::File(reader)) } else { Err(StoreError::Damaged) };
         };
-        if reader.size_bytes == size_bytes { Ok(reader) } else { Err(StoreError::Damaged) }
+        let file = self.open_pack(location.storage_class, pack).await?;
+        let content_hash = location.content_hash;
+        Ok(BlobReader::Packed(PackedBlob { file, pack, offset, content_hash, size_bytes }))
     }
 
     fn lend(&self, size: BufferSize, tenant_id: &TenantId) -> Option<Block> {
@@ -285,6 +413,10 @@ impl BlobStore for FileStore {
     }
 
     async fn discard(&self, location: &BlobLocation) {
+        if location.place.pack().is_some() {
+            // Its pack counts only what has been named; the rest goes when the pack does.
+            return;
+        }
         self.open.borrow_mut().pop(location);
         let (root, location) = (self.parts.roots.of(location.storage_class).clone(), *location);
         let helpers = self.parts.helpers.writing(location.storage_class);
@@ -308,6 +440,7 @@ pub(super) fn helper_failed(error: HelperError) -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pack_log::PackLogParts;
     use super::*;
     use std::time::{Duration, Instant};
 
@@ -316,7 +449,7 @@ mod tests {
     use crate::application::contract::store_contract;
     use crate::application::errors::{ReceiveError, SourceError};
     use crate::application::fakes::FakeSource;
-    use crate::application::ports::{BlobUpload as _, ByteSource, ReadPace, ReadProgress};
+    use crate::application::ports::{BlobUpload as _, ByteSource, Published, ReadPace, ReadProgress};
     use crate::domain::value_objects::ContentHash;
     use crate::infrastructure::data_plane::deadline_list::DeadlineList;
     use crate::infrastructure::data_plane::{buffers, runtime};
@@ -349,10 +482,27 @@ mod tests {
         }
     }
 
+    /// Logs of a core that is alone, for blobs up to `blob_bytes_max`.
+    fn packs(roots: &Roots, helpers: &RootHelpers, driver: IoDriver, blob_bytes_max: usize) -> Rc<Packs> {
+        let log = |class| {
+            PackLog::new(PackLogParts {
+                root: roots.of(class).clone(),
+                helpers: helpers.writing(class).clone(),
+                driver,
+                instance: InstanceId::generate(),
+                core: 0,
+                order: None,
+                open: Arc::default(),
+            })
+        };
+        let (hot, cold) = (log(StorageClass::Hot), log(StorageClass::Cold));
+        Rc::new(Packs { hot, cold, blob_bytes_max, with_changes: false })
+    }
+
     /// Longer than anything here takes on a busy machine.
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    fn keeps_the_contract(driver: IoDriver, unnamed_files: bool) {
+    fn keeps_the_contract(driver: IoDriver, unnamed_files: bool, blob_bytes_max: usize) {
         let directory = tempfile::tempdir().unwrap();
         let (hot, cold) = (directory.path().join("hot"), directory.path().join("cold"));
         let mut roots = Roots::open(&hot, &cold).unwrap();
@@ -362,10 +512,12 @@ mod tests {
         let buffers = BufferPool::new(8 * buffers::LARGE_BLOCK_BYTES);
         let (lent, lending, path) = (buffers.clone(), buffers.clone(), directory.path().to_path_buf());
         let contract = async move {
+            let helpers = RootHelpers::new(&WaitLimit::none(), || ());
             let parts = FileStoreParts {
+                packs: packs(&roots, &helpers, driver, blob_bytes_max),
                 roots,
                 buffers,
-                helpers: RootHelpers::new(&WaitLimit::none(), || ()),
+                helpers,
                 driver,
                 places: Arc::new(PlaceSequence::new(InstanceId::generate())),
             };
@@ -384,7 +536,7 @@ mod tests {
     }
 
     /// Stores a body, and opens it.
-    async fn stored(store: &FileStore, class: StorageClass, body: &[u8]) -> Rc<BlobReader> {
+    async fn stored(store: &FileStore, class: StorageClass, body: &[u8]) -> BlobReader {
         let tenant_id = TenantId::parse("a").unwrap();
         let mut upload = store.begin(class, Some(body.len() as u64), &tenant_id).unwrap();
         let mut source = BlockSource { body: FakeSource::of(body), reads: 0 };
@@ -392,16 +544,18 @@ mod tests {
             upload.receive_rest(&mut source).await.unwrap();
         }
         let (content_hash, size_bytes) = upload.content();
-        let place = upload.publish().await.unwrap();
+        let Published::Stored(place) = upload.publish().await.unwrap() else { panic!("there is no log") };
         store.open(&BlobLocation { storage_class: class, content_hash, place }, size_bytes).await.unwrap()
     }
 
     fn a_store(directory: &tempfile::TempDir, driver: IoDriver) -> FileStore {
         let roots = Roots::open(&directory.path().join("hot"), &directory.path().join("cold"));
+        let (roots, helpers) = (roots.unwrap(), RootHelpers::new(&WaitLimit::none(), || ()));
         FileStore::new(FileStoreParts {
-            roots: roots.unwrap(),
+            packs: packs(&roots, &helpers, driver, 0),
+            roots,
             buffers: BufferPool::new(8 * buffers::LARGE_BLOCK_BYTES),
-            helpers: RootHelpers::new(&WaitLimit::none(), || ()),
+            helpers,
             driver,
             places: Arc::new(PlaceSequence::new(InstanceId::generate())),
         })
@@ -417,7 +571,7 @@ mod tests {
                 for class in [StorageClass::Hot, StorageClass::Cold] {
                     let reader = stored(&store, class, &body).await;
                     let around = class == StorageClass::Cold && store.parts.roots.of(class).has_direct_io();
-                    assert_eq!(reader.direct.is_some(), around);
+                    assert!(matches!(&reader, BlobReader::File(file) if file.direct.is_some() == around));
                     // The beginning and the end of pages, of a block, and of the blob; what fits a block with its
                     // page's beginning, and what does not.
                     for offset in [0, 1, 4095, 4096, 4097, 999_999, 3_000_000 - 8192, 3_000_000] {
@@ -482,7 +636,9 @@ mod tests {
                     let mut source = BlockSource { body: FakeSource::of(&[byte]), reads: 0 };
                     upload.receive_first(&mut source).await.unwrap();
                     let (content_hash, size_bytes) = upload.content();
-                    let place = upload.publish().await.unwrap();
+                    let Published::Stored(place) = upload.publish().await.unwrap() else {
+                        panic!("there is no log")
+                    };
                     let location = BlobLocation { storage_class: StorageClass::Hot, content_hash, place };
                     store.open(&location, size_bytes).await.unwrap();
                     locations.push(location);
@@ -507,10 +663,12 @@ mod tests {
         let (closed, waiting) = (gate.lock().unwrap(), gate.clone());
         let hang = move || drop(waiting.lock().unwrap());
         let test = async {
+            let helpers = RootHelpers::new(&WaitLimit::new(&deadlines, limit), hang);
             let store = FileStore::new(FileStoreParts {
+                packs: packs(&roots, &helpers, IoDriver::IoUring, 0),
                 roots,
                 buffers,
-                helpers: RootHelpers::new(&WaitLimit::new(&deadlines, limit), hang),
+                helpers,
                 driver: IoDriver::IoUring,
                 places: Arc::new(PlaceSequence::new(InstanceId::generate())),
             });
@@ -534,27 +692,37 @@ mod tests {
         };
         runtime::run(IoDriver::IoUring, test).unwrap();
         assert_eq!(lent.bytes_lent(), 0);
-        let left = walk(directory.path());
+        let mut left = walk(directory.path());
+        left.retain(|path| path.extension().is_none_or(|extension| extension != "pack"));
         assert!(left.is_empty(), "nothing is left: {left:?}");
     }
 
     fn walk(path: &std::path::Path) -> Vec<std::path::PathBuf> {
         let entries = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
-        entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+        let files = entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] });
+        // Packs are made ahead, and stay.
+        files.filter(|path| path.extension().is_none_or(|extension| extension != "pack")).collect()
     }
 
     #[test]
     fn the_file_store_keeps_the_contract_on_io_uring() {
-        keeps_the_contract(IoDriver::IoUring, true);
+        keeps_the_contract(IoDriver::IoUring, true, 0);
     }
 
     #[test]
     fn the_file_store_keeps_the_contract_on_epoll() {
-        keeps_the_contract(IoDriver::Epoll, true);
+        keeps_the_contract(IoDriver::Epoll, true, 0);
     }
 
     #[test]
     fn the_file_store_keeps_the_contract_where_files_must_have_names() {
-        keeps_the_contract(IoDriver::IoUring, false);
+        keeps_the_contract(IoDriver::IoUring, false, 0);
+    }
+
+    #[test]
+    fn the_file_store_keeps_the_contract_with_packs() {
+        for driver in [IoDriver::IoUring, IoDriver::Epoll] {
+            keeps_the_contract(driver, true, 65_536);
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! {root}/just_storage.root          whose root this is
 //! {root}/blobs/ab/<hash>-<place>    the blobs, by the first two digits of their hash
+//! {root}/packs/<id>.pack            small blobs, many in a file, and the log of changes (docs/STORAGE_FORMAT.md)
 //! {root}/tmp/<place>                uploads in progress, only where the file system has no unnamed files
 //! ```
 
@@ -10,14 +11,40 @@ mod blob_file;
 mod blob_upload;
 mod file_store;
 mod locks;
+pub mod log_record;
+mod log_replay;
+mod pack_copy;
+mod pack_file;
+pub mod pack_format;
+mod pack_log;
+mod pack_reader;
 mod root;
+mod stored_blob;
 mod sweep;
 
-pub use blob_file::blob_length;
-pub use file_store::{BlobReader, FileStore, FileStoreParts, PlaceSequence, RootHelpers};
+pub use file_store::{BlobReader, FileStore, FileStoreParts, Packs, PlaceSequence, RootHelpers};
 pub use locks::{DataDirectoryLock, DatabaseLock, DatabaseUse, LockError};
+pub use log_replay::{
+    KnownEnds, KnownLog, LeftoverPacks, LogReplay, LoggedChange, ReplayError, ReplayedPack, remove_packs,
+};
+pub use pack_copy::{OpenPacks, PackCopy};
+pub use pack_file::{PackScan, ScanError, ScannedBatch, list_packs};
+pub use pack_format::RECORD_HEADER_BYTES;
+pub use pack_format::records;
+pub use pack_log::{Change, Content, PackLog, PackLogParts};
 pub use root::{RootError, RootIdentity, Roots, StorageRoot};
+pub(crate) use root::{make_durable_directory, sync_directory};
+pub use stored_blob::{Extent, blob_length, file_path, open_stored};
 pub use sweep::{
     BlobFile, ShardListing, blob_files_of, list_shard, remove_blob_files, remove_temporary_files_of,
     temporary_files_of,
 };
+
+use sha2::Digest as _;
+
+use crate::domain::value_objects::ContentHash;
+
+/// What some bytes are.
+fn sha256(bytes: &[u8]) -> ContentHash {
+    ContentHash::from_bytes(sha2::Sha256::digest(bytes).into())
+}

@@ -14,7 +14,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::domain::entities::BlobLocation;
-use crate::domain::value_objects::{Place, StorageClass};
+use crate::domain::value_objects::{PackId, Place, StorageClass};
 
 /// After so many failed syncs in a row a root takes no more writes until a restart.
 pub(super) const SYNC_FAILURES_MAX: u32 = 3;
@@ -219,6 +219,16 @@ impl StorageRoot {
         self.shard_path(location).join(format!("{}-{}", location.content_hash, location.place))
     }
 
+    /// The directory of all packs.
+    pub(super) fn packs_path(&self) -> PathBuf {
+        self.path.join("packs")
+    }
+
+    /// A pack's file.
+    pub fn pack_path(&self, pack: PackId) -> PathBuf {
+        self.packs_path().join(format!("{pack}.pack"))
+    }
+
     /// Where an upload is written if files must have names.
     pub(super) fn temporary_file_path(&self, place: Place) -> PathBuf {
         self.temporary_path().join(place.to_string())
@@ -333,7 +343,7 @@ impl StorageRoot {
 /// Makes what is missing of the root and syncs every directory that got a new entry.
 fn make_directories(path: &Path) -> io::Result<()> {
     make_durable_directory(path)?;
-    for name in ["blobs", "tmp"] {
+    for name in ["blobs", "packs", "tmp"] {
         make_durable_directory(&path.join(name))?;
     }
     let blobs = path.join("blobs");
@@ -454,7 +464,8 @@ mod tests {
     }
 
     fn a_location(byte: u8) -> BlobLocation {
-        let place = Place { instance: crate::domain::value_objects::InstanceId::from_i64(5), number: 1 };
+        let place =
+            Place::File { instance: crate::domain::value_objects::InstanceId::from_i64(5), number: 1 };
         let content_hash = crate::domain::value_objects::ContentHash::from_bytes([byte; 32]);
         BlobLocation { storage_class: StorageClass::Hot, content_hash, place }
     }

@@ -52,13 +52,17 @@ pub fn list_shard(root: &StorageRoot, shard: u8) -> io::Result<ShardListing> {
 /// The directory cannot be listed: then nothing may be removed.
 pub fn blob_files_of(root: &StorageRoot, shard: u8, dead: &HashSet<InstanceId>) -> io::Result<Vec<BlobFile>> {
     let files = list_shard(root, shard)?.files;
-    Ok(files.into_iter().filter(|file| dead.contains(&file.place.instance)).collect())
+    Ok(files
+        .into_iter()
+        .filter(|file| file.place.file_instance().is_some_and(|instance| dead.contains(&instance)))
+        .collect())
 }
 
 /// `<64 hexadecimal digits>-<place>`, as it is written.
 fn parse_blob_name(name: &str) -> Option<(ContentHash, Place)> {
     let (hash, place) = name.split_at_checked(ContentHash::HEX_LENGTH)?;
-    Some((ContentHash::from_hex(hash).ok()?, Place::parse(place.strip_prefix('-')?).ok()?))
+    let place = Place::parse(place.strip_prefix('-')?).ok().filter(|place| place.pack().is_none())?;
+    Some((ContentHash::from_hex(hash).ok()?, place))
 }
 
 /// Removes blob files that no metadata names, durably: whoever knew of them may forget them then. If a power cut
@@ -84,7 +88,7 @@ pub fn temporary_files_of(root: &StorageRoot, dead: &HashSet<InstanceId>) -> io:
         let entry = entry?;
         let name = entry.file_name();
         let place = name.to_str().and_then(|name| Place::parse(name).ok());
-        if place.is_some_and(|place| dead.contains(&place.instance)) {
+        if place.and_then(|place| place.file_instance()).is_some_and(|instance| dead.contains(&instance)) {
             found.push(entry.path());
         }
     }
@@ -117,7 +121,7 @@ mod tests {
         let location = |instance| BlobLocation {
             storage_class: StorageClass::Hot,
             content_hash: ContentHash::from_bytes([1; 32]),
-            place: Place { instance, number: 3 },
+            place: Place::File { instance, number: 3 },
         };
         for instance in [dead, alive] {
             fs::write(root.blob_path(&location(instance)), "x").unwrap();

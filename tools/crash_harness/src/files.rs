@@ -43,7 +43,12 @@ fn compare(needed: &[String], files: &[(String, String)]) -> Result<()> {
             _ => strange.push(name.as_str()),
         }
     }
-    let missing: Vec<_> = counts.into_iter().filter(|(_, count)| *count == 0).map(|(blob, _)| blob).collect();
+    let mut missing: Vec<_> =
+        counts.into_iter().filter(|(_, count)| *count == 0).map(|(blob, _)| blob).collect();
+    if !each_blob_is_a_file() {
+        // It lies in a pack, and has been read from there.
+        missing.clear();
+    }
     if strange.is_empty() && missing.is_empty() {
         return Ok(());
     }
@@ -55,6 +60,11 @@ fn compare(needed: &[String], files: &[(String, String)]) -> Result<()> {
         missing.len(),
         missing.iter().take(5).collect::<Vec<_>>()
     )
+}
+
+/// What the server is told too, by the environment that it shares with the harness.
+fn each_blob_is_a_file() -> bool {
+    !std::env::var("ACK").is_ok_and(|ack| ack == "log") && std::env::var("PACK_BLOB_BYTES_MAX").is_err()
 }
 
 fn all_files(places: &Places) -> Result<Vec<(String, String)>> {

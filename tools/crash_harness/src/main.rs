@@ -36,7 +36,8 @@ use crate::cuts::Campaign;
 use crate::disk::{DeviceKind, DiskKind, FileSystem};
 use crate::machine::{PlainDirectory, PowerCutMachine};
 
-/// What the harness is told.
+/// What the harness is told. The server gets its environment: with `ACK=log` small blobs lie in packs, which are the
+/// point of durability.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The server under test.

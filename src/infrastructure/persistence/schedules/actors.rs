@@ -163,9 +163,7 @@ impl Uploader {
     fn own_place(&self, world: &World, around: &Around<'_>) -> Place {
         let place = around.places.next();
         match around.without {
-            Some(Guard::PlaceOfItsOwn) => {
-                Place { number: (world.number * CONTENTS + self.content) as u64, ..place }
-            }
+            Some(Guard::PlaceOfItsOwn) => place.with_number((world.number * CONTENTS + self.content) as u64),
             _ => place,
         }
     }

@@ -37,7 +37,7 @@ impl Wave<'_> {
         let ended: HashSet<_> = self.servers.iter().flat_map(|server| &server.ended).copied().collect();
         let stray = |file: &BlobFile| !rows.contains_key(file);
         for file in all_files(&self.store.roots) {
-            if stray(&file) && !ended.contains(&file.place.instance) {
+            if stray(&file) && !file.place.file_instance().is_some_and(|instance| ended.contains(&instance)) {
                 let what = format!("{} is there, and nothing will ever remove it", file.place);
                 return Err(Violation { world: Some(world_of(&file)), what });
             }

@@ -156,6 +156,7 @@ impl<'a> Wave<'a> {
     fn collector(&self, server: usize, batch_size: u32) -> CollectorRun {
         let grace = if self.without == Some(Guard::Grace) { 0 } else { GRACE * TICKS };
         let collector = Collector {
+            packs: None,
             database: self.servers[server].database.clone(),
             latch: Latch::default(),
             roots: self.store.roots.clone(),

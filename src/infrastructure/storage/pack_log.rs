@@ -1,0 +1,479 @@
+//! One core's way into the packs of one root: what comes is written batch by batch, each batch one durable write. Runs
+//! on a data-plane core; packs are made ahead by its helper threads.
+//!
+//! ```text
+//! append ─► waiting ─┐                         ┌─► durable: sent on in the order of the log, then answered
+//! append ─► waiting ─┼─► one batch in flight ──┤
+//! append ─► waiting ─┘   (all that fits)       └─► failed: the pack is given up at the end of its last good batch
+//! ```
+//! An idle log writes at once; a busy one writes everything that came while the batch before was in flight. There is
+//! no timer.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::file_store::helper_failed;
+use super::log_record;
+use super::pack_copy::OpenPacks;
+use super::pack_file::{create_pack, remove_pack};
+use super::pack_format::{
+    BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BatchHeader, BatchLink, PACK_BLOCK_BYTES, PackHeader,
+    RECORD_HEADER_BYTES, RecordHeader, RecordKind,
+};
+use super::root::StorageRoot;
+use crate::application::errors::StoreError;
+use crate::domain::value_objects::{ContentHash, InstanceId, PackId, Place};
+use crate::infrastructure::data_plane::buffers::{Block, BufferPool};
+use crate::infrastructure::data_plane::helpers::HelperPool;
+use crate::infrastructure::data_plane::runtime::{DataFile, IoDriver, Task, spawn};
+use crate::infrastructure::plane_channel::{LogOrder, PackMark, Reply, Ticket, Write, WriteOutcome};
+
+/// The length of a run's first packs: an idle server takes little of a disk.
+const PACK_BYTES_FIRST: u64 = 4 * 1024 * 1024;
+/// The length of packs once a run has filled some: each is twice as long as the one before, up to this.
+const PACK_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// The end of a pack that takes only records without bytes, so that on a full disk objects can still be deleted.
+const BYTELESS_RESERVE_BYTES: u64 = 256 * 1024;
+
+/// What a log needs to be.
+pub struct PackLogParts {
+    /// Where its packs are.
+    pub root: Arc<StorageRoot>,
+    /// Who makes them.
+    pub helpers: Rc<HelperPool>,
+    /// How they are written.
+    pub driver: IoDriver,
+    /// This run of the process.
+    pub instance: InstanceId,
+    /// Which of its cores this is.
+    pub core: u32,
+    /// The order of all changes, where the log gives it.
+    pub order: Option<Arc<LogOrder>>,
+    /// The packs that are being written to.
+    pub open: Arc<OpenPacks>,
+}
+
+/// The log of one core in one root.
+pub struct PackLog {
+    parts: PackLogParts,
+    waiting: RefCell<VecDeque<Entry>>,
+    writing: Cell<bool>,
+    state: RefCell<State>,
+}
+
+struct State {
+    current: Option<OpenPack>,
+    next: Option<Task<Result<OpenPack, StoreError>>>,
+    next_pack_bytes: u64,
+    buffer: Option<Block>,
+}
+
+/// A pack that batches are written to.
+struct OpenPack {
+    file: Rc<DataFile>,
+    pack: PackId,
+    pack_bytes: u64,
+    /// Where the next batch begins.
+    position: u64,
+    link: BatchLink,
+}
+
+/// What is to be written.
+struct Entry {
+    content: Option<Content>,
+    details: Vec<u8>,
+    change: Option<Change>,
+    durable: oneshot::Sender<Result<Place, StoreError>>,
+}
+
+/// The bytes of a small blob.
+pub struct Content {
+    /// What they are.
+    pub content_hash: ContentHash,
+    /// They themselves.
+    pub bytes: Block,
+}
+
+/// A change of the metadata, on its way into the log and from there to the metadata plane.
+pub struct Change {
+    /// What to change.
+    pub write: Write,
+    /// Its place in the order.
+    pub ticket: Ticket,
+    /// Where the outcome goes, if anybody waits for it. If nobody does, the change counts as acknowledged as soon as it
+    /// is durable.
+    pub reply: Option<Reply<WriteOutcome>>,
+}
+
+impl Entry {
+    fn record_bytes(&self) -> usize {
+        let body_bytes = self.content.as_ref().map_or(0, |content| content.bytes.len());
+        RECORD_HEADER_BYTES + body_bytes + self.details.len()
+    }
+
+    fn fail(self, error: StoreError) {
+        // Whoever has gone no longer wants to know. The ticket goes too, and tells those behind it.
+        let _ = self.durable.send(Err(error));
+    }
+}
+
+/// What is durable once its batch is.
+struct Written {
+    place: Place,
+    change: Option<Change>,
+    durable: oneshot::Sender<Result<Place, StoreError>>,
+}
+
+/// A batch that is ready to be written.
+struct Batch {
+    block: Block,
+    offset: u64,
+    end: u64,
+    next_link: BatchLink,
+    written: Vec<Written>,
+}
+
+impl PackLog {
+    /// A log without a pack yet.
+    pub fn new(parts: PackLogParts) -> Rc<Self> {
+        let state = State { current: None, next: None, next_pack_bytes: PACK_BYTES_FIRST, buffer: None };
+        Rc::new(Self {
+            parts,
+            waiting: RefCell::default(),
+            writing: Cell::new(false),
+            state: RefCell::new(state),
+        })
+    }
+
+    /// Begins to make the first pack, so that the first upload finds it.
+    pub fn prepare(&self) {
+        let mut state = self.state.borrow_mut();
+        if state.current.is_none() && state.next.is_none() {
+            state.next = Some(self.make_pack(state.next_pack_bytes));
+        }
+    }
+
+    /// Whether the root has turned read-only.
+    pub fn is_read_only(&self) -> bool {
+        self.parts.root.is_read_only()
+    }
+
+    /// Makes bytes durable, without a name.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing names them, and nothing will.
+    pub async fn append_content(self: &Rc<Self>, content: Content) -> Result<Place, StoreError> {
+        self.append(Some(content), None).await
+    }
+
+    /// Makes a change durable, its bytes with it if it brings any, and sends it on to the metadata plane.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it has not happened. After [`StoreError::TimedOut`] it may yet.
+    pub async fn append_change(
+        self: &Rc<Self>,
+        change: Change,
+        content: Option<Content>,
+    ) -> Result<Place, StoreError> {
+        self.append(content, Some(change)).await
+    }
+
+    async fn append(
+        self: &Rc<Self>,
+        content: Option<Content>,
+        change: Option<Change>,
+    ) -> Result<Place, StoreError> {
+        if self.is_read_only() {
+            return Err(StoreError::ReadOnly);
+        }
+        let mut details = Vec::new();
+        if let Some(change) = &change {
+            log_record::encode(&change.write, content.is_some(), &mut details);
+        }
+        let (durable, place) = oneshot::channel();
+        let entry = Entry { content, details, change, durable };
+        if BATCH_HEADER_BYTES + entry.record_bytes() > BATCH_BYTES_MAX {
+            // A precondition can be as long as a header section, whose limit is a setting.
+            return Err(StoreError::io("write the log", std::io::ErrorKind::FileTooLarge.into()));
+        }
+        self.waiting.borrow_mut().push_back(entry);
+        if !self.writing.replace(true) {
+            // It runs after whatever else is ready on this core now, and takes what that appends with it.
+            drop(spawn(self.clone().write_all()));
+        }
+        let gone = || StoreError::io("write the log", std::io::Error::other("the log has ended"));
+        // Each batch has a limit of its own; this one is for many batches that are all slow.
+        self.parts.helpers.limit().within(place).await.ok_or(StoreError::TimedOut)?.map_err(|_| gone())?
+    }
+
+    /// Writes batches until nothing waits.
+    async fn write_all(self: Rc<Self>) {
+        while !self.waiting.borrow().is_empty() {
+            if let Err(error) = self.make_room().await {
+                self.fail_what_has_no_room(error);
+            }
+            let Some(batch) = self.next_batch() else { continue };
+            self.write(batch).await;
+        }
+        self.writing.set(false);
+    }
+
+    /// Makes sure that the first of those that wait fits the current pack.
+    async fn make_room(&self) -> Result<(), StoreError> {
+        if self.first_fits() {
+            return Ok(());
+        }
+        let next = {
+            let mut state = self.state.borrow_mut();
+            let pack_bytes = state.next_pack_bytes;
+            state.next.take().unwrap_or_else(|| self.make_pack(pack_bytes))
+        };
+        let made = next.await?;
+        let mut state = self.state.borrow_mut();
+        state.next_pack_bytes = (2 * made.pack_bytes).min(PACK_BYTES_MAX);
+        let full = state.current.replace(made);
+        drop(state);
+        if let Some(full) = full {
+            self.close(full);
+        }
+        Ok(())
+    }
+
+    fn first_fits(&self) -> bool {
+        let (waiting, state) = (self.waiting.borrow(), self.state.borrow());
+        let (Some(first), Some(current)) = (waiting.front(), &state.current) else {
+            return waiting.is_empty();
+        };
+        current.fits(first, BATCH_HEADER_BYTES)
+    }
+
+    fn make_pack(&self, pack_bytes: u64) -> Task<Result<OpenPack, StoreError>> {
+        let PackLogParts { root, helpers, driver, instance, core, .. } = &self.parts;
+        let (root, helpers, driver) = (root.clone(), helpers.clone(), *driver);
+        let (instance, core, storage_class) = (*instance, *core, root.class());
+        let pack = PackId::generate();
+        let open = self.parts.open.clone();
+        open.add(pack);
+        spawn(async move {
+            let undo_root = root.clone();
+            let create =
+                move || create_pack(&root, &PackHeader { pack, pack_bytes, instance, core, storage_class });
+            let undo = move |made: Result<_, _>| {
+                if made.is_ok() {
+                    remove_pack(&undo_root, pack);
+                }
+            };
+            let made = helpers.run_or_undo(create, undo).await.map_err(helper_failed).flatten();
+            let file = made.and_then(|file| {
+                DataFile::from_std(file, driver, &helpers)
+                    .map_err(|error| StoreError::io("register a pack", error))
+            });
+            let file = file.inspect_err(|_| open.remove(pack))?;
+            let (file, position) = (Rc::new(file), PACK_BLOCK_BYTES as u64);
+            Ok(OpenPack { file, pack, pack_bytes, position, link: BatchLink::FIRST })
+        })
+    }
+
+    /// There is no other pack to be had: what does not fit the current one is refused.
+    fn fail_what_has_no_room(&self, error: StoreError) {
+        let mut error = Some(error);
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        for entry in waiting {
+            let fits = {
+                let state = self.state.borrow();
+                state.current.as_ref().is_some_and(|current| current.fits(&entry, BATCH_HEADER_BYTES))
+            };
+            match fits {
+                true => self.waiting.borrow_mut().push_back(entry),
+                false => entry.fail(error.take().unwrap_or(StoreError::NoSpace)),
+            }
+        }
+    }
+
+    /// All of those that wait and fit one batch, in their order.
+    fn next_batch(&self) -> Option<Batch> {
+        let (mut waiting, mut state) = (self.waiting.borrow_mut(), self.state.borrow_mut());
+        let buffer = state.buffer.take();
+        let Some(current) = &state.current else {
+            state.buffer = buffer;
+            return None;
+        };
+        let mut block = buffer.unwrap_or_else(BufferPool::sole_large_block);
+        block.clear();
+        block.append(&[0; BATCH_HEADER_BYTES]);
+        let mut written = Vec::with_capacity(waiting.len());
+        while let Some(entry) = waiting.pop_front_if(|entry| current.fits(entry, block.len())) {
+            written.push(current.append(entry, &mut block));
+        }
+        if written.is_empty() {
+            state.buffer = Some(block);
+            return None;
+        }
+        let records = u32::try_from(written.len()).unwrap_or(u32::MAX);
+        let next_link = BatchHeader::seal(block.bytes_mut(), current.pack, current.link, records);
+        block.pad_to_alignment();
+        let (offset, end) = (current.position, current.position + block.len() as u64);
+        Some(Batch { block, offset, end, next_link, written })
+    }
+
+    async fn write(&self, batch: Batch) {
+        let Some((file, pack)) =
+            self.state.borrow().current.as_ref().map(|current| (current.file.clone(), current.pack))
+        else {
+            crate::invariant::broken("a batch is made for the current pack")
+        };
+        let (block, offset) = (batch.block, batch.offset);
+        let mut write = spawn(async move { file.write_block_at(block, offset).await });
+        let result = match self.parts.helpers.limit().within(&mut write).await {
+            // Whatever it was, it is not known what of the batch is there now.
+            Some(result) => result.map_err(|source| StoreError::Io { operation: "write the log", source }),
+            None => Err(StoreError::TimedOut),
+        };
+        match result {
+            Ok(block) => {
+                self.parts.root.note_sync(true);
+                self.note_written(block, batch.end, batch.next_link);
+                self.send_on(pack, batch.end, batch.written);
+            }
+            Err(error) => self.give_up(pack, &error, batch.offset, batch.written),
+        }
+    }
+
+    fn note_written(&self, block: Block, end: u64, next_link: BatchLink) {
+        let state = &mut *self.state.borrow_mut();
+        state.buffer = Some(block);
+        if let Some(current) = &mut state.current {
+            (current.position, current.link) = (end, next_link);
+            if current.is_half_full() && state.next.is_none() {
+                state.next = Some(self.make_pack(state.next_pack_bytes));
+            }
+        }
+    }
+
+    /// The batch is durable: the metadata plane learns of its changes in their order, and then those who wait do.
+    fn send_on(&self, pack: PackId, end: u64, written: Vec<Written>) {
+        let mark = PackMark { pack, storage_class: self.parts.root.class(), end };
+        let mut acknowledged = 0;
+        let mut answers = Vec::with_capacity(written.len());
+        for Written { place, change, durable } in written {
+            if let Some(Change { write, ticket, reply }) = change {
+                if reply.is_none() {
+                    acknowledged = ticket.sequence();
+                }
+                ticket.send(write, reply, Some(mark));
+            }
+            answers.push((durable, place));
+        }
+        if let Some(order) = &self.parts.order {
+            order.acknowledge(acknowledged);
+        }
+        for (durable, place) in answers {
+            let _ = durable.send(Ok(place));
+        }
+    }
+
+    /// Closes a pack that is written no more, and whose changes have been sent on, once nothing is in flight to it.
+    fn close(&self, full: OpenPack) {
+        // Without an order nobody knows when what was written has been named.
+        if self.parts.order.is_some() {
+            self.parts.open.remove(full.pack);
+        }
+        if let Some(file) = Rc::into_inner(full.file) {
+            drop(spawn(file.close()));
+        }
+    }
+
+    /// What a failed write has left is not known, and it is not tried again: the pack ends before it, which the
+    /// metadata plane notes durably before it goes on to anything that came later.
+    fn give_up(&self, pack: PackId, error: &StoreError, end: u64, written: Vec<Written>) {
+        tracing::error!(%pack, %error, "the log could not be written; its pack is given up");
+        if matches!(error, StoreError::Io { .. }) {
+            self.parts.root.note_sync(false);
+        }
+        if let Some(current) = self.state.borrow_mut().current.take() {
+            self.close(current);
+        }
+        let storage_class = self.parts.root.class();
+        let mut end_of_pack = Some(Write::EndPack { pack, storage_class, end });
+        for Written { change, durable, .. } in written {
+            if let (Some(change), Some(write)) = (change, end_of_pack.take()) {
+                change.ticket.send(write, None, None);
+            }
+            let _ = durable.send(Err(again(error)));
+        }
+    }
+}
+
+/// The same error for each of those that shared the write.
+fn again(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::NoSpace => StoreError::NoSpace,
+        StoreError::ReadOnly => StoreError::ReadOnly,
+        StoreError::TimedOut => StoreError::TimedOut,
+        StoreError::Overloaded => StoreError::Overloaded,
+        StoreError::Missing => StoreError::Missing,
+        StoreError::Damaged => StoreError::Damaged,
+        StoreError::Io { operation, source } => {
+            StoreError::Io { operation, source: std::io::Error::from(source.kind()) }
+        }
+    }
+}
+
+impl OpenPack {
+    /// Whether it is time to make the next one.
+    fn is_half_full(&self) -> bool {
+        self.position > self.pack_bytes / 2
+    }
+
+    /// Whether an entry fits behind `batch_bytes` of a batch.
+    fn fits(&self, entry: &Entry, batch_bytes: usize) -> bool {
+        let batch_bytes = batch_bytes + entry.record_bytes();
+        let padded = batch_bytes.next_multiple_of(PACK_BLOCK_BYTES) as u64;
+        let reserve = if entry.content.is_some() { BYTELESS_RESERVE_BYTES } else { 0 };
+        batch_bytes <= BATCH_BYTES_MAX && self.position + padded + reserve <= self.pack_bytes
+    }
+
+    /// Appends an entry's record to the batch, which has room for it.
+    fn append(&self, entry: Entry, batch: &mut Block) -> Written {
+        let Entry { content, details, mut change, durable } = entry;
+        let offset = self.position + batch.len() as u64;
+        let place = Place::Pack { pack: self.pack, offset };
+        let body = content.as_ref().map_or(&[][..], |content| content.bytes.bytes());
+        let content_hash = match (&content, change.as_mut().map(|change| &mut change.write)) {
+            (Some(content), Some(Write::Commit(commit))) => {
+                commit.stored.place = place;
+                content.content_hash
+            }
+            (Some(content), _) => content.content_hash,
+            (None, Some(Write::Commit(commit))) => commit.stored.content_hash,
+            (None, _) => ContentHash::from_bytes([0; 32]),
+        };
+        let header = RecordHeader {
+            kind: if change.is_some() { RecordKind::Change } else { RecordKind::Data },
+            pack: self.pack,
+            offset,
+            sequence: change.as_ref().map_or(0, |change| change.ticket.sequence()),
+            content_hash,
+            body_bytes: length_in_record(body),
+            body_checksum: crc32c::crc32c(body),
+            details_bytes: length_in_record(&details),
+        };
+        for part in [&header.encode(&details)[..], body, &details] {
+            if batch.append(part) != part.len() {
+                crate::invariant::broken("a batch has room for the records that fit it");
+            }
+        }
+        Written { place, change, durable }
+    }
+}
+
+fn length_in_record(part: &[u8]) -> u32 {
+    match u32::try_from(part.len()) {
+        Ok(length) => length,
+        Err(_) => crate::invariant::broken("no part of a record is longer than a batch"),
+    }
+}

@@ -1,0 +1,192 @@
+//! Packs as they are seen from outside: what they hold survives, is checked, moves, and gives its space back; and they
+//! are the log that a lost database is made anew from.
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use crate::content::content;
+use crate::server::{SCOPE, Server, files_below, program, refused, serve_command, wait_until};
+
+/// Flags of a server whose log is the point of durability.
+const LOG: [&str; 2] = ["--ack", "log"];
+
+fn put(server: &Server, key: &str, body: &[u8]) {
+    let response = server.request("PUT", &target(key), &[], body);
+    assert!(matches!(response.status, 200 | 201), "{response:?}");
+}
+
+fn target(key: &str) -> String {
+    format!("/v1/keys/models/acme/{key}")
+}
+
+fn packs(directory: &Path) -> Vec<PathBuf> {
+    files_below(&directory.join("hot/packs"))
+}
+
+/// The pack that some bytes lie in, and where.
+fn find_in_packs(directory: &Path, body: &[u8]) -> (PathBuf, u64) {
+    let found = packs(directory).into_iter().find_map(|path| {
+        let bytes = fs::read(&path).unwrap();
+        let at = bytes.windows(body.len()).position(|window| window == body)?;
+        Some((path, at as u64))
+    });
+    found.expect("the bytes are in a pack")
+}
+
+fn flip_byte(path: &Path, offset: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
+}
+
+fn tool(directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = program();
+    command.arg(arguments[0]).arg("--data-dir").arg(directory).args(&arguments[1..]);
+    command.output().unwrap()
+}
+
+#[test]
+fn small_blobs_have_no_file_of_their_own_and_survive_a_kill() {
+    for ack in ["log", "database"] {
+        let flags = ["--ack", ack, "--pack-blob-bytes-max", "65536"];
+        let mut server = Server::start_with(&flags);
+        let directory = server.directory();
+        let bodies: Vec<_> =
+            [0, 1, 4096, 16_384, 16_385, 65_536, 65_537].map(|length| content(length as u64, length)).into();
+        for body in &bodies {
+            put(&server, &format!("k{}", body.len()), body);
+        }
+        assert_eq!(server.files("blobs").len(), 1, "{ack}: only the largest is a file");
+        let delete = server.request("DELETE", &target("k1"), &[], b"");
+        assert_eq!(delete.status, 204);
+        server.kill();
+
+        let server = Server::start_on(&directory, &[]);
+        for body in bodies.iter().filter(|body| body.len() != 1) {
+            let key = target(&format!("k{}", body.len()));
+            assert!(server.get(&key).body == *body, "{ack}: {key}");
+            if body.len() > 20 {
+                let part = server.request("GET", &key, &[("Range", "bytes=10-19")], b"");
+                assert!(part.body == body[10..20], "{ack}: a part of {key}");
+            }
+        }
+        assert_eq!(server.get(&target("k1")).status, 404, "{ack}: what was deleted stays so");
+    }
+}
+
+#[test]
+fn an_object_without_a_key_is_seen_as_soon_as_it_is_answered() {
+    let server = Server::start_with(&LOG);
+    for number in 0..200u64 {
+        let object = server.create(&content(number, 100));
+        let id = object["id"].as_str().unwrap();
+        assert_eq!(server.get(&format!("/v1/objects/{id}/info")).status, 200, "number {number}");
+        assert_eq!(server.list(SCOPE).len() as u64, number + 1);
+    }
+}
+
+#[test]
+fn an_altered_byte_of_a_packed_blob_is_damage_and_scrub_finds_it() {
+    let server = Server::start_with(&LOG);
+    let directory = server.directory();
+    let body = content(1, 5_000);
+    put(&server, "k", &body);
+    let (pack, offset) = find_in_packs(directory.path(), &body);
+    flip_byte(&pack, offset + 100);
+    server.get(&target("k")).assert_problem(500, "blob_damaged", "one bit is wrong");
+    let scrub = tool(directory.path(), &["scrub"]);
+    assert_eq!(scrub.status.code(), Some(1));
+    // The next upload of the content brings it back.
+    put(&server, "k", &body);
+    wait_until("the new copy serves", || (server.get(&target("k")).body == body).then_some(()));
+}
+
+#[test]
+fn rot_in_an_acknowledged_batch_stops_the_start_by_name() {
+    let mut server = Server::start_with(&["--cores", "1", LOG[0], LOG[1]]);
+    let directory = server.directory();
+    let bodies = [content(1, 9_000), content(2, 9_000), content(3, 9_000)];
+    for (number, body) in bodies.iter().enumerate() {
+        put(&server, &format!("k{number}"), body);
+    }
+    server.kill();
+    let (pack, offset) = find_in_packs(directory.path(), &bodies[1]);
+    flip_byte(&pack, offset);
+    // As if the database had none of it.
+    for name in ["metadata.db", "metadata.db-wal", "metadata.db-shm"] {
+        let _ = fs::remove_file(directory.path().join(name));
+    }
+    let refusal = tool(directory.path(), &["rebuild"]);
+    let said = String::from_utf8(refusal.stderr).unwrap();
+    assert_eq!(refusal.status.code(), Some(2), "{said}");
+    let name = pack.file_stem().unwrap().to_str().unwrap();
+    assert!(said.contains(name) && said.contains("is damaged at"), "{said}");
+    flip_byte(&pack, offset);
+    fs::remove_file(directory.path().join("metadata.db")).unwrap();
+    assert_eq!(tool(directory.path(), &["rebuild"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_lost_database_is_made_anew() {
+    let server = Server::start_with(&LOG);
+    let directory = server.directory();
+    for number in 0..50u64 {
+        put(&server, &format!("k{number}"), &content(number, 300 + number as usize));
+        put(&server, &format!("large{}", number % 5), &content(number, 100_000));
+    }
+    for number in 0..10 {
+        assert_eq!(server.request("DELETE", &target(&format!("k{number}")), &[], b"").status, 204);
+    }
+    let before = server.list(&format!("{SCOPE}&limit=1000"));
+    server.stop();
+    for name in ["metadata.db", "metadata.db-wal", "metadata.db-shm"] {
+        let _ = fs::remove_file(directory.path().join(name));
+    }
+    let refusal = refused(serve_command(directory.path(), &[]));
+    assert!(refusal.stderr.contains("just_storage rebuild"), "{}", refusal.stderr);
+    // The refused start has made an empty one.
+    let _ = fs::remove_file(directory.path().join("metadata.db"));
+    let rebuilt = tool(directory.path(), &["rebuild"]);
+    assert_eq!(rebuilt.status.code(), Some(0), "{}", String::from_utf8_lossy(&rebuilt.stderr));
+    assert_eq!(tool(directory.path(), &["rebuild"]).status.code(), Some(2), "it is there now");
+    let server = Server::start_on(&directory, &[]);
+    assert_eq!(server.list(&format!("{SCOPE}&limit=1000")), before);
+    for number in 10..50u64 {
+        assert!(server.get(&target(&format!("k{number}"))).body == content(number, 300 + number as usize));
+    }
+}
+
+#[test]
+fn a_backup_takes_blobs_out_of_packs_and_is_restored() {
+    let server = Server::start_with(&LOG);
+    let directory = server.directory();
+    for number in 0..20u64 {
+        put(&server, &format!("k{number}"), &content(number, 1_000));
+    }
+    let place = tempfile::tempdir().unwrap();
+    let backup = place.path().join("backup");
+    let made = tool(directory.path(), &["backup", backup.to_str().unwrap()]);
+    assert_eq!(made.status.code(), Some(0), "{}", String::from_utf8_lossy(&made.stderr));
+    let restored = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let filled = tool(restored.path(), &["restore", backup.to_str().unwrap()]);
+    assert_eq!(filled.status.code(), Some(0), "{}", String::from_utf8_lossy(&filled.stderr));
+    let server = Server::start_on(&restored, &[]);
+    for number in 0..20u64 {
+        assert!(server.get(&target(&format!("k{number}"))).body == content(number, 1_000));
+    }
+    assert_eq!(tool(restored.path(), &["validate"]).status.code(), Some(0));
+}
+
+#[test]
+fn the_largest_blob_that_a_pack_can_be_told_to_take_lies_in_one() {
+    let server = Server::start_with(&["--ack", "log", "--pack-blob-bytes-max", "524288"]);
+    for length in [524_288, 524_289] {
+        let body = content(length as u64, length);
+        put(&server, &format!("k{length}"), &body);
+        assert!(server.get(&target(&format!("k{length}"))).body == body);
+    }
+    assert_eq!(server.files("blobs").len(), 1, "one byte more is a file");
+}
