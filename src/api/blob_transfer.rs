@@ -45,7 +45,9 @@ where
     if rest.length == 0 {
         return Ok(());
     }
-    let untouched = rest.length == range.length;
+    // Also where no byte of the blob has been sent, its head may have been.
+    let untouched = transport.output_len() > 0;
+    transport.watch().work();
     let first = store.lend(BufferSize::Small, tenant_id).ok_or(StoreError::Overloaded);
     let mut blocks = ReadAhead { store, reader, tenant_id, unread: rest, in_flight: VecDeque::new() };
     let first = match first {
@@ -192,4 +194,113 @@ async fn read<Rd: BlobReader<Buffer = Block>>(
 ) -> Result<Block, StoreError> {
     // No longer than the block, so that it is a usize anywhere.
     reader.read_buffer(block, part.offset, part.length as usize).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::fs::File;
+    use std::net::{TcpListener, TcpStream};
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::api::{ConnectionTable, Timeouts};
+    use crate::application::ports::Section;
+    use crate::domain::entities::BlobLocation;
+    use crate::domain::value_objects::StorageClass;
+    use crate::infrastructure::data_plane::buffers::{BufferPool, LARGE_BLOCK_BYTES};
+    use crate::infrastructure::data_plane::deadline_list::WaitLimit;
+    use crate::infrastructure::data_plane::helpers::{HelperPool, READ_HELPERS_MAX};
+    use crate::infrastructure::data_plane::runtime::{IoDriver, Listener, run};
+    use crate::infrastructure::storage::FileStore;
+
+    /// A store that only lends blocks.
+    struct Lender(BufferPool);
+
+    impl BlobStore for Lender {
+        type Buffer = Block;
+        type Upload = <FileStore as BlobStore>::Upload;
+        type Reader = FailingReader;
+
+        fn begin(&self, _: StorageClass, _: Option<u64>, _: &TenantId) -> Result<Self::Upload, StoreError> {
+            Err(StoreError::ReadOnly)
+        }
+
+        async fn open(&self, _: &BlobLocation, _: u64) -> Result<FailingReader, StoreError> {
+            Err(StoreError::Missing)
+        }
+
+        fn lend(&self, _: BufferSize, _: &TenantId) -> Option<Block> {
+            self.0.small_block()
+        }
+
+        async fn check(&self, _: StorageClass) -> Result<(), StoreError> {
+            Err(StoreError::ReadOnly)
+        }
+
+        async fn discard(&self, _: &BlobLocation) {}
+    }
+
+    /// Looks as if it were in memory a few times, and then cannot be read from the disk either.
+    #[derive(Clone)]
+    struct FailingReader {
+        file: Rc<DataFile>,
+        looks_left: Rc<Cell<usize>>,
+    }
+
+    impl BlobReader for FailingReader {
+        type Buffer = Block;
+        type Source = DataFile;
+
+        fn in_memory(&self, part: ByteRange) -> Option<Section<'_, DataFile>> {
+            self.looks_left.set(self.looks_left.get().checked_sub(1)?);
+            Some(Section { source: &self.file, offset: part.offset, length: part.length })
+        }
+
+        async fn read_exact(&self, bytes: Vec<u8>, _: u64, _: usize) -> (Result<(), StoreError>, Vec<u8>) {
+            (Err(StoreError::Damaged), bytes)
+        }
+
+        async fn read_buffer(&self, _: Block, _: u64, _: usize) -> Result<Block, StoreError> {
+            Err(StoreError::Damaged)
+        }
+    }
+
+    /// What comes of a blob that is lost after so many looks, and how much of the answer still waits to be sent.
+    async fn sent_after(looks: usize, driver: IoDriver) -> (Result<(), SendError>, usize) {
+        let second = Duration::from_secs(1);
+        let (idle, header, body, send) = (second, second, second, second);
+        let table =
+            ConnectionTable::new(Timeouts { idle, header, body, body_bytes_per_second_min: 1, send }, 1);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = Listener::from_std(listener, driver).unwrap().accept().await.unwrap();
+        let registration = table.register(stream.shut_down_handle()).unwrap();
+        let mut transport = Transport::new(stream, registration.watch().clone());
+        transport.output().extend_from_slice(b"head");
+
+        let helpers = Rc::new(HelperPool::new(READ_HELPERS_MAX, WaitLimit::none(), || ()));
+        let file = DataFile::from_std(File::open("/proc/self/exe").unwrap(), driver, &helpers).unwrap();
+        let reader = FailingReader { file: Rc::new(file), looks_left: Rc::new(Cell::new(looks)) };
+        let store = Lender(BufferPool::new(8 * LARGE_BLOCK_BYTES));
+        let tenant_id = TenantId::parse("a").unwrap();
+        let range = ByteRange { offset: 0, length: 100_000 };
+        let sent = send_blob(&store, &mut transport, &reader, range, &tenant_id).await;
+        drop(registration);
+        (sent, transport.output_len())
+    }
+
+    #[test]
+    fn a_blob_that_is_lost_gets_another_answer_only_while_its_head_has_not_left() {
+        for driver in [IoDriver::IoUring, IoDriver::Epoll] {
+            let test = async {
+                let (sent, waits) = sent_after(0, driver).await;
+                assert!(matches!(sent, Err(SendError::Nothing(StoreError::Damaged))) && waits == 4);
+                // The first look lets the head leave. No byte of the blob has followed it.
+                let (sent, waits) = sent_after(1, driver).await;
+                assert!(matches!(sent, Err(SendError::Part(StoreError::Damaged))) && waits == 0);
+            };
+            run(driver, test).unwrap();
+        }
+    }
 }

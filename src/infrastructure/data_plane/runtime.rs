@@ -70,6 +70,7 @@ pub fn probe_io_uring() -> Result<(), IoUringRefused> {
         opcode::Accept::CODE,
         opcode::AsyncCancel::CODE,
         opcode::Close::CODE,
+        opcode::PollAdd::CODE,
         opcode::Read::CODE,
         opcode::Recv::CODE,
         opcode::Send::CODE,
