@@ -13,21 +13,23 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use socket2::Socket;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::api::connection::{refuse, serve};
 use crate::api::{AccessLog, ConnectionTable, DateCache, RequestIds, Service, SystemClock};
 use crate::config::{Config, IoDriverChoice, LogLevel, buffer_bytes_of_core};
 use crate::domain::value_objects::{InstanceId, StorageClass};
 use crate::infrastructure::data_plane::buffers::BufferPool;
+use crate::infrastructure::data_plane::core_shares::{CoreShare, CoreShares};
 use crate::infrastructure::data_plane::deadline_list::{DeadlineList, WaitLimit};
 use crate::infrastructure::data_plane::metadata_client::MetadataClient;
 use crate::infrastructure::data_plane::object_cache::{ObjectCache, SHARED_AGE_MAX};
 use crate::infrastructure::data_plane::runtime::{
-    IoDriver, IoUringRefused, Listener, Stream, probe_io_uring, run, sleep, spawn,
+    IoDriver, IoUringRefused, Listener, Stream, StreamInTransit, probe_io_uring, run, sleep, spawn,
 };
 use crate::infrastructure::persistence::{MetadataPlane, StartError};
 use crate::infrastructure::plane_channel::{DataEnd, Durability, plane_channel};
@@ -39,6 +41,8 @@ use crate::logging;
 
 /// Connections that the kernel holds until a core accepts them.
 const BACKLOG: i32 = 4096;
+/// Connections on their way to one core. More stay on the core that accepted them.
+const ARRIVALS_MAX: usize = 1024;
 /// How long `/health/ready` waits for those it asks: whoever asks it is not patient either.
 const READY_LIMIT: Duration = Duration::from_secs(5);
 /// How long the metadata plane may take to end after the cores.
@@ -133,6 +137,7 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
 
     let listeners = listen(sockets, address)?;
     let (stop, stopped) = watch::channel(false);
+    let (arrivals, arriving): (Vec<_>, Vec<_>) = cpus.iter().map(|_| mpsc::channel(ARRIVALS_MAX)).unzip();
     let template = CoreTemplate {
         config: config.clone(),
         driver,
@@ -145,13 +150,15 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
         access_log,
         stopped,
         core_count: cpus.len(),
+        shares: CoreShares::new(cpus.len()),
+        arrivals,
         allowed_cpus,
     };
     let cores: Vec<_> = cpus
         .into_iter()
-        .zip(listeners)
+        .zip(listeners.into_iter().zip(arriving))
         .enumerate()
-        .map(|(index, (cpu, listener))| template.clone().start(index, cpu, listener))
+        .map(|(index, (cpu, (listener, arriving)))| template.clone().start(index, cpu, listener, arriving))
         .collect::<io::Result<_>>()
         .map_err(ServerError::Threads)?;
     drop(template);
@@ -305,9 +312,15 @@ struct CoreTemplate {
     access_log: AccessLog,
     stopped: watch::Receiver<bool>,
     core_count: usize,
+    shares: CoreShares,
+    /// Where each core takes the connections that others have accepted for it.
+    arrivals: Vec<mpsc::Sender<Arrival>>,
     /// What the process was started with, and helper threads go back to.
     allowed_cpus: CpuSet,
 }
+
+/// A connection for another core than the one that accepted it, and its place there.
+type Arrival = (StreamInTransit, CoreShare);
 
 type CoreService = Service<FileStore, MetadataClient, SystemClock>;
 
@@ -317,6 +330,7 @@ impl CoreTemplate {
         index: usize,
         cpu: usize,
         listener: TcpListener,
+        arriving: mpsc::Receiver<Arrival>,
     ) -> io::Result<JoinHandle<io::Result<()>>> {
         thread::Builder::new().name(format!("core-{index}")).spawn(move || {
             let mut own = CpuSet::new();
@@ -324,11 +338,16 @@ impl CoreTemplate {
             if let Err(error) = sched_setaffinity(None, &own) {
                 tracing::warn!(%error, cpu, "the core could not be pinned");
             }
-            run(self.driver, self.serve(index, listener))?
+            run(self.driver, self.serve(index, listener, arriving))?
         })
     }
 
-    async fn serve(self, index: usize, listener: TcpListener) -> io::Result<()> {
+    async fn serve(
+        self,
+        index: usize,
+        listener: TcpListener,
+        mut arriving: mpsc::Receiver<Arrival>,
+    ) -> io::Result<()> {
         let listener = Listener::from_std(listener, self.driver)?;
         let deadlines = DeadlineList::new();
         let service = Rc::new(self.service(index, &deadlines));
@@ -341,12 +360,19 @@ impl CoreTemplate {
         drop(spawn(async move { deadlines.sweep_forever().await }));
         drop(spawn(close_removed_blobs(Rc::downgrade(&service))));
         let mut stopped = self.stopped.clone();
+        let door = Door { index, service, shares: self.shares, arrivals: self.arrivals };
         futures_util::future::select(
-            std::pin::pin!(accept(service.clone(), listener)),
+            std::pin::pin!(join(door.accept(listener), door.take_arrivals(&mut arriving))),
             // An error means that the other end is gone, which is the same as a stop.
             std::pin::pin!(async move { drop(stopped.wait_for(|stopped| *stopped).await) }),
         )
         .await;
+        // What another core has handed over until now has been accepted, and is served as such.
+        arriving.close();
+        while let Ok(arrival) = arriving.try_recv() {
+            door.arrive(arrival);
+        }
+        drop(door);
         table.drain(self.config.drain_timeout).await;
         Ok(())
     }
@@ -427,26 +453,70 @@ async fn close_removed_blobs(service: Weak<CoreService>) {
     }
 }
 
-async fn accept(service: Rc<CoreService>, listener: Listener) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => admit(&service, stream),
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
+/// Where connections come into a core.
+struct Door {
+    index: usize,
+    service: Rc<CoreService>,
+    shares: CoreShares,
+    arrivals: Vec<mpsc::Sender<Arrival>>,
+}
+
+impl Door {
+    /// Accepts connections, for whichever core has the fewest.
+    async fn accept(&self, listener: Listener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => self.place(stream),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
             }
+        }
+    }
+
+    /// Takes the connections that other cores have accepted for this one.
+    async fn take_arrivals(&self, arriving: &mut mpsc::Receiver<Arrival>) {
+        while let Some(arrival) = arriving.recv().await {
+            self.arrive(arrival);
+        }
+    }
+
+    fn place(&self, stream: Stream) {
+        let share = self.shares.claim(self.index);
+        if share.core() == self.index {
+            return admit(&self.service, stream, share);
+        }
+        // The core is going down, or has very many to take: it stays here.
+        let Ok(permit) = self.arrivals[share.core()].try_reserve() else {
+            return admit(&self.service, stream, share);
+        };
+        match stream.depart() {
+            Ok(stream) => permit.send((stream, share)),
+            Err(error) => tracing::warn!(%error, "cannot hand over a connection"),
+        }
+    }
+
+    fn arrive(&self, (stream, share): Arrival) {
+        match stream.arrive() {
+            Ok(stream) => admit(&self.service, stream, share),
+            Err(error) => tracing::warn!(%error, "cannot take over a connection"),
         }
     }
 }
 
-fn admit(service: &Rc<CoreService>, stream: Stream) {
+fn admit(service: &Rc<CoreService>, stream: Stream, share: CoreShare) {
     // Without it answers are only later, not wrong.
     let _ = stream.set_nodelay();
+    let service = service.clone();
     match service.table.register(stream.shut_down_handle()) {
-        Some(registration) => drop(spawn(serve(service.clone(), stream, registration))),
+        Some(registration) => drop(spawn(async move {
+            serve(service, stream, registration).await;
+            drop(share);
+        })),
         None => {
             if let Some(place) = service.table.refusal_place() {
-                drop(spawn(refuse(service.clone(), stream, place)));
+                drop(spawn(refuse(service, stream, place)));
             }
         }
     }

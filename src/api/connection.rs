@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt as _;
-use futures_util::future::join;
 
 use super::access_log::AccessRecord;
+use super::blob_transfer::{SendError, send_blob};
 use super::connection_table::{RefusalPlace, Registration};
 use super::errors::Problem;
 use super::handlers::{Body, Response, handle};
@@ -16,18 +16,15 @@ use super::http1::{HeadParser, Method, RequestHead, ResponseHead, StatusLine, Ve
 use super::request_body::RequestBody;
 use super::service::Service;
 use super::transport::Transport;
-use crate::application::errors::StoreError;
-use crate::application::ports::{BlobReader, BlobStore, BufferSize, Clock, ObjectRepository};
-use crate::domain::value_objects::{ByteRange, TenantId};
+use crate::application::ports::{BlobReader, BlobStore, Clock, ObjectRepository};
+use crate::domain::value_objects::ByteRange;
 use crate::infrastructure::data_plane::buffers::Block;
-use crate::infrastructure::data_plane::runtime::{Stream, within};
+use crate::infrastructure::data_plane::runtime::{DataFile, Stream, within};
 
 /// Blobs up to this size are read behind their heads and leave with them in one piece.
 const INLINE_BYTES_MAX: u64 = 16 * 1024;
 /// Answers to requests that came together are held back up to this size.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
-/// A client that takes a block within this time gets a large one next.
-const FAST_SEND: Duration = Duration::from_millis(50);
 /// What is still read of a client that sends on after it was refused.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// For how long.
@@ -39,6 +36,7 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 pub async fn serve<S, R, C>(service: Rc<Service<S, R, C>>, stream: Stream, registration: Registration)
 where
     S: BlobStore<Buffer = Block>,
+    S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
     R: ObjectRepository<Buffer = S::Buffer>,
     C: Clock,
 {
@@ -118,6 +116,7 @@ struct Exchange {
 impl<S, R, C> Connection<'_, S, R, C>
 where
     S: BlobStore<Buffer = Block>,
+    S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
     R: ObjectRepository<Buffer = S::Buffer>,
     C: Clock,
 {
@@ -250,7 +249,10 @@ where
             Body::Blob(reader, range, tenant_id) => {
                 let result = match range.length {
                     ..=INLINE_BYTES_MAX => self.append_blob(&reader, range).await,
-                    _ => self.send_blob(&reader, range, &tenant_id).await,
+                    _ => {
+                        let (store, transport) = (&self.service.store, &mut self.transport);
+                        send_blob(store, transport, &reader, range, &tenant_id).await
+                    }
                 };
                 match result {
                     Ok(()) => range.length,
@@ -310,44 +312,6 @@ where
         result.map_err(SendError::Nothing)
     }
 
-    /// A large blob is read block by block, the next one while the one before is sent. Blocks are small while the
-    /// client is slow and large while it is fast.
-    async fn send_blob(
-        &mut self,
-        reader: &S::Reader,
-        range: ByteRange,
-        tenant_id: &TenantId,
-    ) -> Result<(), SendError> {
-        let store = &self.service.store;
-        let first =
-            store.lend(BufferSize::Small, tenant_id).ok_or(SendError::Nothing(StoreError::Overloaded))?;
-        let mut unread = range;
-        let mut block = read_part(reader, first, &mut unread).await.map_err(SendError::Nothing)?;
-        let mut size = BufferSize::Small;
-        loop {
-            let next = match unread.length {
-                0 => None,
-                _ => lend(store, size, tenant_id),
-            };
-            let started = Instant::now();
-            let read_next = async {
-                match next {
-                    Some(next) => read_part(reader, next, &mut unread).await.map(Some),
-                    None => Ok(None),
-                }
-            };
-            let ((sent, spent), next) = join(self.transport.send_block(block), read_next).await;
-            sent.map_err(SendError::Client)?;
-            size = if started.elapsed() < FAST_SEND { BufferSize::Large } else { BufferSize::Small };
-            block = match next.map_err(SendError::Part)? {
-                Some(next) => next,
-                None if unread.length == 0 => return Ok(()),
-                // No other block was free: go on with the one that has just been sent.
-                None => read_part(reader, cleared(spent), &mut unread).await.map_err(SendError::Part)?,
-            };
-        }
-    }
-
     fn log(&mut self, exchange: &Exchange, bytes_in: u64) {
         let Some(responded) = &self.responded else { return };
         if self.service.access_log.is_on() {
@@ -363,40 +327,4 @@ where
             });
         }
     }
-}
-
-/// Why a blob was not sent, or not whole.
-enum SendError {
-    /// The store failed before anything was sent: there can be another answer.
-    Nothing(StoreError),
-    /// The store failed in the middle: the answer is cut off, never completed.
-    Part(StoreError),
-    /// The client has gone, or takes nothing.
-    Client(io::Error),
-}
-
-fn lend<S: BlobStore>(store: &S, size: BufferSize, tenant_id: &TenantId) -> Option<S::Buffer> {
-    let large = match size {
-        BufferSize::Large => store.lend(BufferSize::Large, tenant_id),
-        BufferSize::Small => None,
-    };
-    large.or_else(|| store.lend(BufferSize::Small, tenant_id))
-}
-
-/// Fills a block with the first unread bytes.
-async fn read_part<Rd: BlobReader<Buffer = Block>>(
-    reader: &Rd,
-    block: Block,
-    unread: &mut ByteRange,
-) -> Result<Block, StoreError> {
-    let count = unread.length.min(block.room() as u64);
-    let block = reader.read_buffer(block, unread.offset, count as usize).await?;
-    unread.offset += count;
-    unread.length -= count;
-    Ok(block)
-}
-
-fn cleared(mut block: Block) -> Block {
-    block.clear();
-    block
 }

@@ -2,6 +2,7 @@
 //! core. Nothing outside this module knows HTTP; nothing in it knows SQL or where a blob lies.
 
 mod access_log;
+mod blob_transfer;
 pub mod connection;
 mod connection_table;
 mod errors;

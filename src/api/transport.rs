@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use super::connection_table::Watch;
 use crate::infrastructure::data_plane::buffers::Block;
-use crate::infrastructure::data_plane::runtime::Stream;
+use crate::infrastructure::data_plane::runtime::{DataFile, FileSender, Stream};
 
 /// What a connection holds while it waits for a request.
 const INPUT_BYTES: usize = 4 * 1024;
+/// How much of a block is sent at once: the core copies this in about 100 µs, and then others have their turn.
+const SEND_BYTES_MAX: usize = 256 * 1024;
 /// What it holds to send; more is given back to the allocator after an answer.
 const OUTPUT_BYTES: usize = 8 * 1024;
 
@@ -131,7 +133,7 @@ impl Transport {
         let mut sent = 0;
         while sent < block.len() {
             self.watch.send();
-            let range = sent..block.len();
+            let range = sent..block.len().min(sent + SEND_BYTES_MAX);
             let (result, back) = self.stream.write_block(block, range).await;
             block = back;
             match result {
@@ -142,6 +144,14 @@ impl Transport {
             }
         }
         (Ok(()), block)
+    }
+
+    /// Sends all that waits to be sent, and gets ready to send from files behind it.
+    pub(super) async fn send_files(&mut self) -> io::Result<FileTransfer<'_>> {
+        let sent = self.stream.send_ahead(&self.output);
+        self.output.drain(..sent);
+        self.flush().await?;
+        Ok(FileTransfer { sender: self.stream.file_sender()?, watch: &self.watch })
     }
 
     /// Says that nothing more will be sent, and drops what still comes, so that a client that sends without waiting
@@ -160,5 +170,24 @@ impl Transport {
                 Ok(count) => dropped += count,
             }
         }
+    }
+}
+
+/// A connection while it sends from files.
+pub(super) struct FileTransfer<'t> {
+    sender: FileSender<'t>,
+    watch: &'t Watch,
+}
+
+impl FileTransfer<'_> {
+    /// Waits until the client has taken enough for more to be sent.
+    pub(super) async fn room(&self) -> io::Result<()> {
+        self.watch.send();
+        self.sender.room().await
+    }
+
+    /// Sends at once what there is room for of a part of a file that is in memory, and says how much that was.
+    pub(super) fn send(&self, file: &DataFile, offset: u64, bytes_max: usize) -> io::Result<usize> {
+        self.sender.send(file, offset, bytes_max)
     }
 }

@@ -9,12 +9,12 @@ use super::errors::{ReceiveError, RepositoryError, SourceError, StoreError, Uplo
 use super::ports::{
     BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteSource, Clock, CommitOutcome,
     DeleteOutcome, Freshness, ListPage, ListQuery, LooseCommit, LooseOutcome, ObjectCommit, ObjectName,
-    ObjectRepository, Published, ReadPace, ReadProgress,
+    ObjectRepository, Published, ReadPace, ReadProgress, Section,
 };
 use super::use_cases::UploadOrder;
 use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
 use crate::domain::value_objects::{
-    ContentHash, ContentType, InstanceId, Key, Metadata, Namespace, ObjectId, ObjectStatus, Place,
+    ByteRange, ContentHash, ContentType, InstanceId, Key, Metadata, Namespace, ObjectId, ObjectStatus, Place,
     Precondition, StorageClass, TenantId, Timestamp,
 };
 use sha2::{Digest as _, Sha256};
@@ -213,6 +213,11 @@ impl BlobUpload for FakeUpload {
 
 impl BlobReader for Vec<u8> {
     type Buffer = Self;
+    type Source = Self;
+
+    fn in_memory(&self, part: ByteRange) -> Option<Section<'_, Self>> {
+        Some(Section { source: self, offset: part.offset, length: part.length })
+    }
 
     async fn read_exact(
         &self,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::errors::{ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
 use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
 use crate::domain::value_objects::{
-    ContentHash, ObjectId, ObjectStatus, Place, Precondition, StorageClass, TenantId, Timestamp,
+    ByteRange, ContentHash, ObjectId, ObjectStatus, Place, Precondition, StorageClass, TenantId, Timestamp,
 };
 
 /// The wall clock, for the dates that objects carry.
@@ -102,10 +102,27 @@ pub enum BufferSize {
     Large,
 }
 
-/// One blob that is open for reading, by any number of downloads at once.
-pub trait BlobReader {
+/// Bytes that whoever sends them can take from where they are, without a buffer between.
+#[derive(Debug)]
+pub struct Section<'s, Source> {
+    /// Where they are.
+    pub source: &'s Source,
+    /// Where in the source they begin.
+    pub offset: u64,
+    /// How many they are.
+    pub length: u64,
+}
+
+/// One blob that is open for reading, by any number of downloads at once. A clone reads the same blob.
+pub trait BlobReader: Clone + 'static {
     /// What large blobs are read into.
     type Buffer;
+    /// What bytes can be sent from without a buffer: a file, as a rule.
+    type Source;
+
+    /// Where a part of the blob is to be had without a buffer, if all of it is in memory at this moment, so that
+    /// sending it waits for no disk. `None` says nothing about the blob: its bytes are read as ever then.
+    fn in_memory(&self, part: ByteRange) -> Option<Section<'_, Self::Source>>;
 
     /// Appends exactly `length` bytes from `offset` on to `bytes`.
     ///
@@ -118,7 +135,7 @@ pub trait BlobReader {
         length: usize,
     ) -> (Result<(), StoreError>, Vec<u8>);
 
-    /// Fills a buffer, or `bytes_max` bytes of it, from `offset` on. The blob has as many.
+    /// Appends `bytes_max` bytes, or as many as there is room for, from `offset` on to a buffer. The blob has as many.
     ///
     /// # Errors
     /// As [`read_exact`](Self::read_exact).

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::content::{chunked, content, sha256_hex};
-use crate::raw::{Fields, request};
+use crate::raw::{Connection, Fields, request};
 use crate::server::{SCOPE, Server, wait_until};
 
 const UPLOAD: &str = "/v1/objects?namespace=models&tenant_id=acme";
@@ -95,6 +95,62 @@ fn many_reads_in_one_packet_are_all_answered() {
     connection.send(packet);
     for index in 0..60 {
         assert!(connection.response().body == bodies[index % bodies.len()], "answer {index}");
+    }
+}
+
+/// The first read of a large blob comes from the disk, the second out of memory, a part begins anywhere, and the
+/// connection serves small answers between them as ever.
+#[test]
+fn large_reads_follow_each_other_on_one_connection_however_they_are_sent() {
+    for driver in ["io-uring", "epoll"] {
+        let server = Server::start_with(&["--io-driver", driver]);
+        for class in ["hot", "cold"] {
+            let (large, small) = (content(3, 5_000_001), content(4, 100));
+            let stored =
+                server.request("POST", &format!("{UPLOAD}&storage_class={class}"), &[], &large).json();
+            let large_target = format!("/v1/objects/{}", stored["id"].as_str().unwrap());
+            let small_target = format!("/v1/objects/{}", server.create(&small)["id"].as_str().unwrap());
+            let mut packet = Vec::new();
+            for range in ["bytes=0-", "bytes=0-", "bytes=4097-2100000", "bytes=4000001-", "bytes=9-99999"] {
+                packet.extend(request("GET", &large_target, &[("Range", range)], b""));
+                packet.extend(request("GET", &small_target, &[], b""));
+            }
+            let mut connection = server.connect();
+            connection.send(packet);
+            for part in
+                [&large[..], &large[..], &large[4097..2_100_001], &large[4_000_001..], &large[9..100_000]]
+            {
+                let response = connection.response();
+                assert!(response.status == 206 && response.body == part, "{driver} {class} {}", part.len());
+                assert!(connection.response().body == small);
+            }
+        }
+    }
+}
+
+/// An id that the server made names its core: `<instance>-<core>-<number>`.
+fn core_of(connection: &mut Connection) -> String {
+    let response = connection.exchange("GET", "/health", &[], b"");
+    let id = response.header("X-Request-Id").unwrap();
+    id.rsplit('-').nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn connections_are_spread_evenly_over_the_cores_and_again_when_some_have_gone() {
+    for driver in ["io-uring", "epoll"] {
+        let server = Server::start_with(&["--cores", "2", "--io-driver", driver]);
+        let mut connections: Vec<_> = (0..64).map(|_| server.connect()).collect();
+        let cores: Vec<_> = connections.iter_mut().map(core_of).collect();
+        let on_first = cores.iter().filter(|core| *core == "0").count();
+        assert!((31..=33).contains(&on_first), "{driver}: {on_first} of 64 on the first core");
+
+        let mut cores = cores.iter();
+        connections.retain(|_| cores.next().is_some_and(|core| core == "0"));
+        // The server sees by and by that the others have gone: then all new ones go where they were.
+        wait_until("a new connection comes where there are fewest", || {
+            let mut more: Vec<_> = (0..8).map(|_| server.connect()).collect();
+            more.iter_mut().all(|connection| core_of(connection) == "1").then_some(())
+        });
     }
 }
 

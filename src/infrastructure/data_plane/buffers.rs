@@ -222,6 +222,15 @@ impl Block {
         self.length = self.length.min(length);
     }
 
+    /// Forgets the first `count` bytes of the content. What is behind them moves to the front.
+    pub fn drop_front(&mut self, count: usize) {
+        let count = count.min(self.length);
+        let start = self.memory().start.as_ptr();
+        // SAFETY: both ranges lie in the content, which `self` owns alone; `copy` allows them to overlap.
+        unsafe { std::ptr::copy(start.add(count), start, self.length - count) };
+        self.length -= count;
+    }
+
     /// The content.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the allocation is `capacity` bytes long, zeroed when made, and `length <= capacity`; `self` is
@@ -360,6 +369,11 @@ mod tests {
         assert_eq!(block.append(&[1; SMALL_BLOCK_BYTES]), SMALL_BLOCK_BYTES - 3);
         assert_eq!((&block.bytes()[..4], block.room()), (&b"abc\x01"[..], 0));
         assert_eq!(block.bytes().as_ptr() as usize % ALIGNMENT_BYTES, 0);
+        block.truncate(5);
+        block.drop_front(2);
+        assert_eq!(block.bytes(), b"c\x01\x01");
+        block.drop_front(4);
+        assert!(block.is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a data-plane core is made of. Nothing here runs SQL, and nothing here blocks a core.
 
 pub mod buffers;
+pub mod core_shares;
 pub mod deadline_list;
 pub mod helpers;
 pub mod metadata_client;

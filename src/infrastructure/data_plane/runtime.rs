@@ -24,8 +24,8 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Cancell
 use monoio::net::{TcpListener, TcpStream};
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use rustix::fs::{AtFlags, StatxFlags};
-use rustix::io::ReadWriteFlags;
-use rustix::net::Shutdown;
+use rustix::io::{Errno, ReadWriteFlags};
+use rustix::net::{SendFlags, Shutdown};
 use thiserror::Error;
 
 use super::buffers::{Block, Content, Room, Tail, read_with};
@@ -70,6 +70,7 @@ pub fn probe_io_uring() -> Result<(), IoUringRefused> {
         opcode::Accept::CODE,
         opcode::AsyncCancel::CODE,
         opcode::Close::CODE,
+        opcode::PollAdd::CODE,
         opcode::Read::CODE,
         opcode::Recv::CODE,
         opcode::Send::CODE,
@@ -165,7 +166,10 @@ pub async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> 
 }
 
 /// Where a core's connections come from.
-pub struct Listener(TcpListener);
+pub struct Listener {
+    socket: TcpListener,
+    driver: IoDriver,
+}
 
 impl Listener {
     /// Takes over a bound, listening socket.
@@ -175,7 +179,7 @@ impl Listener {
     pub fn from_std(listener: StdListener, driver: IoDriver) -> io::Result<Self> {
         // The ring waits by itself; epoll needs a socket that does not.
         listener.set_nonblocking(driver == IoDriver::Epoll)?;
-        TcpListener::from_std(listener).map(Self)
+        Ok(Self { socket: TcpListener::from_std(listener)?, driver })
     }
 
     /// The next connection.
@@ -183,31 +187,61 @@ impl Listener {
     /// # Errors
     /// As accept(2): out of descriptors, mostly.
     pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
-        let (stream, peer) = self.0.accept().await?;
-        Ok((Stream(stream), peer))
+        let (socket, peer) = self.socket.accept().await?;
+        Ok((Stream { socket, driver: self.driver }, peer))
     }
 }
 
 /// One connection.
-pub struct Stream(TcpStream);
+pub struct Stream {
+    socket: TcpStream,
+    driver: IoDriver,
+}
+
+/// A connection on its way from the core that accepted it to another one.
+#[derive(Debug)]
+pub struct StreamInTransit {
+    socket: std::net::TcpStream,
+    driver: IoDriver,
+}
+
+impl StreamInTransit {
+    /// The connection, on the core that calls this.
+    ///
+    /// # Errors
+    /// It cannot be registered with the core.
+    pub fn arrive(self) -> io::Result<Stream> {
+        Ok(Stream { socket: TcpStream::from_std(self.socket)?, driver: self.driver })
+    }
+}
 
 impl Stream {
+    /// Takes the connection off this core, before anything has been read from it.
+    ///
+    /// # Errors
+    /// As dup(2): out of descriptors. The connection is closed then.
+    pub fn depart(self) -> io::Result<StreamInTransit> {
+        // monoio lets go of a descriptor only by closing it; the second one keeps the connection open.
+        let second = borrowed(&self.socket.as_raw_fd()).try_clone_to_owned()?;
+        Ok(StreamInTransit { socket: second.into(), driver: self.driver })
+    }
+
     /// Sends small answers at once instead of waiting for more.
     ///
     /// # Errors
     /// As setsockopt(2).
     pub fn set_nodelay(&self) -> io::Result<()> {
-        self.0.set_nodelay(true)
+        self.socket.set_nodelay(true)
     }
 
     /// A way to end what this connection waits for, from outside.
     pub fn shut_down_handle(&self) -> ShutDownHandle {
-        ShutDownHandle(self.0.as_raw_fd())
+        ShutDownHandle(self.socket.as_raw_fd())
     }
 
     /// Ends the sending half: the peer reads all that was sent, and then the end.
     pub fn finish_sending(&self) {
-        shut_down(self.0.as_raw_fd(), Shutdown::Write);
+        shut_down(self.socket.as_raw_fd(), Shutdown::Write);
     }
 
     /// Appends what comes to `bytes`, into its spare capacity, up to `bytes_max`. 0 is the end.
@@ -215,7 +249,7 @@ impl Stream {
     /// # Errors
     /// As recv(2).
     pub async fn read(&mut self, bytes: Vec<u8>, bytes_max: usize) -> (io::Result<usize>, Vec<u8>) {
-        let (result, tail) = self.0.read(Tail { bytes, bytes_max }).await;
+        let (result, tail) = self.socket.read(Tail { bytes, bytes_max }).await;
         (result, tail.bytes)
     }
 
@@ -224,7 +258,7 @@ impl Stream {
     /// # Errors
     /// As recv(2).
     pub async fn read_block(&mut self, block: Block, bytes_max: usize) -> (io::Result<usize>, Block) {
-        let (result, room) = self.0.read(Room { block, bytes_max }).await;
+        let (result, room) = self.socket.read(Room { block, bytes_max }).await;
         (result, room.block)
     }
 
@@ -239,7 +273,7 @@ impl Stream {
         patience: Duration,
     ) -> (io::Result<Option<usize>>, Block) {
         let canceller = Canceller::new();
-        let mut read = pin!(self.0.cancelable_read(Room { block, bytes_max }, canceller.handle()));
+        let mut read = pin!(self.socket.cancelable_read(Room { block, bytes_max }, canceller.handle()));
         let (result, room) = match select(read.as_mut(), pin!(monoio::time::sleep(patience))).await {
             Either::Left((done, _)) => done,
             Either::Right(_) => {
@@ -249,9 +283,7 @@ impl Stream {
             }
         };
         let result = match result {
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) => {
-                Ok(None)
-            }
+            Err(error) if error.raw_os_error() == Some(Errno::CANCELED.raw_os_error()) => Ok(None),
             other => other.map(Some),
         };
         (result, room.block)
@@ -262,7 +294,7 @@ impl Stream {
     /// # Errors
     /// As send(2).
     pub async fn write(&mut self, bytes: Vec<u8>, start: usize) -> (io::Result<usize>, Vec<u8>) {
-        let (result, slice) = self.0.write(bytes.slice(start..)).await;
+        let (result, slice) = self.socket.write(bytes.slice(start..)).await;
         (result, slice.into_inner())
     }
 
@@ -271,8 +303,76 @@ impl Stream {
     /// # Errors
     /// As send(2).
     pub async fn write_block(&mut self, block: Block, range: Range<usize>) -> (io::Result<usize>, Block) {
-        let (result, content) = self.0.write(Content { block, range }).await;
+        let (result, content) = self.socket.write(Content { block, range }).await;
         (result, content.block)
+    }
+
+    /// Sends as much of `bytes` as there is room for, at once, and says how much that was. The kernel keeps the last of
+    /// it back for a moment, to send it together with what follows.
+    pub fn send_ahead(&mut self, bytes: &[u8]) -> usize {
+        let flags = SendFlags::MORE | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        // What is wrong with the connection shows again with what follows.
+        rustix::net::send(borrowed(&self.socket.as_raw_fd()), bytes, flags).unwrap_or(0)
+    }
+
+    /// Lets files be sent from where they are. Until it is dropped, nothing else sends or reads here.
+    ///
+    /// # Errors
+    /// As ioctl(2).
+    pub fn file_sender(&mut self) -> io::Result<FileSender<'_>> {
+        FileSender::new(&self.socket, self.driver)
+    }
+}
+
+/// A connection while it sends from files: bytes go from the page cache to the socket, without passing through this
+/// process.
+pub struct FileSender<'s> {
+    socket: &'s TcpStream,
+    /// Whether the socket is to wait again afterwards.
+    waits: bool,
+}
+
+impl<'s> FileSender<'s> {
+    fn new(socket: &'s TcpStream, driver: IoDriver) -> io::Result<Self> {
+        // sendfile(2) would hold the core while the client takes its time, where the socket lets it.
+        let waits = driver == IoDriver::IoUring;
+        if waits {
+            rustix::io::ioctl_fionbio(borrowed(&socket.as_raw_fd()), true)?;
+        }
+        Ok(Self { socket, waits })
+    }
+
+    /// Waits until the client has taken enough for more to be sent. Also where it has already, this lets everything
+    /// else on the core have its turn.
+    ///
+    /// # Errors
+    /// As poll(2).
+    pub async fn room(&self) -> io::Result<()> {
+        self.socket.writable(false).await
+    }
+
+    /// Sends at once up to `bytes_max` bytes of `file` from `offset` on, and says how many that were: none, where there
+    /// is no room. The bytes should be [in memory](DataFile::is_in_memory), or this waits for the disk.
+    ///
+    /// # Errors
+    /// As sendfile(2); [`io::ErrorKind::UnexpectedEof`] if the file ends there.
+    pub fn send(&self, file: &DataFile, mut offset: u64, bytes_max: usize) -> io::Result<usize> {
+        let (socket, file) = (self.socket.as_raw_fd(), file.descriptor());
+        match rustix::fs::sendfile(borrowed(&socket), borrowed(&file), Some(&mut offset), bytes_max) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => Ok(count),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for FileSender<'_> {
+    fn drop(&mut self) {
+        if self.waits {
+            // Where this fails, reads that find nothing end the connection instead of waiting.
+            let _ = rustix::io::ioctl_fionbio(borrowed(&self.socket.as_raw_fd()), false);
+        }
     }
 }
 
@@ -301,7 +401,8 @@ fn shut_down(fd: RawFd, how: Shutdown) {
 #[allow(unsafe_code, reason = "monoio shows descriptors as numbers only")]
 fn borrowed(fd: &RawFd) -> BorrowedFd<'_> {
     // SAFETY: the callers hold an open descriptor for the length of one system call: a file's comes from the
-    // `DataFile` that is borrowed meanwhile, a socket's from its own `Stream` or from a handle that its owner drops
+    // `DataFile` that is borrowed meanwhile, a socket's from its own `Stream`,
+    // from a `FileSender` that borrows that, or from a handle that its owner drops
     // before the stream (`ConnectionTable::register` demands it).
     unsafe { BorrowedFd::borrow_raw(*fd) }
 }
@@ -325,6 +426,35 @@ impl DataFile {
             IoDriver::IoUring => FileAccess::Ring(monoio::fs::File::from_std(file)?, helpers.limit().clone()),
             IoDriver::Epoll => FileAccess::Helpers(Arc::new(file), helpers.clone()),
         }))
+    }
+
+    fn descriptor(&self) -> RawFd {
+        match &self.0 {
+            FileAccess::Ring(file, _) => file.as_raw_fd(),
+            FileAccess::Helpers(file, _) => file.as_raw_fd(),
+        }
+    }
+
+    /// Whether all of `length` bytes from `offset` on are in the page cache now. Never waits for a disk; where the
+    /// kernel does not tell, the answer is no.
+    pub fn is_in_memory(&self, offset: u64, length: u64) -> bool {
+        let fd = self.descriptor();
+        let Some(last) = offset.checked_add(length).and_then(|end| end.checked_sub(1)) else { return false };
+        let page_bytes = rustix::param::page_size() as u64;
+        let pages = last / page_bytes - offset / page_bytes + 1;
+        if pages_cached(borrowed(&fd), offset, length) != Some(pages) {
+            return false;
+        }
+        // A page that is still being read counts as cached too. They are read in order: where the last one is whole,
+        // the others are.
+        let mut byte = [0];
+        let read = rustix::io::preadv2(
+            borrowed(&fd),
+            &mut [io::IoSliceMut::new(&mut byte)],
+            last,
+            ReadWriteFlags::NOWAIT,
+        );
+        read == Ok(1)
     }
 
     /// Appends what the page cache holds of `bytes_max` bytes of the file from `offset` on, at once, or nothing.
@@ -414,10 +544,7 @@ impl DataFile {
     /// Whether the file has lost its last name, so that only those who have it open keep its blocks. Asks nobody but the
     /// kernel's memory, so that it never waits; where it cannot tell, the answer is no.
     pub fn is_removed(&self) -> bool {
-        let fd = match &self.0 {
-            FileAccess::Ring(file, _) => file.as_raw_fd(),
-            FileAccess::Helpers(file, _) => file.as_raw_fd(),
-        };
+        let fd = self.descriptor();
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let looked = rustix::fs::statx(borrowed(&fd), c"", flags, StatxFlags::NLINK);
         looked.is_ok_and(|status| status.stx_nlink == 0)
@@ -478,6 +605,28 @@ async fn write_whole(file: &monoio::fs::File, block: Block, offset: u64) -> io::
         }
     }
     Ok(content.block)
+}
+
+/// How many pages of a part of a file are in the page cache, or `None` where the kernel does not tell: before Linux 6.5,
+/// or behind a filter of system calls.
+#[allow(unsafe_code, reason = "no crate in use has this system call")]
+fn pages_cached(file: BorrowedFd<'_>, offset: u64, length: u64) -> Option<u64> {
+    /// The same number on every architecture that Linux has had it on.
+    const CACHESTAT: libc::c_long = 451;
+    #[repr(C)]
+    struct Part {
+        offset: u64,
+        length: u64,
+    }
+    let part = Part { offset, length };
+    // Cached, dirty, under write-back, evicted, evicted lately.
+    let mut counts = [0_u64; 5];
+    // SAFETY: cachestat(2) reads one `struct cachestat_range` (two 64-bit numbers) and writes one `struct cachestat`
+    // (five of them); both live and are borrowed here alone until it returns. The descriptor is open, since borrowed.
+    let result = unsafe {
+        libc::syscall(CACHESTAT, file.as_raw_fd(), &raw const part, &raw mut counts, 0 as libc::c_uint)
+    };
+    (result == 0).then_some(counts[0])
 }
 
 fn helper_failed(error: HelperError) -> io::Error {

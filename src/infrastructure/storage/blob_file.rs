@@ -17,11 +17,15 @@ use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, fallocate, linkat, 
 use super::root::{StorageRoot, sync_directory};
 use crate::application::errors::StoreError;
 use crate::domain::entities::BlobLocation;
-use crate::domain::value_objects::Place;
+use crate::domain::value_objects::{Place, StorageClass};
 use crate::fault_injection::{DurableSync, skips};
 
 /// Bodies that are known to be at least this long get their blocks allocated ahead.
 const ALLOCATE_AHEAD_BYTES_MIN: u64 = 1024 * 1024;
+
+/// Cold blobs that are at least this long are read around the page cache. Below, a second descriptor costs more than
+/// the memory.
+const DIRECT_READ_BYTES_MIN: u64 = 1024 * 1024;
 
 /// How a file's bytes reach the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,18 +145,29 @@ pub(super) fn sync_shard(root: &StorageRoot, location: &BlobLocation) -> io::Res
     if skips(DurableSync::Directory) { Ok(()) } else { sync_directory(&root.shard_path(location)) }
 }
 
-/// Opens a blob for reading and makes sure that it has its size.
+/// Opens a blob for reading and makes sure that it has its size. A large one of the class that is read seldom is opened
+/// a second time, to be read around the page cache: what is read often stays in it.
 pub(super) fn open_blob(
     root: &StorageRoot,
     location: &BlobLocation,
     size_bytes: u64,
-) -> Result<File, StoreError> {
-    let file = File::open(root.blob_path(location)).map_err(|error| match error.kind() {
+) -> Result<(File, Option<File>), StoreError> {
+    let path = root.blob_path(location);
+    let file = File::open(&path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => StoreError::Missing,
         _ => StoreError::io("open a blob", error),
     })?;
     let length = file.metadata().map_err(|error| StoreError::io("look at a blob", error))?.len();
-    if length == size_bytes { Ok(file) } else { Err(StoreError::Damaged) }
+    if length != size_bytes {
+        return Err(StoreError::Damaged);
+    }
+    let around = root.class() == StorageClass::Cold && size_bytes >= DIRECT_READ_BYTES_MIN;
+    if !around || !root.has_direct_io() {
+        return Ok((file, None));
+    }
+    let direct = open(&path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECT, Mode::empty());
+    // What cannot be opened so, or has been removed meanwhile, is still to be read the other way.
+    Ok((file, direct.ok().map(File::from)))
 }
 
 /// Removes a blob's file. Its directory is not synced: if a power cut brings back what this run of the process has

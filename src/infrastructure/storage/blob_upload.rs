@@ -2,7 +2,7 @@
 //! while the next ones come in. Runs on a data-plane core; what blocks goes to its helper threads.
 //!
 //! ```text
-//! socket ──► block being filled ──► hash of what just came (at most HASH_SLICE_BYTES at a stretch)
+//! socket ──► block being filled ──► hash of what just came (no more than one read takes)
 //!                  │ full
 //!                  ▼
 //!            up to two writes in flight in the kernel, while the next block is received and hashed

@@ -16,10 +16,10 @@ use super::pack_log::PackLog;
 use super::pack_reader::PackedBlob;
 use super::root::Roots;
 use crate::application::errors::StoreError;
-use crate::application::ports::{self, BlobStore, BufferSize};
+use crate::application::ports::{self, BlobStore, BufferSize, Section};
 use crate::domain::entities::BlobLocation;
-use crate::domain::value_objects::{InstanceId, PackId, Place, StorageClass, TenantId};
-use crate::infrastructure::data_plane::buffers::{Block, BufferPool};
+use crate::domain::value_objects::{ByteRange, InstanceId, PackId, Place, StorageClass, TenantId};
+use crate::infrastructure::data_plane::buffers::{ALIGNMENT_BYTES, Block, BufferPool};
 use crate::infrastructure::data_plane::deadline_list::WaitLimit;
 use crate::infrastructure::data_plane::helpers::{
     HelperError, HelperPool, READ_HELPERS_MAX, WRITE_HELPERS_MAX,
@@ -156,11 +156,22 @@ pub enum BlobReader {
 /// An open blob file. It is never written again, so that it can be read by any number of downloads at once.
 pub struct FileReader {
     file: DataFile,
+    /// The same file around the page cache, for large blobs that are read seldom.
+    direct: Option<DataFile>,
     size_bytes: u64,
 }
 
 impl ports::BlobReader for BlobReader {
     type Buffer = Block;
+    type Source = DataFile;
+
+    fn in_memory(&self, part: ByteRange) -> Option<Section<'_, DataFile>> {
+        match self {
+            Self::File(reader) => reader.in_memory(part),
+            // Its bytes are looked at before they are sent.
+            Self::Packed(_) => None,
+        }
+    }
 
     async fn read_exact(
         &self,
@@ -183,6 +194,11 @@ impl ports::BlobReader for BlobReader {
 }
 
 impl FileReader {
+    fn in_memory(&self, part: ByteRange) -> Option<Section<'_, DataFile>> {
+        let (offset, length) = (part.offset, part.length);
+        self.file.is_in_memory(offset, length).then_some(Section { source: &self.file, offset, length })
+    }
+
     async fn read_exact(
         &self,
         mut bytes: Vec<u8>,
@@ -207,14 +223,14 @@ impl FileReader {
         }
     }
 
-    async fn read_buffer(
-        &self,
-        mut block: Block,
-        offset: u64,
-        bytes_max: usize,
-    ) -> Result<Block, StoreError> {
+    async fn read_buffer(&self, block: Block, offset: u64, bytes_max: usize) -> Result<Block, StoreError> {
         let end = block.len() + block.room().min(bytes_max);
-        let mut position = offset;
+        let mut block = match &self.direct {
+            Some(direct) if block.is_empty() => read_direct(direct, block, offset, end).await?,
+            _ => block,
+        };
+        // What is left of a direct read is left because the file is short, or the offset asked for too much.
+        let mut position = offset + block.len() as u64;
         while block.len() < end {
             let missing = end - block.len();
             let read = self.file.read_block_at(block, missing, position).await;
@@ -241,6 +257,21 @@ impl FileReader {
         }
         Ok(bytes)
     }
+}
+
+/// Fills an empty block up to `length` bytes from `offset` on, around the page cache: from the page's beginning to the
+/// end of the last page. A block that has no room for both gets nothing.
+async fn read_direct(file: &DataFile, block: Block, offset: u64, length: usize) -> Result<Block, StoreError> {
+    let lead = (offset % ALIGNMENT_BYTES as u64) as usize;
+    let aligned = (lead + length).next_multiple_of(ALIGNMENT_BYTES);
+    if aligned > block.room() {
+        return Ok(block);
+    }
+    let read = file.read_block_at(block, aligned, offset - lead as u64).await;
+    let (_, mut block) = read.map_err(|error| StoreError::io("read a blob", error))?;
+    block.truncate(lead + length);
+    block.drop_front(lead);
+    Ok(block)
 }
 
 impl FileStore {
@@ -271,10 +302,13 @@ impl FileStore {
         let (root, location) = (self.parts.roots.of(location.storage_class).clone(), *location);
         let helpers = self.parts.helpers.reading(location.storage_class);
         let open = move || open_blob(&root, &location, size_bytes);
-        let file = helpers.run(open).await.map_err(helper_failed)??;
-        let file = DataFile::from_std(file, self.parts.driver, helpers)
-            .map_err(|error| StoreError::io("register a blob", error))?;
-        let reader = Rc::new(FileReader { file, size_bytes });
+        let (file, direct) = helpers.run(open).await.map_err(helper_failed)??;
+        let register = |file| {
+            DataFile::from_std(file, self.parts.driver, helpers)
+                .map_err(|error| StoreError::io("register a blob", error))
+        };
+        let (file, direct) = (register(file)?, direct.map(register).transpose()?);
+        let reader = Rc::new(FileReader { file, direct, size_bytes });
         self.open.borrow_mut().put(location, reader.clone());
         Ok(reader)
     }
@@ -325,7 +359,12 @@ impl FileStore {
             if let Some(reader) = reader.and_then(Rc::into_inner) {
                 let helpers = self.parts.helpers.writing(location.storage_class).clone();
                 // A read that has been given up may keep it open for long.
-                drop(spawn(async move { reader.file.close_removed(&helpers).await }));
+                drop(spawn(async move {
+                    reader.file.close_removed(&helpers).await;
+                    if let Some(direct) = reader.direct {
+                        direct.close_removed(&helpers).await;
+                    }
+                }));
             }
         }
     }
@@ -496,21 +535,100 @@ mod tests {
         assert!(left.is_empty(), "nothing is left: {left:?}");
     }
 
+    /// Stores a body, and opens it.
+    async fn stored(store: &FileStore, class: StorageClass, body: &[u8]) -> BlobReader {
+        let tenant_id = TenantId::parse("a").unwrap();
+        let mut upload = store.begin(class, Some(body.len() as u64), &tenant_id).unwrap();
+        let mut source = BlockSource { body: FakeSource::of(body), reads: 0 };
+        if upload.receive_first(&mut source).await.unwrap() == ports::BodyState::Open {
+            upload.receive_rest(&mut source).await.unwrap();
+        }
+        let (content_hash, size_bytes) = upload.content();
+        let Published::Stored(place) = upload.publish().await.unwrap() else { panic!("there is no log") };
+        store.open(&BlobLocation { storage_class: class, content_hash, place }, size_bytes).await.unwrap()
+    }
+
+    fn a_store(directory: &tempfile::TempDir, driver: IoDriver) -> FileStore {
+        let roots = Roots::open(&directory.path().join("hot"), &directory.path().join("cold"));
+        let (roots, helpers) = (roots.unwrap(), RootHelpers::new(&WaitLimit::none(), || ()));
+        FileStore::new(FileStoreParts {
+            packs: packs(&roots, &helpers, driver, 0),
+            roots,
+            buffers: BufferPool::new(8 * buffers::LARGE_BLOCK_BYTES),
+            helpers,
+            driver,
+            places: Arc::new(PlaceSequence::new(InstanceId::generate())),
+        })
+    }
+
+    #[test]
+    fn a_part_of_a_large_blob_is_the_same_through_the_page_cache_and_around_it() {
+        let body: Vec<u8> = (0..3_000_001).map(|index| (index * 31 % 251) as u8).collect();
+        for driver in [IoDriver::IoUring, IoDriver::Epoll] {
+            let directory = tempfile::tempdir_in(concat!(env!("CARGO_MANIFEST_DIR"), "/target")).unwrap();
+            let test = async {
+                let store = a_store(&directory, driver);
+                for class in [StorageClass::Hot, StorageClass::Cold] {
+                    let reader = stored(&store, class, &body).await;
+                    let around = class == StorageClass::Cold && store.parts.roots.of(class).has_direct_io();
+                    assert!(matches!(&reader, BlobReader::File(file) if file.direct.is_some() == around));
+                    // The beginning and the end of pages, of a block, and of the blob; what fits a block with its
+                    // page's beginning, and what does not.
+                    for offset in [0, 1, 4095, 4096, 4097, 999_999, 3_000_000 - 8192, 3_000_000] {
+                        for count in [1, 4096, 12_288, 12_289, 16_383, 16_384] {
+                            let count = count.min(body.len() - offset);
+                            let block = store.parts.buffers.small_block().unwrap();
+                            let block =
+                                ports::BlobReader::read_buffer(&reader, block, offset as u64, count).await;
+                            let expected = &body[offset..offset + count];
+                            assert!(block.unwrap().bytes() == expected, "{class} {offset} {count}");
+                        }
+                    }
+                    let block = store.parts.buffers.small_block().unwrap();
+                    let behind = ports::BlobReader::read_buffer(&reader, block, 2_999_000, 5_000).await;
+                    assert!(matches!(behind, Err(StoreError::Damaged)), "there is no byte behind the last");
+                }
+            };
+            runtime::run(driver, test).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_part_is_in_memory_only_if_all_of_it_is() {
+        let directory = tempfile::tempdir_in(concat!(env!("CARGO_MANIFEST_DIR"), "/target")).unwrap();
+        let body = vec![7; 5_000_000];
+        let test = async {
+            let store = a_store(&directory, IoDriver::IoUring);
+            let reader = stored(&store, StorageClass::Hot, &body).await;
+            let in_memory = |offset, length| {
+                let part = ByteRange { offset, length };
+                let section = ports::BlobReader::in_memory(&reader, part);
+                section.map(|section| (section.offset, section.length))
+            };
+            if !store.parts.roots.of(StorageClass::Hot).has_direct_io() {
+                return;
+            }
+            assert_eq!(in_memory(0, 4096), None, "it was written around the page cache");
+            let block = store.parts.buffers.small_block().unwrap();
+            ports::BlobReader::read_buffer(&reader, block, 4096, 4096).await.unwrap();
+            // Kernels before 6.5, and filters of system calls, never say that anything is.
+            if in_memory(4096, 4096).is_some() {
+                assert_eq!(in_memory(5000, 100), Some((5000, 100)));
+                assert_eq!(in_memory(0, 5_000_000), None);
+                assert_eq!(in_memory(4_999_000, 2_000), None);
+                assert_eq!(in_memory(5_000_000, 1), None);
+                assert_eq!(in_memory(0, 0), None);
+            }
+        };
+        runtime::run(IoDriver::IoUring, test).unwrap();
+    }
+
     #[test]
     fn a_removed_blob_does_not_stay_open() {
         for driver in [IoDriver::IoUring, IoDriver::Epoll] {
             let directory = tempfile::tempdir().unwrap();
             let test = async {
-                let roots = Roots::open(&directory.path().join("hot"), &directory.path().join("cold"));
-                let (roots, helpers) = (roots.unwrap(), RootHelpers::new(&WaitLimit::none(), || ()));
-                let store = FileStore::new(FileStoreParts {
-                    packs: packs(&roots, &helpers, driver, 0),
-                    roots,
-                    buffers: BufferPool::new(8 * buffers::LARGE_BLOCK_BYTES),
-                    helpers,
-                    driver,
-                    places: Arc::new(PlaceSequence::new(InstanceId::generate())),
-                });
+                let store = a_store(&directory, driver);
                 let mut locations = Vec::new();
                 for byte in [1, 2] {
                     let mut upload =
