@@ -29,6 +29,7 @@ mod schedules;
 mod snapshot;
 mod sqlite;
 mod sqlite_maintenance;
+mod sqlite_rows;
 #[cfg(test)]
 #[path = "../../../tests/throwaway_postgres/mod.rs"]
 mod throwaway_postgres;

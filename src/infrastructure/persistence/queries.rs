@@ -1,5 +1,55 @@
-//! The statements on SQLite. Every one takes its rows as one JSON array, so that its text, and the number of
-//! statements of a batch, are the same for one row and for a thousand.
+//! The statements on SQLite. Those that every upload passes through have places for a fixed number of rows
+//! ([`ByRows`]): measured, taking values out of JSON cost more than all the rest of a batch. The others take their rows
+//! as one JSON array, so that their text is the same for one row and for a thousand.
+
+/// How many rows a statement for few rows takes.
+pub(super) const FEW_ROWS: usize = 8;
+/// How many rows a statement for many rows takes. More at once are not faster: the program of the statement and its
+/// values then outgrow the processor's caches.
+pub(super) const MANY_ROWS: usize = 64;
+
+/// A statement in two lengths. Places for rows that are left empty are NULL, and count for nothing.
+pub(super) struct ByRows {
+    pub(super) few: &'static str,
+    pub(super) many: &'static str,
+}
+
+macro_rules! eight_times {
+    ($row:literal) => {
+        concat!($row, ", ", $row, ", ", $row, ", ", $row, ", ", $row, ", ", $row, ", ", $row, ", ", $row)
+    };
+}
+
+macro_rules! sixty_four_times {
+    ($row:literal) => {
+        concat!(
+            eight_times!($row),
+            ", ",
+            eight_times!($row),
+            ", ",
+            eight_times!($row),
+            ", ",
+            eight_times!($row),
+            ", ",
+            eight_times!($row),
+            ", ",
+            eight_times!($row),
+            ", ",
+            eight_times!($row),
+            ", ",
+            eight_times!($row)
+        )
+    };
+}
+
+macro_rules! by_rows {
+    ($before:expr, $row:literal, $after:expr) => {
+        ByRows {
+            few: concat!($before, eight_times!($row), $after),
+            many: concat!($before, sixty_four_times!($row), $after),
+        }
+    };
+}
 
 macro_rules! object_columns {
     () => {
@@ -34,34 +84,35 @@ pub(super) const HELD_BY_ID: &str = concat!(
     " FROM json_each(?1) AS j CROSS JOIN objects AS o WHERE o.id = unhex(j.value)"
 );
 
-/// `?1`: `[["<namespace>", "<tenant>", "<key>"], …]`, `?2`: how many versions of each, newest first; -1 for all.
-pub(super) const HELD_VERSIONS: &str = concat!(
-    "SELECT ",
-    held_columns!(),
-    " FROM json_each(?1) AS j CROSS JOIN objects AS o WHERE o.sequence IN (
+/// Rows of namespace, tenant and key; behind them all, how many versions of each, newest first; -1 for all.
+pub(super) const HELD_VERSIONS: ByRows = by_rows!(
+    concat!("SELECT ", held_columns!(), " FROM (VALUES "),
+    "(?, ?, ?)",
+    ") AS j CROSS JOIN objects AS o WHERE o.sequence IN (
         SELECT n.sequence FROM objects AS n
-        WHERE n.namespace = j.value ->> 0 AND n.tenant_id = j.value ->> 1 AND n.key = j.value ->> 2 AND n.status = 1
-        ORDER BY n.sequence DESC LIMIT ?2)"
+        WHERE n.namespace = j.column1 AND n.tenant_id = j.column2 AND n.key = j.column3 AND n.status = 1
+        ORDER BY n.sequence DESC LIMIT ?)"
 );
 
-/// `?1`: `[["<hash>", class], …]`
-pub(super) const HELD_BLOBS: &str = "
-    SELECT b.content_hash, b.storage_class, b.size_bytes, b.ref_count, b.place, b.damaged
-    FROM json_each(?1) AS j CROSS JOIN blobs AS b
-    WHERE b.content_hash = unhex(j.value ->> 0) AND b.storage_class = j.value ->> 1";
+/// Rows of hash and class.
+pub(super) const HELD_BLOBS: ByRows = by_rows!(
+    "SELECT b.content_hash, b.storage_class, b.size_bytes, b.ref_count, b.place, b.damaged FROM (VALUES ",
+    "(?, ?)",
+    ") AS j CROSS JOIN blobs AS b WHERE b.content_hash = j.column1 AND b.storage_class = j.column2"
+);
 
-/// `?1`: rows in the order of the columns.
-pub(super) const PUT_OBJECTS: &str = "
-    INSERT INTO objects (sequence, id, namespace, tenant_id, key, status, storage_class, content_hash, size_bytes,
-                         content_type, metadata, writer, created_at, updated_at, forgotten_since)
-    SELECT j.value ->> 0, unhex(j.value ->> 1), j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5,
-           j.value ->> 6, unhex(j.value ->> 7), j.value ->> 8, j.value ->> 9, j.value ->> 10, j.value ->> 11,
-           j.value ->> 12, j.value ->> 13, j.value ->> 14
-    FROM json_each(?1) AS j WHERE true
-    ON CONFLICT (id) DO UPDATE SET
+/// Rows in the order of the columns.
+pub(super) const PUT_OBJECTS: ByRows = by_rows!(
+    "INSERT INTO objects (sequence, id, namespace, tenant_id, key, status, storage_class, content_hash, size_bytes,
+                          content_type, metadata, writer, created_at, updated_at, forgotten_since)
+     SELECT * FROM (VALUES ",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    ") WHERE column1 IS NOT NULL
+     ON CONFLICT (id) DO UPDATE SET
         sequence = excluded.sequence, status = excluded.status, content_hash = excluded.content_hash,
         size_bytes = excluded.size_bytes, updated_at = excluded.updated_at,
-        forgotten_since = excluded.forgotten_since";
+        forgotten_since = excluded.forgotten_since"
+);
 
 /// `?1`: `["<id>", …]`, `?2`: the moment, `?3`: the tick.
 pub(super) const DELETE_OBJECTS: &str = "
@@ -72,15 +123,16 @@ pub(super) const DELETE_OBJECTS: &str = "
 pub(super) const ABANDON_OBJECTS: &str =
     "DELETE FROM objects WHERE id IN (SELECT unhex(value) FROM json_each(?1)) AND status = 0";
 
-/// `?1`: `[["<hash>", class, size, count, "<place>", damaged, zero since], …]`
-pub(super) const PUT_BLOBS: &str = "
-    INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place, damaged, zero_since)
-    SELECT unhex(j.value ->> 0), j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5,
-           j.value ->> 6
-    FROM json_each(?1) AS j WHERE true
-    ON CONFLICT (content_hash, storage_class) DO UPDATE SET
+/// Rows in the order of the columns.
+pub(super) const PUT_BLOBS: ByRows = by_rows!(
+    "INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place, damaged, zero_since)
+     SELECT * FROM (VALUES ",
+    "(?, ?, ?, ?, ?, ?, ?)",
+    ") WHERE column1 IS NOT NULL
+     ON CONFLICT (content_hash, storage_class) DO UPDATE SET
         size_bytes = excluded.size_bytes, ref_count = excluded.ref_count, place = excluded.place,
-        damaged = excluded.damaged, zero_since = excluded.zero_since";
+        damaged = excluded.damaged, zero_since = excluded.zero_since"
+);
 
 /// `?1`: `[["<hash>", class, "<place>", size], …]`
 pub(super) const PUT_GARBAGE: &str = "

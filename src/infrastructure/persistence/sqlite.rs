@@ -21,19 +21,19 @@ use super::batch::{
 };
 use super::collector::{Collected, Garbage};
 use super::columns::{
-    class_number, class_of_number, metadata_json, metadata_of_json, status_number, status_of_number,
-    undecodable,
+    class_number, class_of_number, metadata_of_json, status_number, status_of_number, undecodable,
 };
 use super::database::{DatabaseSettings, PackRow, RootRow};
 use super::errors::DatabaseError;
 use super::holds::HoldId;
 use super::queries;
+use super::sqlite_rows::{ObjectRows, Values, bind_blob, bind_blob_key, bind_key, execute, fetch};
 use crate::application::ports::{ListPage, ListQuery, ObjectName};
 use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
 use crate::domain::errors::InvalidValue;
 use crate::domain::value_objects::{
-    ContentHash, ContentType, InstanceId, Key, Namespace, ObjectId, ObjectStatus, PackId, Place,
-    StorageClass, TenantId, Timestamp,
+    ContentHash, ContentType, InstanceId, Key, Namespace, ObjectId, PackId, Place, StorageClass, TenantId,
+    Timestamp,
 };
 use crate::fault_injection::{DurableSync, skips};
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
@@ -551,7 +551,7 @@ impl SqliteDatabase {
     }
 }
 
-/// What the database holds of all that `writes` touch: four statements at most.
+/// What the database holds of all that `writes` touch.
 async fn load(transaction: &mut SqliteTransaction<'_>, writes: &[Write]) -> sqlx::Result<Held> {
     let mut touched = Touched::by(writes);
     let mut held = Held::default();
@@ -561,49 +561,43 @@ async fn load(transaction: &mut SqliteTransaction<'_>, writes: &[Write]) -> sqlx
         touched.add_objects(&held.objects);
     }
     for (keys, limit) in version_queries(&touched.keys) {
-        let query = sqlx::query(queries::HELD_VERSIONS).bind(keys).bind(limit);
-        held.objects.extend(held_objects(&query.fetch_all(&mut **transaction).await?)?);
+        let bind = |values: &mut Values, key: &&KeyPath| bind_key(values, key);
+        let rows =
+            fetch(transaction, &queries::HELD_VERSIONS, &keys, bind, |values| values.add(limit)).await?;
+        held.objects.extend(held_objects(&rows)?);
     }
     touched.add_blobs(&held.objects);
-    if !touched.blobs.is_empty() {
-        let keys = touched.blobs.iter().map(|(hash, class)| json!([hash.to_string(), class_number(*class)]));
-        let query = sqlx::query(queries::HELD_BLOBS).bind(Value::Array(keys.collect()).to_string());
-        for row in query.fetch_all(&mut **transaction).await? {
-            let key = (content_hash(&row, 0)?, storage_class(&row, 1)?);
-            let blob = HeldBlob {
-                size_bytes: column::<i64>(&row, 2)?.cast_unsigned(),
-                ref_count: column::<i64>(&row, 3)?.cast_unsigned(),
-                place: place(&row, 4)?,
-                damaged: column(&row, 5)?,
-            };
-            held.blobs.insert(key, blob);
-        }
+    let keys: Vec<_> = touched.blobs.into_iter().collect();
+    for row in fetch(transaction, &queries::HELD_BLOBS, &keys, bind_blob_key, |_| ()).await? {
+        let key = (content_hash(&row, 0)?, storage_class(&row, 1)?);
+        let blob = HeldBlob {
+            size_bytes: column::<i64>(&row, 2)?.cast_unsigned(),
+            ref_count: column::<i64>(&row, 3)?.cast_unsigned(),
+            place: place(&row, 4)?,
+            damaged: column(&row, 5)?,
+        };
+        held.blobs.insert(key, blob);
     }
     Ok(held)
 }
 
 /// The keys of which only the newest versions matter, with the largest number that any of them needs; and the keys
 /// of which all do.
-fn version_queries(keys: &BTreeMap<KeyPath, VersionCount>) -> impl Iterator<Item = (String, i64)> {
+fn version_queries(keys: &BTreeMap<KeyPath, VersionCount>) -> [(Vec<&KeyPath>, i64); 2] {
     let (mut newest, mut all, mut limit) = (Vec::new(), Vec::new(), 0);
     for (path, count) in keys {
-        let key = json!([path.scope.namespace.as_str(), path.scope.tenant_id.as_str(), path.key.as_str()]);
         match count {
             VersionCount::AtMost(count) => {
-                newest.push(key);
+                newest.push(path);
                 limit = limit.max(i64::try_from(*count).unwrap_or(i64::MAX));
             }
-            VersionCount::All => all.push(key),
+            VersionCount::All => all.push(path),
         }
     }
-    let queries = [(newest, limit), (all, -1)];
-    queries
-        .into_iter()
-        .filter(|(keys, _)| !keys.is_empty())
-        .map(|(keys, limit)| (Value::Array(keys).to_string(), limit))
+    [(newest, limit), (all, -1)]
 }
 
-/// Stores what a batch changes: five statements at most, and one for a check.
+/// Stores what a batch changes.
 pub(super) async fn store(
     transaction: &mut SqliteTransaction<'_>,
     changes: &Changes,
@@ -625,26 +619,11 @@ pub(super) async fn store(
             .bind(context.tick.cast_signed());
         query.execute(&mut **transaction).await?;
     }
-    if !changes.put.is_empty() {
-        let rows = changes.put.iter().map(|(sequence, object)| object_json(*sequence, object, context));
-        let query = sqlx::query(queries::PUT_OBJECTS).bind(Value::Array(rows.collect()).to_string());
-        query.execute(&mut **transaction).await?;
-    }
-    if !changes.blobs.is_empty() {
-        let rows = changes.blobs.iter().map(|((hash, class), blob)| {
-            json!([
-                hash.to_string(),
-                class_number(*class),
-                blob.size_bytes,
-                blob.ref_count,
-                blob.place.to_string(),
-                i64::from(blob.damaged),
-                (blob.ref_count == 0).then_some(context.tick),
-            ])
-        });
-        let query = sqlx::query(queries::PUT_BLOBS).bind(Value::Array(rows.collect()).to_string());
-        query.execute(&mut **transaction).await?;
-    }
+    let mut objects = ObjectRows::default();
+    let bind = |values: &mut Values, row: &_| objects.bind(values, row, context);
+    execute(transaction, &queries::PUT_OBJECTS, &changes.put, bind).await?;
+    let bind = |values: &mut Values, row: &_| bind_blob(values, row, context);
+    execute(transaction, &queries::PUT_BLOBS, &changes.blobs, bind).await?;
     if !changes.packs.is_empty() {
         let query = sqlx::query(queries::PUT_PACKS).bind(packs_json(&changes.packs));
         query.execute(&mut **transaction).await?;
@@ -745,27 +724,6 @@ fn ids_json<'a>(ids: impl Iterator<Item = &'a ObjectId>) -> String {
 
 fn id_hex(id: &ObjectId) -> String {
     uuid::Uuid::from_bytes(*id.as_bytes()).simple().to_string()
-}
-
-fn object_json(sequence: u64, object: &Object, context: BatchContext) -> Value {
-    let forgotten_since = (object.status == ObjectStatus::Deleted).then_some(context.tick);
-    json!([
-        sequence,
-        id_hex(&object.id),
-        object.scope.namespace.as_str(),
-        object.scope.tenant_id.as_str(),
-        object.key.as_ref().map(Key::as_str),
-        status_number(object.status),
-        class_number(object.storage_class),
-        object.content_hash.map(|hash| hash.to_string()),
-        object.size_bytes,
-        object.content_type.as_str(),
-        metadata_json(&object.metadata),
-        context.writer.to_i64(),
-        object.created_at.as_millis(),
-        object.updated_at.as_millis(),
-        forgotten_since,
-    ])
 }
 
 fn held_objects(rows: &[SqliteRow]) -> sqlx::Result<HashMap<ObjectId, HeldObject>> {
@@ -997,20 +955,18 @@ mod tests {
     }
 
     /// Every statement, and how it finds its rows: what stands behind SEARCH in its plan.
-    const SEARCHES: [(&str, &[&str]); 30] = [
+    const SEARCHES: [(&str, &[&str]); 34] = [
         (queries::HELD_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
-        (
-            queries::HELD_VERSIONS,
-            &[
-                "o USING INTEGER PRIMARY KEY (rowid=?)",
-                "n USING COVERING INDEX objects_keyed (namespace=? AND tenant_id=? AND key=?)",
-            ],
-        ),
-        (queries::HELD_BLOBS, &["b USING PRIMARY KEY (content_hash=? AND storage_class=?)"]),
-        (queries::PUT_OBJECTS, &[]),
+        (queries::HELD_VERSIONS.few, VERSIONS),
+        (queries::HELD_VERSIONS.many, VERSIONS),
+        (queries::HELD_BLOBS.few, BLOBS),
+        (queries::HELD_BLOBS.many, BLOBS),
+        (queries::PUT_OBJECTS.few, &[]),
+        (queries::PUT_OBJECTS.many, &[]),
         (queries::DELETE_OBJECTS, &["objects USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
         (queries::ABANDON_OBJECTS, &["objects USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
-        (queries::PUT_BLOBS, &[]),
+        (queries::PUT_BLOBS.few, &[]),
+        (queries::PUT_BLOBS.many, &[]),
         (queries::FIND_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)", "b USING PRIMARY KEY"]),
         (
             queries::FIND_BY_KEY,
@@ -1053,6 +1009,11 @@ mod tests {
         (queries::SET_APPLIED_SEQUENCE, &[]),
         (WRITING, &[]),
     ];
+    const VERSIONS: &[&str] = &[
+        "o USING INTEGER PRIMARY KEY (rowid=?)",
+        "n USING COVERING INDEX objects_keyed (namespace=? AND tenant_id=? AND key=?)",
+    ];
+    const BLOBS: &[&str] = &["b USING PRIMARY KEY (content_hash=? AND storage_class=?)"];
     const LISTED: &str = "o USING INDEX objects_listed (namespace=? AND tenant_id=? AND status=? AND storage_class=? AND rowid<?)";
     /// What a start clears: its index holds nothing else.
     const WRITING: &str = "DELETE FROM objects WHERE status = 0";
@@ -1092,14 +1053,18 @@ mod tests {
 
     #[test]
     fn the_indexes_of_every_statement_are_known() {
-        let statements = include_str!("queries.rs").matches("pub(super) const").count();
+        let text = include_str!("queries.rs");
+        let count = |what: &str| text.matches(what).count();
+        let statements = count("pub(super) const") - count("_ROWS: usize =") + count("= by_rows!(");
         assert_eq!(SEARCHES.len(), statements + 1, "a new statement says here what it is found by");
     }
 
     /// What is wrong with the plans of the statements.
     async fn strange_plans(database: &SqliteDatabase, tables: &str) -> String {
         // What is scanned is the parameter, the two halves of a page, or what waits to be removed: never a table.
-        const SCANS: [&str; 7] = [
+        const SCANS: [&str; 9] = [
+            "8-ROW VALUES CLAUSE",
+            "64-ROW VALUES CLAUSE",
             "j VIRTUAL TABLE",
             "json_each VIRTUAL TABLE",
             "(subquery",
