@@ -268,9 +268,11 @@ mod tests {
     #[test]
     fn a_result_that_comes_with_the_limit_is_taken_and_not_undone() {
         let (deadlines, pool) = a_pool(1);
+        let (open, _begun, job) = a_hanging_job();
         let (undo, undone) = mpsc::channel();
-        let mut job = Box::pin(pool.run_or_undo(|| 7, move |result| undo.send(result).unwrap()));
+        let mut job = Box::pin(pool.run_or_undo(job, move |result| undo.send(result).unwrap()));
         assert_eq!(job.as_mut().now_or_never(), None);
+        drop(open);
         // The one thread has sent the result of the first job once it has done the second.
         assert_eq!(block_on(pool.run(|| 8)), Ok(8));
         deadlines.sweep(Instant::now() + 2 * LIMIT);
