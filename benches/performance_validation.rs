@@ -12,8 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{Criterion, Throughput};
-use just_storage::api::http1::{DateCache, HeadParser, RequestHead, ResponseHead};
-use just_storage::api::{AccessLog, AccessLogReader, AccessRecord, Wording, object_fields, route};
+use just_storage::api::http1::{DateCache, Fields, HeadParser, RequestHead, ResponseHead};
+use just_storage::api::{AccessLog, AccessLogReader, AccessRecord, Wording, add_object_fields, route};
 use just_storage::application::ports::{BlobStore as _, BlobUpload as _};
 use just_storage::domain::value_objects::StorageClass;
 use just_storage::infrastructure::data_plane::buffers::{BufferPool, LARGE_BLOCK_BYTES};
@@ -185,17 +185,12 @@ fn head_against_tcp(criterion: &mut Criterion<Ratio>, claim: &Claim) {
     let mut ours_once = || {
         let parsed = HeadParser::default().parse(samples::GET_BY_KEY, &samples::HEAD_LIMITS, &mut head);
         assert!(parsed.is_ok() && route(&head).is_ok(), "the sample has a route");
-        let fields = object_fields(black_box(&object));
         let request_id = head.single("x-request-id").unwrap_or_default();
-        let response = ResponseHead {
-            status: 200,
-            request_id,
-            fields: fields.as_bytes(),
-            length_bytes: Some(object.size_bytes),
-            connection: None,
-        };
+        let response =
+            ResponseHead { status: 200, request_id, length_bytes: Some(object.size_bytes), connection: None };
         output.clear();
-        response.append_to(&date, Instant::now(), &mut output);
+        let add_fields = |fields: &mut Fields| add_object_fields(fields, black_box(&object));
+        response.append_to(&date, Instant::now(), add_fields, &mut output);
     };
     let mut reference_once = || {
         client.write_all(samples::GET_BY_KEY).expect("the request is sent");

@@ -12,7 +12,7 @@ use super::blob_transfer::{SendError, send_blob};
 use super::connection_table::{RefusalPlace, Registration};
 use super::errors::Problem;
 use super::handlers::{Body, Response, handle};
-use super::http1::{HeadParser, Method, RequestHead, ResponseHead, StatusLine, Version};
+use super::http1::{Fields, HeadParser, Method, RequestHead, ResponseHead, StatusLine, Version};
 use super::request_body::RequestBody;
 use super::service::Service;
 use super::transport::Transport;
@@ -173,7 +173,7 @@ where
         self.head = RequestHead::default();
         let response = Response::problem(problem, "", &exchange.request_id);
         self.respond(&exchange, response).await;
-        self.log(&exchange, 0);
+        self.log(exchange, 0);
         self.transport.linger(LINGER_BYTES_MAX, LINGER).await;
     }
 
@@ -199,7 +199,7 @@ where
         let response = result
             .unwrap_or_else(|problem| Response::problem(problem, self.head.path(), &exchange.request_id));
         self.respond(&exchange, response).await;
-        self.log(&exchange, bytes_in);
+        self.log(exchange, bytes_in);
         let whole = self.responded.as_ref().is_some_and(|responded| responded.whole);
         if whole && closes {
             if body_ended {
@@ -231,16 +231,19 @@ where
         });
     }
 
-    async fn send(&mut self, exchange: &Exchange, response: Response<S::Reader>) -> io::Result<Responded> {
+    async fn send(
+        &mut self,
+        exchange: &Exchange,
+        mut response: Response<S::Reader>,
+    ) -> io::Result<Responded> {
         let withheld = self.head.method() == Method::Head;
         let before = self.transport.output_len();
         let status = response.status;
-        let body = match response.body {
-            Body::Bytes(bytes) if withheld => Body::Withheld(bytes.len() as u64),
-            body => body,
-        };
-        self.append_head(exchange, status, response.fields.as_bytes(), &body);
-        let bytes_out = match body {
+        if withheld && let Body::Bytes(bytes) = &response.body {
+            response.body = Body::Withheld(bytes.len() as u64);
+        }
+        self.append_head(exchange, &response);
+        let bytes_out = match response.body {
             Body::None | Body::Withheld(_) => 0,
             Body::Bytes(bytes) => {
                 self.transport.output().extend_from_slice(&bytes);
@@ -278,10 +281,10 @@ where
         Ok(Responded { status, bytes_out, whole: true })
     }
 
-    fn append_head(&mut self, exchange: &Exchange, status: u16, fields: &[u8], body: &Body<S::Reader>) {
+    fn append_head(&mut self, exchange: &Exchange, response: &Response<S::Reader>) {
         let now = self.transport.watch().now();
         let old = self.head.version() == Version::Http10;
-        let length_bytes = match body {
+        let length_bytes = match &response.body {
             Body::None => None,
             Body::Withheld(length) => Some(*length),
             Body::Bytes(bytes) => Some(bytes.len() as u64),
@@ -291,13 +294,14 @@ where
             true => Some("close"),
             false => old.then_some("keep-alive"),
         };
-        let head =
-            ResponseHead { status, request_id: &exchange.request_id, fields, length_bytes, connection };
-        head.append_to(&self.service.date, now, self.transport.output());
+        let (status, request_id) = (response.status, exchange.request_id.as_str());
+        let head = ResponseHead { status, request_id, length_bytes, connection };
+        let add_fields = |fields: &mut Fields| response.add_fields(fields);
+        head.append_to(&self.service.date, now, add_fields, self.transport.output());
     }
 
     fn append_problem(&mut self, exchange: &Exchange, response: Response<S::Reader>) {
-        self.append_head(exchange, response.status, response.fields.as_bytes(), &response.body);
+        self.append_head(exchange, &response);
         if let Body::Bytes(bytes) = response.body {
             self.transport.output().extend_from_slice(&bytes);
         }
@@ -312,7 +316,7 @@ where
         result.map_err(SendError::Nothing)
     }
 
-    fn log(&mut self, exchange: &Exchange, bytes_in: u64) {
+    fn log(&mut self, exchange: Exchange, bytes_in: u64) {
         let Some(responded) = &self.responded else { return };
         if self.service.access_log.is_on() {
             self.service.access_log.push(AccessRecord {
@@ -323,7 +327,7 @@ where
                 bytes_out: responded.bytes_out,
                 ended: SystemTime::now(),
                 duration: exchange.started.elapsed(),
-                request_id: exchange.request_id.clone(),
+                request_id: exchange.request_id,
             });
         }
     }

@@ -17,7 +17,7 @@ mod transport;
 pub use access_log::{AccessLog, AccessLogReader, AccessRecord, Wording};
 pub use connection_table::{ConnectionTable, Timeouts};
 pub use errors::Problem;
-pub use handlers::object_fields;
+pub use handlers::add_object_fields;
 pub use http1::DateCache;
 pub use router::{Route, route};
 pub use service::{Limits, RequestIds, Service, SystemClock};

@@ -29,7 +29,7 @@ const RULES: [Rule; 10] = [
     Rule {
         part: "domain/",
         own: &["domain", INVARIANT],
-        crates: Some(&["base64", "jiff", "serde", "thiserror", "uuid"]),
+        crates: Some(&["base64", "jiff", "serde", "smol_str", "thiserror", "uuid"]),
         never: &[],
     },
     Rule {

@@ -17,7 +17,7 @@ pub(super) async fn delete<S: BlobStore, R: ObjectRepository, C>(
     let precondition = Conditions::of(head).into_precondition();
     match delete_object(&service.repository, &name, precondition).await? {
         DeleteOutcome::Deleted { .. } => {
-            Ok(Response { status: 204, fields: Fields::default(), body: Body::None })
+            Ok(Response { status: 204, object: None, fields: Fields::default(), body: Body::None })
         }
         DeleteOutcome::NotFound => Err(Problem::not_found()),
         DeleteOutcome::PreconditionFailed => Err(Problem::precondition_failed()),

@@ -39,7 +39,7 @@ pub(super) async fn download<S: BlobStore, R: ObjectRepository, C>(
         Download::Open { object, reader } => {
             let part = requested_part(head, &object)?;
             let range = part.unwrap_or(ByteRange { offset: 0, length: object.size_bytes });
-            let mut fields = object_fields(&object);
+            let mut fields = Fields::default();
             if part.is_some() {
                 let (last, size) = (range.last(), object.size_bytes);
                 fields.add("Content-Range", format_args!("bytes {}-{last}/{size}", range.offset));
@@ -49,7 +49,7 @@ pub(super) async fn download<S: BlobStore, R: ObjectRepository, C>(
                 0 => Body::Bytes(Vec::new()),
                 _ => Body::Blob(reader, range, object.object.scope.tenant_id.clone()),
             };
-            Ok(Response { status, fields, body })
+            Ok(Response { status, object: Some(object), fields, body })
         }
     }
 }
@@ -58,18 +58,18 @@ pub(super) async fn download<S: BlobStore, R: ObjectRepository, C>(
 fn decide<Reader>(
     head: &RequestHead,
     conditions: &Conditions,
-    object: &StoredObject,
+    object: &Arc<StoredObject>,
 ) -> Result<Option<Response<Reader>>, Problem> {
+    let about = |status, body| {
+        Ok(Some(Response { status, object: Some(object.clone()), fields: Fields::default(), body }))
+    };
     match conditions.verdict(&object.current_version()) {
         Verdict::Failed => return Err(Problem::precondition_failed()),
-        Verdict::NotModified => {
-            return Ok(Some(Response { status: 304, fields: object_fields(object), body: Body::None }));
-        }
+        Verdict::NotModified => return about(304, Body::None),
         Verdict::Proceed => {}
     }
     if head.method() == Method::Head {
-        let body = Body::Withheld(object.size_bytes);
-        return Ok(Some(Response { status: 200, fields: object_fields(object), body }));
+        return about(200, Body::Withheld(object.size_bytes));
     }
     requested_part(head, object)?;
     Ok(None)
@@ -96,9 +96,8 @@ fn requested_part(head: &RequestHead, object: &StoredObject) -> Result<Option<By
     }
 }
 
-/// What every answer about an object's bytes says. The last five hold for all of them.
-pub fn object_fields(object: &StoredObject) -> Fields {
-    let mut fields = Fields::default();
+/// Adds what every answer about an object's bytes says. The last five hold for all of them.
+pub fn add_object_fields(fields: &mut Fields, object: &StoredObject) {
     let hex = object.content_hash.to_hex();
     fields.add_with("ETag", |value| {
         value.extend_from_slice(b"\"sha256-");
@@ -113,7 +112,7 @@ pub fn object_fields(object: &StoredObject) -> Fields {
     fields.add("Content-Type", object.object.content_type.as_str());
     fields.add("Last-Modified", httpdate::HttpDate::from(SystemTime::from(object.object.updated_at)));
     for (name, value) in object.object.metadata.iter() {
-        fields.add(&format!("X-Object-Meta-{name}"), value);
+        fields.add_prefixed("X-Object-Meta-", name, value);
     }
     fields.add_lines(
         "Accept-Ranges: bytes\r\n\
@@ -122,5 +121,4 @@ pub fn object_fields(object: &StoredObject) -> Fields {
          X-Content-Type-Options: nosniff\r\n\
          Content-Security-Policy: sandbox; default-src 'none'\r\n",
     );
-    fields
 }

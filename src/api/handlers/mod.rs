@@ -7,7 +7,9 @@ mod list;
 mod root;
 mod upload;
 
-pub use download::object_fields;
+pub use download::add_object_fields;
+
+use std::sync::Arc;
 
 use super::errors::Problem;
 use super::http1::{Fields, Method, RequestHead};
@@ -16,13 +18,16 @@ use super::router::{Route, route};
 use super::service::Service;
 use crate::application::dto::ObjectDto;
 use crate::application::ports::{BlobStore, Clock, ObjectName, ObjectRepository};
-use crate::domain::entities::Object;
+use crate::domain::entities::{Object, StoredObject};
 use crate::domain::value_objects::{ByteRange, TenantId};
 use crate::infrastructure::data_plane::buffers::Block;
 
 /// An answer.
 pub(super) struct Response<Reader> {
     pub(super) status: u16,
+    /// The object that it is about, if its head tells of it.
+    pub(super) object: Option<Arc<StoredObject>>,
+    /// What its head says besides.
     pub(super) fields: Fields,
     pub(super) body: Body<Reader>,
 }
@@ -43,7 +48,15 @@ impl<Reader> Response<Reader> {
     fn json(status: u16, body: Vec<u8>) -> Self {
         let mut fields = Fields::default();
         fields.add_lines("Content-Type: application/json\r\nCache-Control: no-store\r\n");
-        Self { status, fields, body: Body::Bytes(body) }
+        Self { status, object: None, fields, body: Body::Bytes(body) }
+    }
+
+    /// Adds all fields of its head that are about what was asked for.
+    pub(super) fn add_fields(&self, fields: &mut Fields) {
+        if let Some(object) = &self.object {
+            add_object_fields(fields, object);
+        }
+        fields.add_all(&self.fields);
     }
 
     /// The problem as an answer.
@@ -51,7 +64,7 @@ impl<Reader> Response<Reader> {
         let json = problem.to_json(instance, request_id);
         let mut fields = problem.fields;
         fields.add_lines("Content-Type: application/problem+json\r\nCache-Control: no-store\r\n");
-        Self { status: problem.status, fields, body: Body::Bytes(json) }
+        Self { status: problem.status, object: None, fields, body: Body::Bytes(json) }
     }
 }
 

@@ -393,14 +393,10 @@ impl RequestHead {
             return Err(HeadError::Target);
         }
         let range = range_in(bytes, target.as_bytes());
-        let lower = target.get(..8).unwrap_or(target).to_ascii_lowercase();
-        let scheme_length = if lower.starts_with("http://") {
-            7
-        } else if lower == "https://" {
-            8
-        } else {
-            0
+        let has_scheme = |scheme: &&str| {
+            target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
         };
+        let scheme_length = ["http://", "https://"].into_iter().find(has_scheme).map_or(0, str::len);
         let authority_length = match scheme_length {
             0 => 0,
             _ => target[scheme_length..].find(['/', '?']).unwrap_or(target.len() - scheme_length),

@@ -59,27 +59,34 @@ pub struct ResponseHead<'a> {
     pub status: u16,
     /// Which request it answers.
     pub request_id: &'a str,
-    /// What it says besides.
-    pub fields: &'a [u8],
     /// How long its body is, where it says so.
     pub length_bytes: Option<u64>,
     /// What it says of the connection, where that is not what the version means by itself.
     pub connection: Option<&'static str>,
 }
 
-/// What a head holds beside its fields, at most, with an id of an ordinary length.
-const HEAD_WITHOUT_FIELDS_BYTES: usize = 256;
+/// What an ordinary head is not longer than.
+const HEAD_BYTES: usize = 1024;
 
 impl ResponseHead<'_> {
-    /// Appends the head as it is sent.
-    pub fn append_to(&self, date: &DateCache, now: Instant, output: &mut Vec<u8>) {
-        output.reserve(self.fields.len() + HEAD_WITHOUT_FIELDS_BYTES);
+    /// Appends the head as it is sent, with the fields that `add_fields` adds.
+    pub fn append_to(
+        &self,
+        date: &DateCache,
+        now: Instant,
+        add_fields: impl FnOnce(&mut Fields),
+        output: &mut Vec<u8>,
+    ) {
+        output.reserve(HEAD_BYTES);
         StatusLine(self.status).append_to(output);
         date.append_field(now, output);
         output.extend_from_slice(b"X-Request-Id: ");
         output.extend_from_slice(self.request_id.as_bytes());
         output.extend_from_slice(b"\r\n");
-        output.extend_from_slice(self.fields);
+        // In place, behind what is there already.
+        let mut fields = Fields(std::mem::take(output));
+        add_fields(&mut fields);
+        *output = fields.0;
         if let Some(length) = self.length_bytes {
             output.extend_from_slice(b"Content-Length: ");
             append(output, length);
@@ -101,10 +108,22 @@ pub struct Fields(Vec<u8>);
 impl Fields {
     /// Adds a field.
     pub fn add(&mut self, name: &str, value: impl Display) -> &mut Self {
+        self.add_prefixed("", name, value)
+    }
+
+    /// Adds a field whose name has two parts.
+    pub fn add_prefixed(&mut self, prefix: &str, name: &str, value: impl Display) -> &mut Self {
+        self.0.extend_from_slice(prefix.as_bytes());
         self.0.extend_from_slice(name.as_bytes());
         self.0.extend_from_slice(b": ");
         append(&mut self.0, value);
         self.0.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// Adds all of another's.
+    pub fn add_all(&mut self, other: &Self) -> &mut Self {
+        self.0.extend_from_slice(&other.0);
         self
     }
 
@@ -179,21 +198,18 @@ mod tests {
     fn a_head_ends_with_an_empty_line_and_says_no_more_than_it_knows() {
         let (date, now) = (DateCache::default(), Instant::now());
         let written = |length_bytes, connection| {
-            let head = ResponseHead {
-                status: 200,
-                request_id: "a-1",
-                fields: b"ETag: \"x\"\r\n",
-                length_bytes,
-                connection,
+            let head = ResponseHead { status: 200, request_id: "a-1", length_bytes, connection };
+            let add_field = |fields: &mut Fields| {
+                fields.add_prefixed("X-", "Y", "z");
             };
-            let mut bytes = Vec::new();
-            head.append_to(&date, now, &mut bytes);
+            let mut bytes = b"before\r\n".to_vec();
+            head.append_to(&date, now, add_field, &mut bytes);
             String::from_utf8(bytes).unwrap()
         };
         let mut date_field = Vec::new();
         date.append_field(now, &mut date_field);
         let date_field = String::from_utf8(date_field).unwrap();
-        let common = format!("HTTP/1.1 200 OK\r\n{date_field}X-Request-Id: a-1\r\nETag: \"x\"\r\n");
+        let common = format!("before\r\nHTTP/1.1 200 OK\r\n{date_field}X-Request-Id: a-1\r\nX-Y: z\r\n");
         assert_eq!(written(None, None), format!("{common}\r\n"));
         let whole = format!("{common}Content-Length: 5\r\nConnection: close\r\n\r\n");
         assert_eq!(written(Some(5), Some("close")), whole);

@@ -2,15 +2,17 @@
 
 use std::fmt;
 
+use smol_str::SmolStr;
+
 use crate::domain::errors::InvalidValue;
 
 /// A family of objects, such as `models`: `[a-z0-9][a-z0-9._-]{0,62}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Namespace(Box<str>);
+pub struct Namespace(SmolStr);
 
 /// Whose objects they are: `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TenantId(Box<str>);
+pub struct TenantId(SmolStr);
 
 impl Namespace {
     /// The most bytes that a namespace may have.
