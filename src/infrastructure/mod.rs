@@ -1,6 +1,7 @@
 //! The ports, implemented: files and rings on the data plane, SQL on the metadata plane, and the channel between.
 
 pub mod data_plane;
+pub mod known_keys;
 pub mod persistence;
 pub mod plane_channel;
 pub mod storage;

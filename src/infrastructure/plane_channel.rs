@@ -1,8 +1,8 @@
 //! What crosses between the planes: commands one way, replies the other, and nothing else. Both queues are
 //! bounded; full means that a caller is told so, never that it waits without an end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -12,6 +12,7 @@ use crate::application::ports::{
 };
 use crate::domain::entities::{BlobLocation, KeyPath, Object, StoredObject};
 use crate::domain::value_objects::{ObjectId, PackId, Place, Precondition, StorageClass};
+use crate::infrastructure::known_keys::KnownKeys;
 
 /// How many writes wait for the metadata plane at most.
 pub const WRITES_QUEUED_MAX: usize = 4096;
@@ -124,14 +125,22 @@ pub struct LogOrder {
     stalled: AtomicBool,
     ended: AtomicBool,
     applied: watch::Sender<u64>,
+    keys: OnceLock<KnownKeys>,
     wanted: Notify,
 }
 
 impl LogOrder {
     /// The first change of this run gets `sequence`. To be called before there is any.
     pub fn start_at(&self, sequence: u64) {
+        // No more keys than changes before.
+        self.keys.get_or_init(|| KnownKeys::for_about(sequence));
         self.next.store(sequence, Ordering::SeqCst);
         self.note_applied(sequence.saturating_sub(1));
+    }
+
+    /// The keys that may have a version, once it has started.
+    pub fn keys(&self) -> Option<&KnownKeys> {
+        self.keys.get()
     }
 
     /// Notes that all changes up to this one are in the database.

@@ -53,20 +53,29 @@ impl MetadataClient {
             Write::Commit(commit) => commit.stored.object.storage_class,
             _ => StorageClass::Hot,
         });
-        let ticket = self.ticket(&write).await?;
+        let (ticket, _) = self.ticket(&write).await?;
         let sequence = ticket.sequence();
         let appended = log.append_change(Change { write, ticket, reply: Some(reply) }, None).await;
         let appended = appended.map_err(|error| log_failed(&error));
         self.logged_outcome(appended, outcome, sequence).await
     }
 
-    /// A place in the order of the log, as soon as the database is not too far behind.
-    async fn ticket(&self, write: &Write) -> Result<Ticket, RepositoryError> {
+    /// A place in the order of the log, as soon as the database is not too far behind; and whether it is that of the
+    /// first version that the change's key can have.
+    async fn ticket(&self, write: &Write) -> Result<(Ticket, bool), RepositoryError> {
         if let Some(order) = self.channel.order().filter(|order| order.is_crowded()) {
             let room = std::pin::pin!(order.room());
             self.limit.within(room).await.ok_or(RepositoryError::Overloaded)?;
         }
-        self.channel.ticket(write)
+        let take = || self.channel.ticket(write);
+        let key_path = match write {
+            Write::Commit(commit) => commit.stored.object.key_path(),
+            _ => None,
+        };
+        match key_path.zip(self.channel.order().and_then(|order| order.keys())) {
+            Some((key_path, keys)) => keys.claim(&key_path, take),
+            None => Ok((take()?, false)),
+        }
     }
 
     async fn outcome(
@@ -119,8 +128,8 @@ impl MetadataClient {
         drop(spawn(outcome.map(move |_| cache.clear())));
     }
 
-    /// Writes bytes and commit to the log. Without a key nothing depends on what is there already: then it is enough
-    /// that both are durable, and the database learns of it in its own time.
+    /// Writes bytes and commit to the log. Without a key, and with one that is new, nothing depends on what is there
+    /// already: then it is enough that both are durable, and the database learns of it in its own time.
     async fn log_loose(&self, commit: LooseCommit<Block>) -> Result<LooseOutcome, UploadError> {
         let Some(packs) = &self.log else {
             crate::invariant::broken("bytes are loose only where there is a log")
@@ -129,11 +138,13 @@ impl MetadataClient {
         let (log, size_bytes) = (packs.of(object.storage_class), bytes.len() as u64);
         // Where it will be is known when its batch is written.
         let place = Place::Pack { pack: PackId::from_u64(0), offset: 0 };
-        let (reply, outcome) = object.key.is_some().then(oneshot::channel).unzip();
         let stored = StoredObject { object, content_hash, size_bytes, place, damaged: false };
+        let (has_key, holds_for_new) = (stored.object.key.is_some(), precondition.holds(None));
         let write = Write::Commit(ObjectCommit { stored, precondition });
-        let ticket = self.ticket(&write).await?;
+        let (ticket, is_new) = self.ticket(&write).await?;
         let sequence = ticket.sequence();
+        let is_asked = has_key && !(is_new && holds_for_new);
+        let (reply, outcome) = is_asked.then(oneshot::channel).unzip();
         let change = Change { write, ticket, reply };
         let appended = log.append_change(change, Some(Content { content_hash, bytes })).await;
         let appended = appended.map_err(UploadError::from);

@@ -15,7 +15,7 @@ use super::holds::HoldId;
 use super::postgres::PostgresDatabase;
 use super::sqlite::SqliteDatabase;
 use crate::application::ports::{ListPage, ListQuery, ObjectName};
-use crate::domain::entities::{BlobLocation, Object, StoredObject};
+use crate::domain::entities::{BlobLocation, KeyPath, Object, StoredObject};
 use crate::domain::value_objects::{InstanceId, PackId, Place, StorageClass, Timestamp};
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
 use crate::infrastructure::storage::{BlobFile, KnownEnds, KnownLog, RootIdentity, Roots};
@@ -243,6 +243,18 @@ impl Database {
         match self {
             Self::Sqlite(database) => database.forget_pack(pack).await,
             Self::Postgres(_) => no_log(),
+        }
+    }
+
+    /// Some keys that have a version, in their order behind `after`: at most `limit`, and none at the end.
+    pub(super) async fn keys_after(
+        &self,
+        after: Option<&KeyPath>,
+        limit: u32,
+    ) -> Result<Vec<KeyPath>, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.keys_after(after, limit).await,
+            Self::Postgres(_) => Ok(Vec::new()),
         }
     }
 

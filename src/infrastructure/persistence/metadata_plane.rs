@@ -178,8 +178,8 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             outside_changes: database.outside_changes().await?,
             on_outside_change: self.on_outside_change,
         };
-        let reader = Reader::new(database.clone(), latch, self.settings, order);
-        Ok(Service { database, reader, commit, collector, heartbeat, roots: self.roots })
+        let reader = Reader::new(database.clone(), latch, self.settings, order.clone());
+        Ok(Service { database, reader, commit, collector, heartbeat, roots: self.roots, order })
     }
 }
 
@@ -215,6 +215,7 @@ struct Service<C> {
     collector: Collector,
     heartbeat: Heartbeat,
     roots: Roots,
+    order: Option<Arc<LogOrder>>,
 }
 
 impl<C: Clock + Send + 'static> Service<C> {
@@ -223,12 +224,14 @@ impl<C: Clock + Send + 'static> Service<C> {
         let (ticks, latch) = (self.collector.ticks, self.collector.latch.clone());
         let sweep = log_sweep(self.database.clone(), self.roots, node);
         let sweeping = tokio::task::spawn_local(sweep);
+        let learning = tokio::task::spawn_local(learn_keys(self.database.clone(), self.order));
         let beating = tokio::task::spawn_local(self.heartbeat.run());
         let collecting = tokio::task::spawn_local(self.collector.run());
         let queries = answer_queries(self.reader, channel.queries);
         tokio::join!(self.commit.run(channel.writes), queries);
         // What they have not done yet, the next start does.
         sweeping.abort();
+        learning.abort();
         collecting.abort();
         beating.abort();
         // Otherwise each stop would set the grace of everything back to where the last cycle stored it.
@@ -238,6 +241,27 @@ impl<C: Clock + Send + 'static> Service<C> {
             tracing::warn!(error = %error.source, "the clock could not be stored: what waits for it waits longer");
         }
         self.database.close().await;
+    }
+}
+
+/// Tells the cores which keys there are. Until they know all, each `PUT` with a key waits for the database.
+async fn learn_keys(database: Arc<Database>, order: Option<Arc<LogOrder>>) {
+    const KEYS_AT_ONCE: u32 = 2000;
+    let Some(keys) = order.as_ref().and_then(|order| order.keys()) else { return };
+    let mut last = None;
+    loop {
+        let some = match database.keys_after(last.as_ref(), KEYS_AT_ONCE).await {
+            Ok(some) => some,
+            Err(error) => {
+                tracing::warn!(error = %error.source, "the keys could not be read: each PUT with one waits for the database");
+                return;
+            }
+        };
+        some.iter().for_each(|key_path| keys.add(key_path));
+        match some.into_iter().next_back() {
+            Some(key_path) => last = Some(key_path),
+            None => return keys.complete(),
+        }
     }
 }
 

@@ -262,3 +262,9 @@ pub(super) const MOVE_BLOBS: &str = "
 pub(super) const PLACES_SERVING: &str = "
     SELECT b.content_hash, b.storage_class, b.place FROM json_each(?1) AS j CROSS JOIN blobs AS b
     WHERE b.content_hash = unhex(j.value ->> 0) AND b.storage_class = j.value ->> 1";
+
+/// Up to `?4` keys that have a version, in their order behind `?1`, `?2`, `?3`; one with many versions many times.
+pub(super) const KEYS_AFTER: &str = "
+    SELECT namespace, tenant_id, key FROM objects
+     WHERE key IS NOT NULL AND status = 1 AND (namespace, tenant_id, key) > (?1, ?2, ?3)
+     ORDER BY namespace, tenant_id, key LIMIT ?4";

@@ -296,6 +296,21 @@ impl SqliteDatabase {
         rows.and_then(|rows| page(&rows, query.limit as usize)).map_err(DatabaseError::of("list objects"))
     }
 
+    pub(super) async fn keys_after(
+        &self,
+        after: Option<&KeyPath>,
+        limit: u32,
+    ) -> Result<Vec<KeyPath>, DatabaseError> {
+        let rows = sqlx::query(queries::KEYS_AFTER)
+            .bind(after.map_or("", |path| path.scope.namespace.as_str()))
+            .bind(after.map_or("", |path| path.scope.tenant_id.as_str()))
+            .bind(after.map_or("", |path| path.key.as_str()))
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await;
+        rows.and_then(|rows| rows.iter().map(key_path).collect()).map_err(DatabaseError::of("read the keys"))
+    }
+
     pub(super) async fn check(&self) -> Result<(), DatabaseError> {
         let answer = sqlx::query("SELECT 1").execute(&self.readers).await;
         answer.map(|_| ()).map_err(DatabaseError::of("ask the database"))
@@ -783,6 +798,14 @@ fn page(rows: &[SqliteRow], limit: usize) -> sqlx::Result<ListPage> {
     Ok(ListPage { objects, next })
 }
 
+fn key_path(row: &SqliteRow) -> sqlx::Result<KeyPath> {
+    let scope = Scope {
+        namespace: Namespace::parse(column(row, 0)?).map_err(undecodable)?,
+        tenant_id: TenantId::parse(column(row, 1)?).map_err(undecodable)?,
+    };
+    Ok(KeyPath { scope, key: Key::parse(column(row, 2)?).map_err(undecodable)? })
+}
+
 fn scope(row: &SqliteRow) -> sqlx::Result<Scope> {
     Ok(Scope {
         namespace: Namespace::parse(column(row, 2)?).map_err(undecodable)?,
@@ -955,7 +978,7 @@ mod tests {
     }
 
     /// Every statement, and how it finds its rows: what stands behind SEARCH in its plan.
-    const SEARCHES: [(&str, &[&str]); 34] = [
+    const SEARCHES: [(&str, &[&str]); 35] = [
         (queries::HELD_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
         (queries::HELD_VERSIONS.few, VERSIONS),
         (queries::HELD_VERSIONS.many, VERSIONS),
@@ -1005,6 +1028,10 @@ mod tests {
         (queries::PUT_PACKS, &[]),
         (queries::PACKS, &[]),
         (queries::FORGET_PACK, &["packs USING INTEGER PRIMARY KEY (rowid=?)"]),
+        (
+            queries::KEYS_AFTER,
+            &["objects USING COVERING INDEX objects_keyed ((namespace,tenant_id,key)>(?,?,?))"],
+        ),
         (queries::APPLIED_SEQUENCE, &[]),
         (queries::SET_APPLIED_SEQUENCE, &[]),
         (WRITING, &[]),
