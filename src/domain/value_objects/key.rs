@@ -1,13 +1,14 @@
 //! A caller's own name for an object inside a namespace and tenant.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::domain::errors::InvalidValue;
 
 /// UTF-8 of 1 to 1024 bytes; may contain `/`. No segment is empty, `.` or `..`, and no character is a control
 /// character, so that a key is safe to show and can be mirrored into any file system. Never used as a path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(Box<str>);
+pub struct Key(Arc<str>);
 
 impl Key {
     /// The most bytes that a key may have.

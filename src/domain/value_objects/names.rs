@@ -1,16 +1,17 @@
 //! Namespaces and tenants: the two names that every object is filed under.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::domain::errors::InvalidValue;
 
 /// A family of objects, such as `models`: `[a-z0-9][a-z0-9._-]{0,62}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Namespace(Box<str>);
+pub struct Namespace(Arc<str>);
 
 /// Whose objects they are: `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TenantId(Box<str>);
+pub struct TenantId(Arc<str>);
 
 impl Namespace {
     /// The most bytes that a namespace may have.

@@ -39,6 +39,9 @@ const PACK_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// The end of a pack that takes only records without bytes, so that on a full disk objects can still be deleted.
 const BYTELESS_RESERVE_BYTES: u64 = 256 * 1024;
 
+/// What the details of most changes fit into.
+const DETAILS_BYTES: usize = 256;
+
 /// What a log needs to be.
 pub struct PackLogParts {
     /// Where its packs are.
@@ -190,7 +193,7 @@ impl PackLog {
         if self.is_read_only() {
             return Err(StoreError::ReadOnly);
         }
-        let mut details = Vec::new();
+        let mut details = Vec::with_capacity(DETAILS_BYTES);
         if let Some(change) = &change {
             log_record::encode(&change.write, content.is_some(), &mut details);
         }
