@@ -25,20 +25,20 @@ pub(super) fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
 
 /// The parameters of a query, each known and there once.
 #[derive(Debug)]
-pub(super) struct Parameters {
-    values: Vec<(&'static str, String)>,
+pub(super) struct Parameters<'q> {
+    values: Vec<(&'static str, Cow<'q, str>)>,
 }
 
-impl Parameters {
+impl<'q> Parameters<'q> {
     /// Reads `name=value&…`, in which `+` is a space.
     ///
     /// # Errors
     /// `400` with its name for a parameter that is not `known`, stands twice, or cannot be decoded.
-    pub(super) fn parse(query: Option<&str>, known: &[&'static str]) -> Result<Self, Problem> {
-        let mut values: Vec<(&'static str, String)> = Vec::new();
+    pub(super) fn parse(query: Option<&'q str>, known: &[&'static str]) -> Result<Self, Problem> {
+        let mut values: Vec<(&'static str, Cow<'q, str>)> = Vec::new();
         for pair in query.unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let decoded = decode_form(name).unwrap_or_else(|| name.to_owned());
+            let decoded = decode_form(name).unwrap_or(Cow::Borrowed(name));
             let Some(name) = known.iter().find(|known| **known == decoded) else {
                 return Err(Problem::parameter(
                     "unknown_parameter",
@@ -59,7 +59,7 @@ impl Parameters {
 
     /// The value of a parameter, if it is there.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.values.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_str())
+        self.values.iter().find(|(other, _)| *other == name).map(|(_, value)| &**value)
     }
 
     /// The value of a parameter as `T`, if it is there.
@@ -89,8 +89,11 @@ impl Parameters {
     }
 }
 
-fn decode_form(text: &str) -> Option<String> {
-    percent_decode(&text.replace('+', " ")).map(Cow::into_owned)
+fn decode_form(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('+') {
+        return percent_decode(text);
+    }
+    percent_decode(&text.replace('+', " ")).map(|decoded| Cow::Owned(decoded.into_owned()))
 }
 
 #[cfg(test)]

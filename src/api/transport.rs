@@ -9,8 +9,9 @@ use super::connection_table::Watch;
 use crate::infrastructure::data_plane::buffers::Block;
 use crate::infrastructure::data_plane::runtime::{DataFile, FileSender, Stream};
 
-/// What a connection holds while it waits for a request.
-const INPUT_BYTES: usize = 4 * 1024;
+/// What a connection holds while it waits for a request: a head and a body of 4 KiB, so that both come with one read.
+/// Memory that nothing was received into costs nothing.
+const INPUT_BYTES: usize = 8 * 1024;
 /// How much of a block is sent at once: the core copies this in about 100 µs, and then others have their turn.
 const SEND_BYTES_MAX: usize = 256 * 1024;
 /// What it holds to send; more is given back to the allocator after an answer.

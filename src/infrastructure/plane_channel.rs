@@ -16,6 +16,8 @@ use crate::infrastructure::known_keys::KnownKeys;
 
 /// How many writes wait for the metadata plane at most.
 pub const WRITES_QUEUED_MAX: usize = 4096;
+/// The most writes of one transaction.
+pub const BATCH_WRITES_MAX: usize = 1024;
 /// From so many changes on that are durable and not applied yet, the next one waits.
 const BACKLOG_UNHINDERED_MAX: u64 = WRITES_QUEUED_MAX as u64 * 3 / 4;
 /// How many queries wait for the metadata plane at most.
@@ -127,6 +129,7 @@ pub struct LogOrder {
     applied: watch::Sender<u64>,
     keys: OnceLock<KnownKeys>,
     wanted: Notify,
+    asked: AtomicBool,
 }
 
 impl LogOrder {
@@ -175,7 +178,7 @@ impl LogOrder {
     pub async fn is_applied(&self, sequence: u64, gives_up: impl Fn() -> bool) -> bool {
         let mut applied = self.applied.subscribe();
         if *applied.borrow() < sequence {
-            self.wanted.notify_one();
+            self.ask();
         }
         let reached = applied.wait_for(|applied| *applied >= sequence || gives_up()).await;
         reached.is_ok_and(|applied| *applied >= sequence)
@@ -191,9 +194,27 @@ impl LogOrder {
         self.next.load(Ordering::SeqCst).saturating_sub(1)
     }
 
-    /// Waits until somebody wants what has not been applied yet.
-    pub async fn wanted(&self) {
+    /// Waits until there is reason to look at the queue of changes: somebody waits for one of them, which is what is
+    /// returned, or there is a whole batch of them. Otherwise a change wakes nobody, except where the queue itself is
+    /// waited for: a wake-up for each batch of the log would cost more than it is worth to anyone.
+    pub async fn wanted(&self) -> bool {
         self.wanted.notified().await;
+        self.asked.swap(false, Ordering::SeqCst)
+    }
+
+    /// Somebody waits for what has been sent, or is about to come.
+    fn ask(&self) {
+        self.asked.store(true, Ordering::SeqCst);
+        self.wanted.notify_one();
+    }
+
+    /// A change is in the queue.
+    fn note_sent(&self, sequence: u64, is_waited_for: bool) {
+        if is_waited_for {
+            self.ask();
+        } else if sequence == *self.applied.borrow() + BATCH_WRITES_MAX as u64 {
+            self.wanted.notify_one();
+        }
     }
 
     /// Notes that somebody is about to be told that a change is durable.
@@ -238,6 +259,7 @@ impl LogOrder {
 #[derive(Debug)]
 pub struct Ticket {
     sequence: u64,
+    order: Arc<LogOrder>,
     place: Option<mpsc::OwnedPermit<WriteRequest>>,
 }
 
@@ -250,7 +272,9 @@ impl Ticket {
     /// Sends the change.
     pub fn send(mut self, write: Write, reply: Option<Reply<WriteOutcome>>, mark: Option<PackMark>) {
         if let Some(place) = self.place.take() {
+            let is_waited_for = reply.is_some();
             place.send(WriteRequest { write, reply, sequence: Some(self.sequence), mark });
+            self.order.note_sent(self.sequence, is_waited_for);
         }
     }
 }
@@ -260,6 +284,7 @@ impl Drop for Ticket {
         if let Some(place) = self.place.take() {
             let sequence = Some(self.sequence);
             place.send(WriteRequest { write: Write::Void, reply: None, sequence, mark: None });
+            self.order.note_sent(self.sequence, false);
         }
     }
 }
@@ -330,7 +355,7 @@ impl DataEnd {
         let place = self.writes.clone().try_reserve_owned().map_err(refused)?;
         // The place in the queue first: whoever has a place in the order has to keep it.
         let sequence = order.next.fetch_add(1, Ordering::SeqCst);
-        Ok(Ticket { sequence, place: Some(place) })
+        Ok(Ticket { sequence, order: order.clone(), place: Some(place) })
     }
 
     /// Sends a query, which will see all that anybody has been told of.
@@ -386,6 +411,8 @@ pub fn plane_channel(durability: Durability) -> (DataEnd, MetadataEnd) {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -401,6 +428,24 @@ mod tests {
         let sequences: Vec<_> = arrived.iter().map(|request| request.sequence).collect();
         assert_eq!(sequences, [Some(7), Some(8)]);
         assert_eq!((&arrived[0].write, &arrived[1].write), (&Write::Void, &Write::Check));
+    }
+
+    #[test]
+    fn a_change_wakes_the_metadata_plane_where_somebody_waits_or_a_batch_is_whole() {
+        let (data_end, _metadata_end) = plane_channel(Durability::Log);
+        let order = data_end.order().unwrap();
+        order.start_at(1);
+        let send = |reply| data_end.ticket().unwrap().send(Write::Check, reply, None);
+        (1..BATCH_WRITES_MAX).for_each(|_| send(None));
+        assert_eq!(order.wanted().now_or_never(), None);
+        send(None);
+        assert_eq!(order.wanted().now_or_never(), Some(false));
+        send(None);
+        assert_eq!(order.wanted().now_or_never(), None);
+        send(Some(oneshot::channel().0));
+        assert_eq!(order.wanted().now_or_never(), Some(true));
+        assert_eq!(order.is_applied(1, || false).now_or_never(), None);
+        assert_eq!(order.wanted().now_or_never(), Some(true));
     }
 
     #[test]

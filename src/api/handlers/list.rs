@@ -58,7 +58,7 @@ fn parse_limit(text: &str) -> Result<u32, &'static str> {
 }
 
 /// The same query with the next cursor (RFC 8288). All values were parsed, and need no escaping.
-fn next_link(parameters: &Parameters, cursor: &str) -> String {
+fn next_link(parameters: &Parameters<'_>, cursor: &str) -> String {
     let mut link = String::from("</v1/objects?");
     for name in PARAMETERS.into_iter().filter(|name| *name != "cursor") {
         if let Some(value) = parameters.get(name) {

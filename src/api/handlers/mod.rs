@@ -113,7 +113,12 @@ fn refuse_unbuilt_fields(head: &RequestHead) -> Result<(), Problem> {
     }
 }
 
+/// What an object without a key or metadata is in JSON, and a little more.
+const OBJECT_JSON_BYTES: usize = 512;
+
 fn object_json(object: &Object) -> Vec<u8> {
-    // A struct of texts and numbers always has a JSON form.
-    serde_json::to_vec(&ObjectDto::from(object)).unwrap_or_default()
+    let mut json = Vec::with_capacity(OBJECT_JSON_BYTES);
+    // A struct of texts and numbers always has a JSON form, and writing into a vector cannot fail.
+    let _ = serde_json::to_writer(&mut json, &ObjectDto::from(object));
+    json
 }

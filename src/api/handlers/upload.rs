@@ -138,10 +138,13 @@ fn content_type(head: &RequestHead) -> Result<ContentType, Problem> {
 fn metadata(head: &RequestHead) -> Result<Metadata, Problem> {
     let mut metadata = Metadata::default();
     for (name, value) in head.fields() {
-        let lower = name.to_ascii_lowercase();
-        let Some(own) = lower.strip_prefix(METADATA_PREFIX) else { continue };
+        let prefix = name.get(..METADATA_PREFIX.len());
+        if !prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(METADATA_PREFIX)) {
+            continue;
+        }
+        let own = name[METADATA_PREFIX.len()..].to_ascii_lowercase();
         let text = std::str::from_utf8(value).unwrap_or("\u{fffd}");
-        let inserted = metadata.insert(own, text);
+        let inserted = metadata.insert(&own, text);
         inserted.map_err(|error| Problem::parameter("invalid_metadata", name, error))?;
     }
     Ok(metadata)

@@ -71,13 +71,14 @@ pub async fn upload_object<S: BlobStore, R: ObjectRepository<Buffer = S::Buffer>
             true
         }
     };
-    let result = finish((store, repository, clock), object.clone(), upload, source, precondition).await;
+    let id = object.id;
+    let result = finish((store, repository, clock), object, upload, source, precondition).await;
     // An outcome that is not known is left to stand: if the object was committed after all, it is not ours to undo.
     if let Err(error) = &result
         && reserved
         && !matches!(error, UploadError::Repository(RepositoryError::Unavailable))
     {
-        abandon(repository, object.id, error).await;
+        abandon(repository, id, error).await;
     }
     result
 }

@@ -1,10 +1,12 @@
 //! The media type that an object was stored with and is given back with.
 
+use std::sync::{Arc, LazyLock};
+
 use crate::domain::errors::InvalidValue;
 
 /// A media type (RFC 9110 §8.3.1), kept as it came once its syntax is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContentType(Box<str>);
+pub struct ContentType(Arc<str>);
 
 /// RFC 9110 §5.6.2: what a token is made of.
 pub(crate) fn is_token(text: &str) -> bool {
@@ -32,7 +34,8 @@ impl ContentType {
 
     /// `application/octet-stream`, what an upload without a media type gets.
     pub fn octet_stream() -> Self {
-        Self("application/octet-stream".into())
+        static OCTET_STREAM: LazyLock<Arc<str>> = LazyLock::new(|| "application/octet-stream".into());
+        Self(OCTET_STREAM.clone())
     }
 
     /// The media type as it was sent.

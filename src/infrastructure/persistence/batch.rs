@@ -2,7 +2,7 @@
 //!
 //! The database loads what the batch touches ([`Touched`] says what that is, [`Held`] is what was there), the batch
 //! is applied to that in memory, in order, and the database stores the [`Changes`], all in one transaction. So the
-//! rules stand once, in plain code without SQL, and every batch is a fixed number of statements whatever its size.
+//! rules stand once, in plain code without SQL, and every batch is few statements whatever its size.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

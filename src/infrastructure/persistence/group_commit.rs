@@ -18,11 +18,11 @@ use super::errors::{Consequence, DatabaseError};
 use crate::application::errors::RepositoryError;
 use crate::application::ports::Clock;
 use crate::domain::value_objects::InstanceId;
-use crate::infrastructure::plane_channel::{LogOrder, PackMark, Reply, Write, WriteOutcome, WriteRequest};
+use crate::infrastructure::plane_channel::{
+    BATCH_WRITES_MAX, LogOrder, PackMark, Reply, Write, WriteOutcome, WriteRequest,
+};
 use crate::infrastructure::storage::{DatabaseRoom, Roots};
 
-/// The most writes of one transaction.
-pub(super) const BATCH_WRITES_MAX: usize = 1024;
 /// How long the database may be behind the log while nobody waits for it.
 const APPLY_DELAY_MAX: Duration = Duration::from_millis(100);
 /// How often to see whether there is room again.
@@ -147,7 +147,8 @@ impl<C: Clock> GroupCommit<C> {
 
     /// Changes arrive in the order in which they became durable, and are applied in that of their sequences: each waits
     /// for those before it. While nobody waits for the database, it is given many at once: what a transaction costs
-    /// beside its changes, and pages that several of them touch, are then paid for once.
+    /// beside its changes, and pages that several of them touch, are then paid for once. Until then the queue is left
+    /// alone, so that whoever sends to it wakes nobody.
     async fn run_log(self, log: LogQueue, mut queue: mpsc::Receiver<WriteRequest>) {
         let mut arrived = Vec::with_capacity(BATCH_WRITES_MAX);
         let mut waiting = Waiting { next: self.next_sequence, places: VecDeque::new(), since: None };
@@ -157,11 +158,14 @@ impl<C: Clock> GroupCommit<C> {
             let deadline = waiting.deadline();
             tokio::select! {
                 biased;
-                count = queue.recv_many(&mut arrived, BATCH_WRITES_MAX) => if count == 0 { break },
-                () = log.order.wanted() => is_wanted = true,
+                count = queue.recv_many(&mut arrived, BATCH_WRITES_MAX), if deadline.is_none() => {
+                    if count == 0 { break }
+                }
+                is_asked = log.order.wanted() => is_wanted |= is_asked,
                 () = sleep(ROOM_LOOK), if log.order.is_short() => log.look_for_room(),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => is_wanted = true,
             }
+            arrived.extend(std::iter::from_fn(|| queue.try_recv().ok()));
             for request in arrived.drain(..) {
                 is_wanted |= request.reply.is_some();
                 waiting.put(request);

@@ -25,11 +25,10 @@ use crate::infrastructure::persistence::batch_pairs::{
 };
 use crate::infrastructure::persistence::database::{Database, DatabaseUrl};
 use crate::infrastructure::persistence::errors::Consequence;
-use crate::infrastructure::persistence::group_commit::BATCH_WRITES_MAX;
 use crate::infrastructure::persistence::maintenance_contract::maintenance_contract;
 use crate::infrastructure::persistence::throwaway_postgres::ThrowawayPostgres;
 use crate::infrastructure::persistence::{GcSettings, MetadataPlane};
-use crate::infrastructure::plane_channel::{DataEnd, Durability, plane_channel};
+use crate::infrastructure::plane_channel::{BATCH_WRITES_MAX, DataEnd, Durability, plane_channel};
 use crate::infrastructure::storage::Roots;
 
 const SETTINGS: DatabaseSettings = DatabaseSettings {

@@ -4,9 +4,10 @@ use tokio::task::spawn_blocking;
 
 use super::batch::{BatchContext, LogContext, PackChange};
 use super::database::Database;
-use super::group_commit::{BATCH_WRITES_MAX, log_context};
+use super::group_commit::log_context;
 use super::metadata_plane::StartError;
 use crate::domain::value_objects::{InstanceId, StorageClass, Timestamp};
+use crate::infrastructure::plane_channel::BATCH_WRITES_MAX;
 use crate::infrastructure::storage::{
     LeftoverPacks, LogReplay, ReplayError, ReplayedPack, Roots, remove_packs,
 };

@@ -41,6 +41,9 @@ const PACK_PART: u64 = 64;
 /// The end of a pack that takes only records without bytes, so that on a full disk objects can still be deleted.
 const BYTELESS_RESERVE_BYTES: u64 = 256 * 1024;
 
+/// What the details of most changes fit into.
+const DETAILS_BYTES: usize = 256;
+
 /// What a log needs to be.
 pub struct PackLogParts {
     /// Where its packs are.
@@ -192,7 +195,7 @@ impl PackLog {
         if self.is_read_only() {
             return Err(StoreError::ReadOnly);
         }
-        let mut details = Vec::new();
+        let mut details = Vec::with_capacity(DETAILS_BYTES);
         if let Some(change) = &change {
             log_record::encode(&change.write, content.is_some(), &mut details);
         }

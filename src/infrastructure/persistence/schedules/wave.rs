@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use super::super::batch::BatchContext;
 use super::super::collector::{Collector, GcSettings, GraceClock};
 use super::super::database::Database;
-use super::super::group_commit::{BATCH_WRITES_MAX, Latch};
+use super::super::group_commit::Latch;
 use super::super::holds::HoldWatch;
 use super::actors::{Actor, Answer, Around, KINDS, Next, Question};
 use super::guards::{self, Guard};
@@ -21,7 +21,7 @@ use super::shared::{
 use super::store::Store;
 use super::world::{World, world_of};
 use crate::domain::value_objects::{InstanceId, Timestamp};
-use crate::infrastructure::plane_channel::WriteOutcome;
+use crate::infrastructure::plane_channel::{BATCH_WRITES_MAX, WriteOutcome};
 use crate::infrastructure::storage::{BlobFile, PlaceSequence};
 
 /// In how many of a root's 256 directories the contents are.
