@@ -435,7 +435,7 @@ mod tests {
         let (data_end, _metadata_end) = plane_channel(Durability::Log);
         let order = data_end.order().unwrap();
         order.start_at(1);
-        let send = |reply| data_end.ticket().unwrap().send(Write::Check, reply, None);
+        let send = |reply| data_end.ticket(&Write::Check).unwrap().send(Write::Check, reply, None);
         (1..BATCH_WRITES_MAX).for_each(|_| send(None));
         assert_eq!(order.wanted().now_or_never(), None);
         send(None);
