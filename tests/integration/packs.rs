@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use crate::content::content;
+use crate::maintenance::sql;
 use crate::raw::{Response, request};
 use crate::server::{SCOPE, Server, files_below, program, refused, serve_command, wait_until};
 
@@ -167,6 +168,41 @@ fn no_part_of_a_blob_is_read_behind_a_damaged_header() {
     }
     for range in RANGES {
         assert!(matches!(get_part(&server, "k", range).status, 200 | 206), "{range:?}");
+    }
+}
+
+/// Every place in a pack where these bytes are.
+fn places_of(path: &Path, body: &[u8]) -> Vec<u64> {
+    let bytes = fs::read(path).unwrap();
+    let is_there = |(_, window): &(usize, &[u8])| *window == body;
+    bytes.windows(body.len()).enumerate().filter(is_there).map(|(at, _)| at as u64).collect()
+}
+
+#[test]
+fn a_place_that_turns_out_wrong_when_it_is_read_is_looked_up_once_more() {
+    // Read at once, and in blocks.
+    for length in [5_000, 60_000] {
+        let server = Server::start_with(&["--cores", "1", LOG[0], LOG[1]]);
+        let body = content(1, length);
+        for key in ["a", "b"] {
+            put(&server, key, &body);
+        }
+        let directory = server.directory();
+        let (pack, first) = find_in_packs(directory.path(), &body);
+        let places = places_of(&pack, &body);
+        assert!(places.len() == 2 && places[0] == first, "each upload logs its bytes: {places:?}");
+        // In the object cache is the place of the first.
+        flip_byte(&pack, places[0] - 96);
+        get_part(&server, "a", None).assert_problem(500, "blob_damaged", "the database names it too");
+        let name = pack.file_stem().unwrap().to_str().unwrap();
+        sql(directory.path(), &format!("UPDATE blobs SET place = '{name}:{:x}'", places[1] - 96));
+        for range in [None, Some("bytes=100-199")] {
+            let part = get_part(&server, "a", range);
+            let expected = if range.is_some() { &body[100..200] } else { &body[..] };
+            assert!(part.body == expected, "{length} bytes, {range:?}: {}", part.status);
+        }
+        flip_byte(&pack, places[1] - 96);
+        get_part(&server, "a", None).assert_problem(500, "blob_damaged", "both are damaged");
     }
 }
 
