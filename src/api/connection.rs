@@ -11,11 +11,12 @@ use super::access_log::AccessRecord;
 use super::blob_transfer::{SendError, send_blob};
 use super::connection_table::{RefusalPlace, Registration};
 use super::errors::Problem;
-use super::handlers::{Body, Response, handle};
+use super::handlers::{Body, Response, download_anew, handle};
 use super::http1::{Fields, HeadParser, Method, RequestHead, ResponseHead, StatusLine, Version};
 use super::request_body::RequestBody;
 use super::service::Service;
 use super::transport::Transport;
+use crate::application::errors::StoreError;
 use crate::application::ports::{BlobReader, BlobStore, Clock, ObjectRepository};
 use crate::domain::value_objects::ByteRange;
 use crate::infrastructure::data_plane::buffers::Block;
@@ -104,6 +105,14 @@ struct Responded {
     bytes_out: u64,
     /// Whether the connection can go on.
     whole: bool,
+}
+
+/// What has left of an answer, or waits to leave with others.
+enum Sent {
+    /// All of it.
+    Whole(Responded),
+    /// Nothing, since the store failed at once: there can be another answer.
+    Nothing(StoreError),
 }
 
 /// What is known of a request besides its head.
@@ -196,8 +205,7 @@ where
         let refused = result.as_ref().is_err_and(|problem| problem.closes);
         let closes = refused || !body_ended || !self.head.keeps_alive() || self.service.table.is_draining();
         let exchange = Exchange { started, request_id, closes };
-        let response = result
-            .unwrap_or_else(|problem| Response::problem(problem, self.head.path(), &exchange.request_id));
+        let response = self.or_problem(result, &exchange);
         self.respond(&exchange, response).await;
         self.log(exchange, bytes_in);
         let whole = self.responded.as_ref().is_some_and(|responded| responded.whole);
@@ -224,18 +232,31 @@ where
 
     async fn respond(&mut self, exchange: &Exchange, response: Response<S::Reader>) {
         let status = response.status;
-        let sent = self.send(exchange, response).await;
+        let mut sent = self.send(exchange, response).await;
+        if let Ok(Sent::Nothing(StoreError::Missing | StoreError::Damaged)) = sent {
+            // Its place may be one that was given up since it was remembered. This is rare, and its state would be part
+            // of every connection.
+            let anew = Box::pin(download_anew(self.service, &self.head)).await;
+            sent = self.send(exchange, self.or_problem(anew, exchange)).await;
+        }
+        if let Ok(Sent::Nothing(error)) = sent {
+            sent = self.send(exchange, self.or_problem(Err(Problem::from(error)), exchange)).await;
+        }
         self.responded = Some(match sent {
-            Ok(responded) => responded,
-            Err(_) => Responded { status, bytes_out: 0, whole: false },
+            Ok(Sent::Whole(responded)) => responded,
+            _ => Responded { status, bytes_out: 0, whole: false },
         });
     }
 
-    async fn send(
-        &mut self,
+    fn or_problem(
+        &self,
+        result: Result<Response<S::Reader>, Problem>,
         exchange: &Exchange,
-        mut response: Response<S::Reader>,
-    ) -> io::Result<Responded> {
+    ) -> Response<S::Reader> {
+        result.unwrap_or_else(|problem| Response::problem(problem, self.head.path(), &exchange.request_id))
+    }
+
+    async fn send(&mut self, exchange: &Exchange, mut response: Response<S::Reader>) -> io::Result<Sent> {
         let withheld = self.head.method() == Method::Head;
         let before = self.transport.output_len();
         let status = response.status;
@@ -261,11 +282,7 @@ where
                     Ok(()) => range.length,
                     Err(SendError::Nothing(error)) => {
                         self.transport.output().truncate(before);
-                        let problem = Problem::from(error);
-                        let status = problem.status;
-                        let response = Response::problem(problem, self.head.path(), &exchange.request_id);
-                        self.append_problem(exchange, response);
-                        return Ok(Responded { status, bytes_out: 0, whole: true });
+                        return Ok(Sent::Nothing(error));
                     }
                     Err(SendError::Part(error)) => {
                         tracing::error!(%error, "an answer was cut off");
@@ -278,7 +295,7 @@ where
         if self.transport.output_len() > OUTPUT_BYTES_MAX {
             self.transport.flush().await?;
         }
-        Ok(Responded { status, bytes_out, whole: true })
+        Ok(Sent::Whole(Responded { status, bytes_out, whole: true }))
     }
 
     fn append_head(&mut self, exchange: &Exchange, response: &Response<S::Reader>) {
@@ -298,13 +315,6 @@ where
         let head = ResponseHead { status, request_id, length_bytes, connection };
         let add_fields = |fields: &mut Fields| response.add_fields(fields);
         head.append_to(&self.service.date, now, add_fields, self.transport.output());
-    }
-
-    fn append_problem(&mut self, exchange: &Exchange, response: Response<S::Reader>) {
-        self.append_head(exchange, &response);
-        if let Body::Bytes(bytes) = response.body {
-            self.transport.output().extend_from_slice(&bytes);
-        }
     }
 
     /// A small blob goes straight behind its head.

@@ -46,7 +46,7 @@ pub(crate) fn tool_on(directory: &Path, database_url: Option<&str>, arguments: &
 }
 
 /// Does something to the database that no program of ours would do.
-fn sql(directory: &Path, statement: &str) {
+pub(crate) fn sql(directory: &Path, statement: &str) {
     let options = SqliteConnectOptions::new().filename(directory.join("metadata.db"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -2,11 +2,14 @@
 //! are the log that a lost database is made anew from.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use crate::content::content;
+use crate::maintenance::sql;
+use crate::raw::{Response, request};
 use crate::server::{SCOPE, Server, files_below, program, refused, serve_command, wait_until};
 
 /// Flags of a server whose log is the point of durability.
@@ -102,6 +105,123 @@ fn an_altered_byte_of_a_packed_blob_is_damage_and_scrub_finds_it() {
     // The next upload of the content brings it back.
     put(&server, "k", &body);
     wait_until("the new copy serves", || (server.get(&target("k")).body == body).then_some(()));
+}
+
+/// A `GET` of a damaged blob is refused, or cut off before its end.
+fn assert_refused_or_cut(server: &Server, target: &str, case: &str) {
+    let mut connection = server.connect();
+    connection.send(request("GET", target, &[], b""));
+    match connection.read_response(false) {
+        Ok(response) => drop(response.assert_problem(500, "blob_damaged", case)),
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{case}"),
+    }
+}
+
+#[test]
+fn a_longer_packed_blob_with_an_altered_byte_is_never_sent_whole() {
+    // In one part, in two, and in as many as the largest has.
+    for length in [16_384, 16_385, 40_960, 524_288] {
+        let server = Server::start_with(&["--ack", "log", "--pack-blob-bytes-max", "524288"]);
+        let (key, body) = (target("k"), content(1, length));
+        put(&server, "k", &body);
+        let (pack, offset) = find_in_packs(server.directory().path(), &body);
+        for at in [0, length / 2, length - 1] {
+            flip_byte(&pack, offset + at as u64);
+            assert_refused_or_cut(&server, &key, &format!("byte {at} of {length}"));
+            flip_byte(&pack, offset + at as u64);
+            assert!(server.get(&key).body == body, "{length} bytes, mended");
+        }
+    }
+}
+
+/// What is asked for of a blob of 60,000 bytes: the whole, and parts that are read at once and in blocks, from the first
+/// byte on and from a later one.
+const RANGES: [Option<&str>; 6] = [
+    None,
+    Some("bytes=0-"),
+    Some("bytes=0-9"),
+    Some("bytes=0-29999"),
+    Some("bytes=59990-"),
+    Some("bytes=30000-"),
+];
+
+fn get_part(server: &Server, key: &str, range: Option<&str>) -> Response {
+    let fields: Vec<_> = range.map(|range| ("Range", range)).into_iter().collect();
+    server.request("GET", &target(key), &fields, b"")
+}
+
+#[test]
+fn no_part_of_a_blob_is_read_behind_a_damaged_header() {
+    let server = Server::start_with(&LOG);
+    let body = content(1, 60_000);
+    put(&server, "k", &body);
+    let (pack, offset) = find_in_packs(server.directory().path(), &body);
+    let header = offset - 96;
+    // Its magic, the pack, the place, the length, the hash.
+    for field in [0, 8, 16, 32, 48] {
+        flip_byte(&pack, header + field);
+        for range in RANGES {
+            let case = format!("byte {field} of the header, {range:?}");
+            get_part(&server, "k", range).assert_problem(500, "blob_damaged", &case);
+        }
+        flip_byte(&pack, header + field);
+    }
+    for range in RANGES {
+        assert!(matches!(get_part(&server, "k", range).status, 200 | 206), "{range:?}");
+    }
+}
+
+/// Every place in a pack where these bytes are.
+fn places_of(path: &Path, body: &[u8]) -> Vec<u64> {
+    let bytes = fs::read(path).unwrap();
+    let is_there = |(_, window): &(usize, &[u8])| *window == body;
+    bytes.windows(body.len()).enumerate().filter(is_there).map(|(at, _)| at as u64).collect()
+}
+
+#[test]
+fn a_place_that_turns_out_wrong_when_it_is_read_is_looked_up_once_more() {
+    // Read at once, and in blocks.
+    for length in [5_000, 60_000] {
+        let server = Server::start_with(&["--cores", "1", LOG[0], LOG[1]]);
+        let body = content(1, length);
+        for key in ["a", "b"] {
+            put(&server, key, &body);
+        }
+        let directory = server.directory();
+        let (pack, first) = find_in_packs(directory.path(), &body);
+        let places = places_of(&pack, &body);
+        assert!(places.len() == 2 && places[0] == first, "each upload logs its bytes: {places:?}");
+        // In the object cache is the place of the first.
+        flip_byte(&pack, places[0] - 96);
+        get_part(&server, "a", None).assert_problem(500, "blob_damaged", "the database names it too");
+        let name = pack.file_stem().unwrap().to_str().unwrap();
+        sql(directory.path(), &format!("UPDATE blobs SET place = '{name}:{:x}'", places[1] - 96));
+        for range in [None, Some("bytes=100-199")] {
+            let part = get_part(&server, "a", range);
+            let expected = if range.is_some() { &body[100..200] } else { &body[..] };
+            assert!(part.body == expected, "{length} bytes, {range:?}: {}", part.status);
+        }
+        flip_byte(&pack, places[1] - 96);
+        get_part(&server, "a", None).assert_problem(500, "blob_damaged", "both are damaged");
+    }
+}
+
+#[test]
+fn a_pack_in_the_place_of_another_is_damage() {
+    let body = content(1, 60_000);
+    let [server, other] = [0, 1].map(|_| Server::start_with(&LOG));
+    for server in [&server, &other] {
+        put(server, "k", &body);
+    }
+    let (pack, offset) = find_in_packs(server.directory().path(), &body);
+    let (strange, at) = find_in_packs(other.directory().path(), &body);
+    assert_eq!(offset, at, "only the pack is another");
+    fs::copy(strange, pack.with_extension("new")).unwrap();
+    fs::rename(pack.with_extension("new"), &pack).unwrap();
+    for range in RANGES {
+        let case = format!("{range:?}");
+        get_part(&server, "k", range).assert_problem(500, "blob_damaged", &case);
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::super::http1::{Conditions, Fields, Method, RangeHeader, RequestHead, 
 use super::super::query::Parameters;
 use super::super::service::Service;
 use super::{Body, Response, object_json};
-use crate::application::ports::{BlobStore, ObjectName, ObjectRepository};
+use crate::application::ports::{BlobStore, Freshness, ObjectName, ObjectRepository};
 use crate::application::use_cases::{Download, download_object};
 use crate::domain::entities::StoredObject;
 use crate::domain::value_objects::ByteRange;
@@ -29,11 +29,12 @@ pub(super) async fn download<S: BlobStore, R: ObjectRepository, C>(
     service: &Service<S, R, C>,
     head: &RequestHead,
     name: ObjectName,
+    freshness: Freshness,
 ) -> Result<Response<S::Reader>, Problem> {
     Parameters::parse(head.query(), &[])?;
     let conditions = Conditions::of(head);
     let answer = |object: &Arc<StoredObject>| decide(head, &conditions, object).transpose();
-    match download_object(&service.store, &service.repository, &name, answer).await? {
+    match download_object(&service.store, &service.repository, &name, freshness, answer).await? {
         Download::NotFound => Err(Problem::not_found()),
         Download::Answered(answer) => answer,
         Download::Open { object, reader } => {

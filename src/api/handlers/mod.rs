@@ -17,7 +17,7 @@ use super::request_body::RequestBody;
 use super::router::{Route, route};
 use super::service::Service;
 use crate::application::dto::ObjectDto;
-use crate::application::ports::{BlobStore, Clock, ObjectName, ObjectRepository};
+use crate::application::ports::{BlobStore, Clock, Freshness, ObjectName, ObjectRepository};
 use crate::domain::entities::{Object, StoredObject};
 use crate::domain::value_objects::{ByteRange, TenantId};
 use crate::infrastructure::data_plane::buffers::Block;
@@ -97,11 +97,29 @@ where
         (Route::Objects, _) => list::list(service, head).await,
         (Route::ObjectInfo(id), _) => download::info(service, head, ObjectName::Id(id)).await,
         (Route::Object(id), Method::Delete) => delete::delete(service, head, ObjectName::Id(id)).await,
-        (Route::Object(id), _) => download::download(service, head, ObjectName::Id(id)).await,
+        (Route::Object(id), _) => {
+            download::download(service, head, ObjectName::Id(id), Freshness::Cached).await
+        }
         (Route::Key(path), Method::Put) => upload::put(service, head, body, path).await,
         (Route::Key(path), Method::Delete) => delete::delete(service, head, ObjectName::Key(path)).await,
-        (Route::Key(path), _) => download::download(service, head, ObjectName::Key(path)).await,
+        (Route::Key(path), _) => {
+            download::download(service, head, ObjectName::Key(path), Freshness::Cached).await
+        }
     }
+}
+
+/// Answers a download once more, from the place that the database names now: where the one that was remembered led, the
+/// blob turned out not to be.
+pub(super) async fn download_anew<S: BlobStore, R: ObjectRepository, C>(
+    service: &Service<S, R, C>,
+    head: &RequestHead,
+) -> Result<Response<S::Reader>, Problem> {
+    let name = match route(head)? {
+        Route::Object(id) => ObjectName::Id(id),
+        Route::Key(path) => ObjectName::Key(path),
+        _ => return Err(Problem::not_found()),
+    };
+    download::download(service, head, name, Freshness::Current).await
 }
 
 /// Fields that would change the meaning of a request and are not understood yet.

@@ -22,10 +22,11 @@ pub enum Download<R, A> {
     },
 }
 
-/// Looks `name` up, lets `answer` decide whether the object alone is enough (a condition, `HEAD`, a range that
-/// cannot be met), and opens the bytes otherwise.
+/// Looks `name` up as `freshness` says, lets `answer` decide whether the object alone is enough (a condition, `HEAD`, a
+/// range that cannot be met), and opens the bytes otherwise.
 ///
-/// The place that the cache remembers may have been given up a moment ago; then it is looked up once more.
+/// The place that the cache remembers may have been given up a moment ago; then it is looked up once more. Whoever finds
+/// that only when the bytes are read begins again with [`Freshness::Current`].
 ///
 /// # Errors
 /// [`DownloadError`]; a blob that the database names and the disk does not have is [`StoreError::Missing`].
@@ -33,9 +34,9 @@ pub async fn download_object<S: BlobStore, R: ObjectRepository, A>(
     store: &S,
     repository: &R,
     name: &ObjectName,
+    mut freshness: Freshness,
     answer: impl Fn(&Arc<StoredObject>) -> Option<A>,
 ) -> Result<Download<S::Reader, A>, DownloadError> {
-    let mut freshness = Freshness::Cached;
     loop {
         let Some(object) = repository.find(name, freshness).await? else { return Ok(Download::NotFound) };
         if let Some(answer) = answer(&object) {
@@ -73,14 +74,14 @@ mod tests {
         let uploaded = block_on(upload_object(ports, an_order(None), &mut FakeSource::of(b"hello"))).unwrap();
         let name = ObjectName::Id(uploaded.object.id);
         let Ok(Download::Open { object, reader }) =
-            block_on(download_object(&store, &repository, &name, no_answer))
+            block_on(download_object(&store, &repository, &name, Freshness::Cached, no_answer))
         else {
             panic!("the object opens");
         };
         assert_eq!((object.size_bytes, reader.as_slice()), (5, &b"hello"[..]));
 
         let strange = ObjectName::Id(crate::domain::value_objects::ObjectId::generate());
-        let found = block_on(download_object(&store, &repository, &strange, no_answer));
+        let found = block_on(download_object(&store, &repository, &strange, Freshness::Cached, no_answer));
         assert!(matches!(found, Ok(Download::NotFound)));
     }
 
@@ -94,8 +95,13 @@ mod tests {
         let stored = block_on(repository.find(&name, Freshness::Current)).unwrap().unwrap();
         block_on(store.discard(&stored.location()));
         let before = repository.find_count();
-        let error = block_on(download_object(&store, &repository, &name, no_answer)).unwrap_err();
+        let error =
+            block_on(download_object(&store, &repository, &name, Freshness::Cached, no_answer)).unwrap_err();
         assert!(matches!(error, DownloadError::Store(StoreError::Missing)));
         assert_eq!(repository.find_count() - before, 2);
+        let current = Freshness::Current;
+        let error = block_on(download_object(&store, &repository, &name, current, no_answer)).unwrap_err();
+        assert!(matches!(error, DownloadError::Store(StoreError::Missing)));
+        assert_eq!(repository.find_count() - before, 3, "nobody knows better");
     }
 }

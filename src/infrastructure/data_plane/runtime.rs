@@ -57,6 +57,9 @@ pub enum IoUringRefused {
 }
 
 const RING_ENTRIES: u32 = 1024;
+/// What Linux reads ahead by default of a file that is read on and on (`read_ahead_kb`): so much is on its way from the
+/// disk together.
+const READ_AHEAD_BYTES: usize = 128 * 1024;
 
 /// Whether io_uring and the operations that this server uses are there.
 ///
@@ -436,7 +439,8 @@ impl DataFile {
     }
 
     /// Whether all of `length` bytes from `offset` on are in the page cache now. Never waits for a disk; where the
-    /// kernel does not tell, the answer is no.
+    /// kernel does not tell, the answer is no. A stretch of less than [`READ_AHEAD_BYTES`] that is being read in the
+    /// middle of what is there already may be missed.
     pub fn is_in_memory(&self, offset: u64, length: u64) -> bool {
         let fd = self.descriptor();
         let Some(last) = offset.checked_add(length).and_then(|end| end.checked_sub(1)) else { return false };
@@ -445,16 +449,17 @@ impl DataFile {
         if pages_cached(borrowed(&fd), offset, length) != Some(pages) {
             return false;
         }
-        // A page that is still being read counts as cached too. They are read in order: where the last one is whole,
-        // the others are.
+        // A page that is on its way from the disk counts as cached too. Pages are read many at a time, and not always
+        // in order: one byte of each stretch tells of those around it. The last one first, which most often says no.
+        let mut looks = (offset..=last).rev().step_by(READ_AHEAD_BYTES);
+        looks.all(|position| self.is_byte_in_memory(position))
+    }
+
+    fn is_byte_in_memory(&self, offset: u64) -> bool {
+        let fd = self.descriptor();
         let mut byte = [0];
-        let read = rustix::io::preadv2(
-            borrowed(&fd),
-            &mut [io::IoSliceMut::new(&mut byte)],
-            last,
-            ReadWriteFlags::NOWAIT,
-        );
-        read == Ok(1)
+        let mut room = [io::IoSliceMut::new(&mut byte)];
+        rustix::io::preadv2(borrowed(&fd), &mut room, offset, ReadWriteFlags::NOWAIT) == Ok(1)
     }
 
     /// Appends what the page cache holds of `bytes_max` bytes of the file from `offset` on, at once, or nothing.

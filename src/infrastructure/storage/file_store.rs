@@ -392,8 +392,8 @@ impl BlobStore for FileStore {
             return if whole { Ok(BlobReader::File(reader)) } else { Err(StoreError::Damaged) };
         };
         let file = self.open_pack(location.storage_class, pack).await?;
-        let content_hash = location.content_hash;
-        Ok(BlobReader::Packed(PackedBlob { file, pack, offset, content_hash, size_bytes }))
+        let blob = PackedBlob::new(file, (pack, offset), location.content_hash, size_bytes);
+        Ok(BlobReader::Packed(blob))
     }
 
     fn lend(&self, size: BufferSize, tenant_id: &TenantId) -> Option<Block> {
