@@ -81,6 +81,35 @@ fn small_blobs_have_no_file_of_their_own_and_survive_a_kill() {
 }
 
 #[test]
+fn a_key_is_new_once_also_over_a_kill() {
+    let mut server = Server::start_with(&LOG);
+    let directory = server.directory();
+    let status = |server: &Server, method: &str, key: &str, fields: &[(&str, &str)]| {
+        server.request(method, &target(key), fields, &content(1, 100)).status
+    };
+    let unless_there = [("If-None-Match", "*")];
+    let if_there = [("If-Match", "*")];
+    for run in 0..3 {
+        for number in 0..100 {
+            let key = format!("{run}/{number}");
+            assert_eq!(status(&server, "PUT", &key, &if_there), 412, "{key}");
+            assert_eq!(status(&server, "PUT", &key, &unless_there), 201, "{key}");
+            assert_eq!(status(&server, "GET", &key, &[]), 200, "{key}: it is seen at once");
+            assert_eq!(status(&server, "PUT", &key, &unless_there), 412, "{key}");
+            assert_eq!(status(&server, "PUT", &key, &[]), 200, "{key}");
+        }
+        server.kill();
+        server = Server::start_on(&directory, &LOG);
+        for number in 0..50 {
+            let key = format!("{run}/{number}");
+            assert_eq!(status(&server, "PUT", &key, &unless_there), 412, "{key}: it is known after a kill");
+            assert_eq!(status(&server, "DELETE", &key, &[]), 204, "{key}");
+            assert_eq!(status(&server, "PUT", &key, &[]), 201, "{key}: it was deleted");
+        }
+    }
+}
+
+#[test]
 fn an_object_without_a_key_is_seen_as_soon_as_it_is_answered() {
     let server = Server::start_with(&LOG);
     for number in 0..200u64 {

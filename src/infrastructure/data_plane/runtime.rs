@@ -439,7 +439,7 @@ impl DataFile {
     }
 
     /// Whether all of `length` bytes from `offset` on are in the page cache now. Never waits for a disk; where the
-    /// kernel does not tell, the answer is no. A stretch of less than [`READ_AHEAD_BYTES`] that is being read in the
+    /// kernel does not tell, the answer is no. A stretch of less than `READ_AHEAD_BYTES` that is being read in the
     /// middle of what is there already may be missed.
     pub fn is_in_memory(&self, offset: u64, length: u64) -> bool {
         let fd = self.descriptor();

@@ -28,7 +28,9 @@ mod replay;
 mod schedules;
 mod snapshot;
 mod sqlite;
+mod sqlite_columns;
 mod sqlite_maintenance;
+mod sqlite_packs;
 mod sqlite_rows;
 #[cfg(test)]
 #[path = "../../../tests/throwaway_postgres/mod.rs"]

@@ -1,6 +1,6 @@
 //! The repository on SQLite: WAL, `synchronous=FULL`, one connection that writes and a pool of those that read.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -13,28 +13,24 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
     SqliteTransaction,
 };
-use sqlx::{Connection as _, Decode, Row as _, SqlSafeStr as _, Sqlite, SqliteConnection, SqlitePool, Type};
+use sqlx::{Connection as _, Row as _, SqlSafeStr as _, SqliteConnection, SqlitePool};
 
-use super::batch::{
-    self, BatchContext, Changes, Held, HeldBlob, HeldObject, LogContext, PackChange, Synced, Touched,
-    VersionCount, packed_bytes,
-};
+use super::batch::{self, BatchContext, Changes, Held, HeldBlob, LogContext, Synced, Touched, VersionCount};
 use super::collector::{Collected, Garbage};
-use super::columns::{
-    class_number, class_of_number, metadata_of_json, status_number, status_of_number, undecodable,
-};
-use super::database::{DatabaseSettings, PackRow, RootRow};
+use super::columns::{class_number, status_number};
+use super::database::{DatabaseSettings, RootRow};
 use super::errors::DatabaseError;
 use super::holds::HoldId;
 use super::queries;
+use super::sqlite_columns::{
+    blob_location, column, content_hash, held_objects, key_path, object, page, place, root_row,
+    storage_class, stored_object,
+};
+use super::sqlite_packs::{freed_of_packs, packs_json};
 use super::sqlite_rows::{ObjectRows, Values, bind_blob, bind_blob_key, bind_key, execute, fetch};
 use crate::application::ports::{ListPage, ListQuery, ObjectName};
-use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
-use crate::domain::errors::InvalidValue;
-use crate::domain::value_objects::{
-    ContentHash, ContentType, InstanceId, Key, Namespace, ObjectId, PackId, Place, StorageClass, TenantId,
-    Timestamp,
-};
+use crate::domain::entities::{BlobLocation, KeyPath, Object, StoredObject};
+use crate::domain::value_objects::{InstanceId, ObjectId, StorageClass, Timestamp};
 use crate::fault_injection::{DurableSync, skips};
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
 use crate::infrastructure::storage::{BlobFile, DatabaseRoom, Roots, blob_length};
@@ -178,7 +174,7 @@ impl SqliteDatabase {
     }
 
     /// Runs `change` in a transaction that is durable when this returns.
-    async fn in_transaction<T>(
+    pub(super) async fn in_transaction<T>(
         &self,
         change: impl AsyncFnOnce(&mut SqliteTransaction<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
@@ -463,103 +459,6 @@ impl SqliteDatabase {
         .await
     }
 
-    pub(super) async fn packs(&self) -> Result<Vec<PackRow>, DatabaseError> {
-        let rows = sqlx::query(queries::PACKS).fetch_all(&self.readers).await;
-        rows.and_then(|rows| rows.iter().map(pack_row).collect()).map_err(DatabaseError::of("read the packs"))
-    }
-
-    pub(super) async fn forget_pack(&self, pack: PackId) -> Result<(), DatabaseError> {
-        let query = sqlx::query(queries::FORGET_PACK).bind(pack.to_u64().cast_signed());
-        self.in_transaction(async |transaction| {
-            let forgotten = query.execute(&mut **transaction).await;
-            forgotten.map(|_| ()).map_err(DatabaseError::of("forget a pack"))
-        })
-        .await
-    }
-
-    /// Lets blobs be served from where they have been copied to, those that still are where they were: how many.
-    pub(super) async fn move_blobs(&self, moves: &[(BlobLocation, Place)]) -> Result<u64, DatabaseError> {
-        let row = |(from, to): &(BlobLocation, Place)| {
-            let BlobLocation { content_hash, storage_class, place } = from;
-            json!([content_hash.to_string(), class_number(*storage_class), place.to_string(), to.to_string()])
-        };
-        let rows = Value::Array(moves.iter().map(row).collect()).to_string();
-        let places: HashMap<_, _> = moves
-            .iter()
-            .map(|(from, to)| ((from.content_hash, from.storage_class), (from.place, *to)))
-            .collect();
-        self.in_transaction(async |transaction| {
-            let move_all = async {
-                let moved = sqlx::query(queries::MOVE_BLOBS).bind(rows);
-                let moved = moved.fetch_all(&mut **transaction).await?;
-                let mut packs = Vec::with_capacity(2 * moved.len());
-                for row in &moved {
-                    let key = (content_hash(row, 0)?, storage_class(row, 1)?);
-                    let bytes = packed_bytes(column::<i64>(row, 2)?.cast_unsigned());
-                    let Some((from, to)) = places.get(&key) else { continue };
-                    packs.extend(pack_change(*from, key.1, -bytes));
-                    packs.extend(pack_change(*to, key.1, bytes));
-                }
-                let noted = sqlx::query(queries::PUT_PACKS).bind(packs_json(&packs));
-                noted.execute(&mut **transaction).await?;
-                Ok(moved.len() as u64)
-            };
-            move_all.await.map_err(DatabaseError::of("move blobs to another pack"))
-        })
-        .await
-    }
-
-    /// Those of `locations` that a blob is served from.
-    pub(super) async fn served_places(
-        &self,
-        locations: &[BlobLocation],
-    ) -> Result<Vec<BlobLocation>, DatabaseError> {
-        let keys = locations
-            .iter()
-            .map(|location| json!([location.content_hash.to_string(), class_number(location.storage_class)]));
-        let keys = Value::Array(keys.collect()).to_string();
-        let rows = sqlx::query(queries::PLACES_SERVING).bind(keys).fetch_all(&self.readers).await;
-        let serving =
-            rows.and_then(|rows| rows.iter().map(blob_location).collect::<sqlx::Result<HashSet<_>>>());
-        let serving = serving.map_err(DatabaseError::of("look for what a pack still serves"))?;
-        Ok(locations.iter().filter(|location| serving.contains(location)).copied().collect())
-    }
-
-    /// Writes a copy of the whole database as it is now, and looks whether it is whole.
-    pub(super) async fn copy_to(&self, target: &Path) -> Result<(), DatabaseError> {
-        let copy = async {
-            let source = SqliteConnectOptions::new().filename(&self.path);
-            let mut source = SqliteConnection::connect_with(&source).await?;
-            let text = target.to_string_lossy().into_owned();
-            sqlx::query("VACUUM INTO ?1").bind(text).execute(&mut source).await?;
-            source.close().await?;
-            let copy = SqliteConnectOptions::new().filename(target).read_only(true);
-            let mut copy = SqliteConnection::connect_with(&copy).await?;
-            let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut copy).await?;
-            copy.close().await?;
-            let whole = verdict == "ok";
-            whole
-                .then_some(())
-                .ok_or_else(|| sqlx::Error::Protocol(format!("the copy is not whole: {verdict}")))
-        };
-        copy.await.map_err(DatabaseError::of("copy the database"))
-    }
-
-    pub(super) async fn put_packs(&self, packs: &[PackChange]) -> Result<(), DatabaseError> {
-        let packs = packs_json(packs);
-        self.in_transaction(async |transaction| {
-            let stored = sqlx::query(queries::PUT_PACKS).bind(packs).execute(&mut **transaction).await;
-            stored.map(|_| ()).map_err(DatabaseError::of("note what packs there are"))
-        })
-        .await
-    }
-
-    pub(super) async fn applied_sequence(&self) -> Result<u64, DatabaseError> {
-        let row = sqlx::query(queries::APPLIED_SEQUENCE).fetch_one(&self.readers).await;
-        let applied = row.and_then(|row| column::<i64>(&row, 0));
-        applied.map(i64::cast_unsigned).map_err(DatabaseError::of("read how far the log is applied"))
-    }
-
     pub(super) async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
@@ -694,157 +593,12 @@ async fn mark_lost_copies(held: &mut Held, writes: &[Write], roots: &Roots) {
     }
 }
 
-/// What packs lose with garbage that is forgotten.
-fn freed_of_packs(garbage: &[Garbage]) -> Vec<PackChange> {
-    let freed = |garbage: &Garbage| {
-        pack_change(garbage.file.place, garbage.file.storage_class, -packed_bytes(garbage.size_bytes))
-    };
-    garbage.iter().filter_map(freed).collect()
-}
-
-/// So many bytes more or less of the pack that a place is in are needed.
-fn pack_change(place: Place, storage_class: StorageClass, live_bytes: i64) -> Option<PackChange> {
-    let pack = place.pack()?;
-    Some(PackChange { pack, storage_class, live_bytes, applied_end: 0, last_sequence: 0, ended_at: None })
-}
-
-fn packs_json(packs: &[PackChange]) -> String {
-    let row = |change: &PackChange| {
-        json!([
-            change.pack.to_u64().cast_signed(),
-            class_number(change.storage_class),
-            change.live_bytes,
-            change.applied_end,
-            change.last_sequence,
-            change.ended_at,
-        ])
-    };
-    Value::Array(packs.iter().map(row).collect()).to_string()
-}
-
-fn pack_row(row: &SqliteRow) -> sqlx::Result<PackRow> {
-    Ok(PackRow {
-        pack: PackId::from_u64(column::<i64>(row, 0)?.cast_unsigned()),
-        storage_class: storage_class(row, 1)?,
-        live_bytes: column::<i64>(row, 2)?.cast_unsigned(),
-        applied_end: column::<i64>(row, 3)?.cast_unsigned(),
-        last_sequence: column::<i64>(row, 4)?.cast_unsigned(),
-        ended_at: column::<Option<i64>>(row, 5)?.map(i64::cast_unsigned),
-    })
-}
-
 fn ids_json<'a>(ids: impl Iterator<Item = &'a ObjectId>) -> String {
     Value::Array(ids.map(|id| Value::String(id_hex(id))).collect()).to_string()
 }
 
 fn id_hex(id: &ObjectId) -> String {
     uuid::Uuid::from_bytes(*id.as_bytes()).simple().to_string()
-}
-
-fn held_objects(rows: &[SqliteRow]) -> sqlx::Result<HashMap<ObjectId, HeldObject>> {
-    let decode = |row: &SqliteRow| {
-        let id = ObjectId::from_slice(column(row, 1)?).map_err(undecodable)?;
-        let key = column::<Option<&str>>(row, 4)?.map(Key::parse).transpose().map_err(undecodable)?;
-        let key_path = match key {
-            Some(key) => Some(KeyPath { scope: scope(row)?, key }),
-            None => None,
-        };
-        let held = HeldObject {
-            sequence: column::<i64>(row, 0)?.cast_unsigned(),
-            key_path,
-            status: status_of_number(column(row, 5)?)?,
-            storage_class: storage_class(row, 6)?,
-            content_hash: optional_hash(row, 7)?,
-            updated_at: Timestamp::from_millis(column(row, 8)?),
-        };
-        Ok((id, held))
-    };
-    rows.iter().map(decode).collect()
-}
-
-/// Reads `object_columns!`.
-pub(super) fn object(row: &SqliteRow) -> sqlx::Result<Object> {
-    Ok(Object {
-        id: ObjectId::from_slice(column(row, 1)?).map_err(undecodable)?,
-        scope: scope(row)?,
-        key: column::<Option<&str>>(row, 4)?.map(Key::parse).transpose().map_err(undecodable)?,
-        status: status_of_number(column(row, 5)?)?,
-        storage_class: storage_class(row, 6)?,
-        content_hash: optional_hash(row, 7)?,
-        size_bytes: column::<Option<i64>>(row, 8)?.map(i64::cast_unsigned),
-        content_type: ContentType::parse(column(row, 9)?).map_err(undecodable)?,
-        metadata: metadata_of_json(column(row, 10)?)?,
-        created_at: Timestamp::from_millis(column(row, 11)?),
-        updated_at: Timestamp::from_millis(column(row, 12)?),
-    })
-}
-
-/// Reads `object_columns!`, and the place and its state behind them.
-fn stored_object(row: &SqliteRow) -> sqlx::Result<StoredObject> {
-    let object = object(row)?;
-    let (Some(content_hash), Some(size_bytes)) = (object.content_hash, object.size_bytes) else {
-        return Err(undecodable(InvalidValue::ContentHash));
-    };
-    let (place, damaged) = (place(row, 13)?, column(row, 14)?);
-    Ok(StoredObject { object, content_hash, size_bytes, place, damaged })
-}
-
-fn page(rows: &[SqliteRow], limit: usize) -> sqlx::Result<ListPage> {
-    let objects = rows.iter().take(limit).map(object).collect::<sqlx::Result<Vec<_>>>()?;
-    let next = match rows.get(limit.wrapping_sub(1)) {
-        Some(last) if rows.len() > limit => Some(column::<i64>(last, 0)?.cast_unsigned()),
-        _ => None,
-    };
-    Ok(ListPage { objects, next })
-}
-
-fn key_path(row: &SqliteRow) -> sqlx::Result<KeyPath> {
-    let scope = Scope {
-        namespace: Namespace::parse(column(row, 0)?).map_err(undecodable)?,
-        tenant_id: TenantId::parse(column(row, 1)?).map_err(undecodable)?,
-    };
-    Ok(KeyPath { scope, key: Key::parse(column(row, 2)?).map_err(undecodable)? })
-}
-
-fn scope(row: &SqliteRow) -> sqlx::Result<Scope> {
-    Ok(Scope {
-        namespace: Namespace::parse(column(row, 2)?).map_err(undecodable)?,
-        tenant_id: TenantId::parse(column(row, 3)?).map_err(undecodable)?,
-    })
-}
-
-fn root_row(row: &SqliteRow) -> sqlx::Result<RootRow> {
-    let identity = uuid::Uuid::from_slice(column::<&[u8]>(row, 0)?).map_err(undecodable)?;
-    Ok(RootRow { identity, claimed: column(row, 1)? })
-}
-
-pub(super) fn content_hash(row: &SqliteRow, index: usize) -> sqlx::Result<ContentHash> {
-    ContentHash::from_slice(column(row, index)?).map_err(undecodable)
-}
-
-fn optional_hash(row: &SqliteRow, index: usize) -> sqlx::Result<Option<ContentHash>> {
-    column::<Option<&[u8]>>(row, index)?.map(ContentHash::from_slice).transpose().map_err(undecodable)
-}
-
-pub(super) fn storage_class(row: &SqliteRow, index: usize) -> sqlx::Result<StorageClass> {
-    class_of_number(column(row, index)?)
-}
-
-fn place(row: &SqliteRow, index: usize) -> sqlx::Result<Place> {
-    Place::parse(column(row, index)?).map_err(undecodable)
-}
-
-/// Reads a hash, a class and a place.
-pub(super) fn blob_location(row: &SqliteRow) -> sqlx::Result<BlobLocation> {
-    let (content_hash, storage_class) = (content_hash(row, 0)?, storage_class(row, 1)?);
-    Ok(BlobLocation { content_hash, storage_class, place: place(row, 2)? })
-}
-
-pub(super) fn column<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(
-    row: &'r SqliteRow,
-    index: usize,
-) -> sqlx::Result<T> {
-    row.try_get(index)
 }
 
 #[cfg(test)]

@@ -20,9 +20,8 @@ use super::maintenance::{
     Miscount, OpenError, check_schema,
 };
 use super::queries;
-use super::sqlite::{
-    SqliteDatabase, blob_location, column, content_hash, migrator, object, storage_class, store,
-};
+use super::sqlite::{SqliteDatabase, migrator, store};
+use super::sqlite_columns::{blob_location, column, content_hash, object, storage_class};
 use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::{ContentHash, InstanceId, StorageClass, Timestamp};
 
