@@ -208,9 +208,15 @@ impl<C: Clock> GroupCommit<C> {
                 }
                 Err(error) => {
                     log.order.set_stalled(self.latch.judge(&error) == RepositoryError::NoSpace);
+                    if self.latch.is_set() {
+                        // Before anybody hears of it, and might send more.
+                        log.order.end();
+                    }
                     // It will happen, but nobody knows when.
                     answer_all(replies.iter_mut().map(Option::take).collect(), RepositoryError::Unavailable);
-                    sleep(APPLY_PAUSE).await;
+                    if !self.latch.is_set() {
+                        sleep(APPLY_PAUSE).await;
+                    }
                 }
             }
         }
