@@ -151,11 +151,6 @@ impl LogOrder {
         self.applied.send_replace(sequence);
     }
 
-    /// Whether all changes up to this one are in the database.
-    pub fn has_applied(&self, sequence: u64) -> bool {
-        *self.applied.borrow() >= sequence
-    }
-
     /// How many changes have a place in the order and are not in the database yet.
     pub fn backlog(&self) -> u64 {
         self.behind(*self.applied.borrow())

@@ -328,7 +328,6 @@ impl Reader {
         if let Query::Check(reply) = query {
             return self.check(reply).await;
         }
-        let Some(query) = self.answer_ahead(query, after).await else { return };
         if !self.catches_up(after).await {
             return refuse(query, RepositoryError::Unavailable);
         }
@@ -340,25 +339,6 @@ impl Reader {
             return refuse(query, RepositoryError::Unavailable);
         }
         self.answer(query).await;
-    }
-
-    /// Answers what need not wait for the log. What was acknowledged and is not in the database yet has made something
-    /// new, and changed nothing that was there: so an object that is found is right, and only one that is missing, or a
-    /// list, has to wait.
-    async fn answer_ahead(&self, query: Query, after: u64) -> Option<Query> {
-        let (Some(order), Query::Find(name, _)) = (&self.order, &query) else { return Some(query) };
-        if order.has_applied(after) {
-            return Some(query);
-        }
-        let Ok(Ok(_turn)) = timeout(self.turn_timeout, self.running.acquire()).await else {
-            refuse(query, RepositoryError::Overloaded);
-            return None;
-        };
-        let Ok(Some(found)) = self.database.find(name).await else { return Some(query) };
-        if let Query::Find(_, reply) = query {
-            respond(reply, &self.latch, Ok(Some(found)));
-        }
-        None
     }
 
     async fn check(&self, reply: Reply<()>) {
