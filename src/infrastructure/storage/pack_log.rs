@@ -66,6 +66,7 @@ pub struct PackLogParts {
 pub struct PackLog {
     parts: PackLogParts,
     waiting: RefCell<VecDeque<Entry>>,
+    next_entry: Cell<u64>,
     writing: Cell<bool>,
     state: RefCell<State>,
 }
@@ -89,6 +90,8 @@ struct OpenPack {
 
 /// What is to be written.
 struct Entry {
+    /// By which it is found among those that wait.
+    number: u64,
     content: Option<Content>,
     details: Vec<u8>,
     change: Option<Change>,
@@ -149,6 +152,7 @@ impl PackLog {
         Rc::new(Self {
             parts,
             waiting: RefCell::default(),
+            next_entry: Cell::new(0),
             writing: Cell::new(false),
             state: RefCell::new(state),
         })
@@ -178,7 +182,7 @@ impl PackLog {
     /// Makes a change durable, its bytes with it if it brings any, and sends it on to the metadata plane.
     ///
     /// # Errors
-    /// [`StoreError`]: it has not happened. After [`StoreError::TimedOut`] it may yet.
+    /// [`StoreError`]: it has not happened, and never will.
     pub async fn append_change(
         self: &Rc<Self>,
         change: Change,
@@ -199,8 +203,10 @@ impl PackLog {
         if let Some(change) = &change {
             log_record::encode(&change.write, content.is_some(), &mut details);
         }
-        let (durable, place) = oneshot::channel();
-        let entry = Entry { content, details, change, durable };
+        let (durable, mut place) = oneshot::channel();
+        let number = self.next_entry.get();
+        self.next_entry.set(number + 1);
+        let entry = Entry { number, content, details, change, durable };
         if BATCH_HEADER_BYTES + entry.record_bytes() > BATCH_BYTES_MAX {
             // A precondition can be as long as a header section, whose limit is a setting.
             return Err(StoreError::io("write the log", std::io::ErrorKind::FileTooLarge.into()));
@@ -212,7 +218,20 @@ impl PackLog {
         }
         let gone = || StoreError::io("write the log", std::io::Error::other("the log has ended"));
         // Each batch has a limit of its own; this one is for many batches that are all slow.
-        self.parts.helpers.limit().within(place).await.ok_or(StoreError::TimedOut)?.map_err(|_| gone())?
+        let durable = match self.parts.helpers.limit().within(&mut place).await {
+            None if self.withdraw(number) => return Err(StoreError::TimedOut),
+            // It is in the batch in flight, which nobody can take back: what comes of that has to be known.
+            None => place.await,
+            Some(durable) => durable,
+        };
+        durable.map_err(|_| gone())?
+    }
+
+    /// Takes back what has not been written yet, and says whether that was so.
+    fn withdraw(&self, number: u64) -> bool {
+        let mut waiting = self.waiting.borrow_mut();
+        let index = waiting.iter().position(|entry| entry.number == number);
+        index.is_some_and(|index| waiting.remove(index).is_some())
     }
 
     /// Writes batches until nothing waits.
@@ -447,7 +466,7 @@ impl OpenPack {
 
     /// Appends an entry's record to the batch, which has room for it.
     fn append(&self, entry: Entry, batch: &mut Block) -> Written {
-        let Entry { content, details, mut change, durable } = entry;
+        let Entry { content, details, mut change, durable, .. } = entry;
         let offset = self.position + batch.len() as u64;
         let place = Place::Pack { pack: self.pack, offset };
         let body = content.as_ref().map_or(&[][..], |content| content.bytes.bytes());
@@ -494,7 +513,46 @@ fn length_in_record(part: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::time::{Duration, Instant};
+
+    use futures_util::FutureExt as _;
+
+    use super::super::root::Roots;
     use super::*;
+    use crate::domain::value_objects::{ObjectId, Precondition, StorageClass};
+    use crate::infrastructure::data_plane::deadline_list::{DeadlineList, WaitLimit};
+    use crate::infrastructure::plane_channel::{Durability, plane_channel};
+
+    #[test]
+    fn what_has_waited_too_long_to_be_written_never_is() {
+        const LIMIT: Duration = Duration::from_secs(30);
+        let directory = tempfile::tempdir().unwrap();
+        let roots = Roots::open(&directory.path().join("hot"), &directory.path().join("cold")).unwrap();
+        let (data_end, mut metadata_end) = plane_channel(Durability::Log);
+        let deadlines = DeadlineList::new();
+        let log = PackLog::new(PackLogParts {
+            root: roots.of(StorageClass::Hot).clone(),
+            helpers: Rc::new(HelperPool::new(1, WaitLimit::new(&deadlines, LIMIT), || ())),
+            driver: IoDriver::Epoll,
+            instance: InstanceId::from_i64(1),
+            core: 0,
+            order: data_end.order().cloned(),
+            open: Arc::default(),
+        });
+        // As if a batch were in flight.
+        log.writing.set(true);
+        let write = Write::Delete { id: ObjectId::generate(), precondition: Precondition::default() };
+        let change = Change { ticket: data_end.ticket(&write).unwrap(), write, reply: None };
+        let sequence = change.ticket.sequence();
+        let mut appending = pin!(log.append_change(change, None));
+        assert!(appending.as_mut().now_or_never().is_none());
+        deadlines.sweep(Instant::now() + 2 * LIMIT);
+        assert!(matches!(appending.now_or_never(), Some(Err(StoreError::TimedOut))));
+        assert!(log.waiting.borrow().is_empty());
+        let sent = metadata_end.writes.try_recv().unwrap();
+        assert_eq!((sent.write, sent.sequence), (Write::Void, Some(sequence)));
+    }
 
     #[test]
     fn packs_grow_up_to_a_part_of_their_file_system() {
