@@ -36,8 +36,7 @@ pub struct KnownKeys {
 impl KnownKeys {
     /// For a database of about `keys`, none of which is known yet.
     pub fn for_about(keys: u64) -> Self {
-        let bits = keys.saturating_add(KEYS_ADDED).saturating_mul(BITS_PER_KEY).min(BITS_MAX);
-        let bits = usize::try_from(bits).unwrap_or(usize::MAX);
+        let bits = usize::try_from(bits_for(keys)).unwrap_or(usize::MAX);
         let hasher = RandomState::new();
         let filter = AtomicBloomFilter::with_num_bits(bits).hasher(hasher.clone()).hashes(HASHES);
         let turns = std::iter::repeat_with(Mutex::default).take(TURNS).collect();
@@ -73,6 +72,11 @@ impl KnownKeys {
     }
 }
 
+/// So large a filter for a database of about `keys`.
+fn bits_for(keys: u64) -> u64 {
+    keys.saturating_add(KEYS_ADDED).saturating_mul(BITS_PER_KEY).min(BITS_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +100,15 @@ mod tests {
         assert!(!is_new(&keys, "stored"));
         assert!(is_new(&keys, "new"));
         assert!(!is_new(&keys, "new"));
+    }
+
+    #[test]
+    fn a_filter_grows_with_the_database_up_to_its_limit() {
+        assert_eq!(bits_for(0), KEYS_ADDED * BITS_PER_KEY);
+        let most = BITS_MAX / BITS_PER_KEY - KEYS_ADDED;
+        assert!(bits_for(most) < BITS_MAX);
+        assert_eq!(bits_for(most + 1), BITS_MAX);
+        assert_eq!(bits_for(u64::MAX), BITS_MAX);
     }
 
     #[test]

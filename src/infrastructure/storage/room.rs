@@ -29,6 +29,12 @@ impl DatabaseRoom {
         Ok(Self { directory: directory.into(), reserve_bytes })
     }
 
+    /// As on a file system of which so much would be left free.
+    #[cfg(test)]
+    pub(crate) fn reserving(reserve_bytes: u64) -> Self {
+        Self { directory: "/".into(), reserve_bytes }
+    }
+
     /// Where the database is.
     pub(super) fn directory(&self) -> &Path {
         &self.directory

@@ -1,0 +1,317 @@
+//! What is of SQLite alone: its plans, its files, and the contracts that every database keeps.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::application::contract::{a_commit, repository_contract};
+use crate::application::fakes::FakeClock;
+use crate::infrastructure::data_plane::deadline_list::WaitLimit;
+use crate::infrastructure::data_plane::metadata_client::MetadataClient;
+use crate::infrastructure::data_plane::object_cache::ObjectCache;
+use crate::infrastructure::persistence::batch_pairs::{
+    PairWorld, WRITER, every_pair_is_the_same_in_one_batch_and_in_two,
+};
+use crate::infrastructure::persistence::database::Database;
+use crate::infrastructure::persistence::errors::Consequence;
+use crate::infrastructure::persistence::maintenance_contract::maintenance_contract;
+use crate::infrastructure::persistence::{DatabaseUrl, GcSettings, MetadataPlane};
+use crate::infrastructure::plane_channel::{Durability, plane_channel};
+use crate::infrastructure::storage::Roots;
+
+pub(super) const SETTINGS: DatabaseSettings = DatabaseSettings {
+    max_connections: 2,
+    min_connections: 1,
+    acquire_timeout: Duration::from_secs(5),
+    answer_timeout: Duration::from_secs(30),
+    idle_timeout: Duration::from_secs(60),
+    max_lifetime: Duration::from_secs(60),
+};
+
+#[test]
+fn the_metadata_plane_on_sqlite_keeps_the_contract() {
+    let directories = std::cell::RefCell::new(Vec::new());
+    repository_contract(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let (data_end, metadata_end) = plane_channel(Durability::Transaction);
+        plane_in(&directory).start(metadata_end).unwrap();
+        directories.borrow_mut().push(directory);
+        MetadataClient::new(data_end, Arc::new(ObjectCache::default()), WaitLimit::none(), None)
+    });
+}
+
+#[test]
+fn a_plane_that_ends_stores_how_far_its_clock_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data_end, metadata_end) = plane_channel(Durability::Transaction);
+    let plane = plane_in(&directory).start(metadata_end).unwrap();
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < Duration::from_millis(50) {
+        std::thread::yield_now();
+    }
+    drop(data_end);
+    plane.join().unwrap();
+    block_on_tokio(async {
+        let path = directory.path().join("metadata.db");
+        let database = SqliteDatabase::open(&path, SETTINGS).await.unwrap();
+        assert!(database.ticks().await.unwrap() >= 50);
+    });
+}
+
+fn plane_in(directory: &tempfile::TempDir) -> MetadataPlane<FakeClock> {
+    let roots = Roots::open(&directory.path().join("hot"), &directory.path().join("cold")).unwrap();
+    MetadataPlane {
+        open_packs: Arc::default(),
+        url: DatabaseUrl::in_directory(directory.path()),
+        settings: SETTINGS,
+        roots,
+        instance: InstanceId::generate(),
+        clock: FakeClock::default(),
+        node: "node".into(),
+        gc: GcSettings {
+            interval: Duration::from_secs(60),
+            batch_size: 100,
+            grace: Duration::from_secs(600),
+        },
+        room: None,
+        on_outside_change: Box::new(|| ()),
+    }
+}
+
+struct SqlitePairs {
+    /// Goes with the database in it.
+    _directory: tempfile::TempDir,
+    database: Database,
+}
+
+impl SqlitePairs {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let url = DatabaseUrl::in_directory(directory.path());
+        let database = Database::open(&url, SETTINGS).await.unwrap();
+        Self { _directory: directory, database }
+    }
+}
+
+impl PairWorld for SqlitePairs {
+    async fn emptied(&mut self) -> &Database {
+        let Database::Sqlite(database) = &self.database else { panic!("it is SQLite") };
+        let empty = "DELETE FROM objects; DELETE FROM blobs; DELETE FROM garbage";
+        sqlx::raw_sql(empty).execute(&database.writer).await.unwrap();
+        &self.database
+    }
+
+    async fn rows(&self) -> Vec<String> {
+        let Database::Sqlite(database) = &self.database else { panic!("it is SQLite") };
+        let mut rows = Vec::new();
+        for query in [
+            "SELECT hex(id) || status || ifnull(hex(content_hash), '') || updated_at FROM objects ORDER BY sequence",
+            "SELECT hex(content_hash) || storage_class || ref_count || place || damaged FROM blobs ORDER BY 1",
+            "SELECT hex(content_hash) || storage_class || place || size_bytes FROM garbage ORDER BY 1",
+        ] {
+            for row in sqlx::query(query).fetch_all(&database.readers).await.unwrap() {
+                rows.push(row.get::<String, _>(0));
+            }
+        }
+        rows
+    }
+}
+
+#[test]
+fn a_batch_is_the_same_as_its_writes_one_after_the_other() {
+    block_on_tokio(async {
+        let mut world = SqlitePairs::new().await;
+        every_pair_is_the_same_in_one_batch_and_in_two(&mut world).await;
+    });
+}
+
+fn block_on_tokio<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+/// Every statement, and how it finds its rows: what stands behind SEARCH in its plan.
+const SEARCHES: [(&str, &[&str]); 35] = [
+    (queries::HELD_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
+    (queries::HELD_VERSIONS.few, VERSIONS),
+    (queries::HELD_VERSIONS.many, VERSIONS),
+    (queries::HELD_BLOBS.few, BLOBS),
+    (queries::HELD_BLOBS.many, BLOBS),
+    (queries::PUT_OBJECTS.few, &[]),
+    (queries::PUT_OBJECTS.many, &[]),
+    (queries::DELETE_OBJECTS, &["objects USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
+    (queries::ABANDON_OBJECTS, &["objects USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
+    (queries::PUT_BLOBS.few, &[]),
+    (queries::PUT_BLOBS.many, &[]),
+    (queries::FIND_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)", "b USING PRIMARY KEY"]),
+    (
+        queries::FIND_BY_KEY,
+        &["o USING INDEX objects_keyed (namespace=? AND tenant_id=? AND key=?)", "b USING PRIMARY KEY"],
+    ),
+    (queries::INSPECT_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
+    (queries::LIST_BOTH, &[LISTED]),
+    (queries::LIST_CLASS, &[LISTED]),
+    (
+        queries::PLACES_NAMED,
+        &[
+            "b USING PRIMARY KEY (content_hash=? AND storage_class=?)",
+            "g USING PRIMARY KEY (content_hash=? AND storage_class=?)",
+        ],
+    ),
+    (queries::PUT_GARBAGE, &[]),
+    (queries::SET_CLOCK, &[]),
+    (queries::EXPORT_OBJECTS, &[]),
+    (
+        queries::TICKS,
+        &["blobs USING COVERING INDEX blobs_unreferenced", "objects USING COVERING INDEX objects_forgotten"],
+    ),
+    (queries::MOVE_TO_GARBAGE, &["blobs USING INDEX blobs_unreferenced (zero_since<?)"]),
+    (
+        queries::FORGET_BLOBS,
+        &["blobs USING PRIMARY KEY", "blobs USING COVERING INDEX blobs_unreferenced (zero_since<?)"],
+    ),
+    (queries::PURGE_OBJECTS, &["objects USING COVERING INDEX objects_forgotten (forgotten_since<?)"]),
+    (queries::GARBAGE, &[]),
+    (queries::FORGET_GARBAGE, &["garbage USING PRIMARY KEY (content_hash=?"]),
+    (queries::MOVE_BLOBS, &["blobs USING PRIMARY KEY (content_hash=? AND storage_class=?)"]),
+    (queries::PLACES_SERVING, &["b USING PRIMARY KEY (content_hash=? AND storage_class=?)"]),
+    (queries::PUT_PACKS, &[]),
+    (queries::PACKS, &[]),
+    (queries::FORGET_PACK, &["packs USING INTEGER PRIMARY KEY (rowid=?)"]),
+    (
+        queries::KEYS_AFTER,
+        &["objects USING COVERING INDEX objects_keyed ((namespace,tenant_id,key)>(?,?,?))"],
+    ),
+    (queries::APPLIED_SEQUENCE, &[]),
+    (queries::SET_APPLIED_SEQUENCE, &[]),
+    (WRITING, &[]),
+];
+const VERSIONS: &[&str] = &[
+    "o USING INTEGER PRIMARY KEY (rowid=?)",
+    "n USING COVERING INDEX objects_keyed (namespace=? AND tenant_id=? AND key=?)",
+];
+const BLOBS: &[&str] = &["b USING PRIMARY KEY (content_hash=? AND storage_class=?)"];
+const LISTED: &str =
+    "o USING INDEX objects_listed (namespace=? AND tenant_id=? AND status=? AND storage_class=? AND rowid<?)";
+/// What a start clears: its index holds nothing else.
+const WRITING: &str = "DELETE FROM objects WHERE status = 0";
+
+#[test]
+fn tools_may_rely_on_it() {
+    block_on_tokio(async {
+        let (world, other) = (SqlitePairs::new().await, SqlitePairs::new().await);
+        world.database.begin_instance(WRITER, "node", Timestamp::from_millis(0)).await.unwrap();
+        maintenance_contract(&world.database, &other.database).await;
+    });
+}
+
+#[test]
+fn writes_go_on_once_a_full_database_has_room() {
+    block_on_tokio(async {
+        let directory = tempfile::tempdir().unwrap();
+        let database = SqliteDatabase::open(&directory.path().join("m.db"), SETTINGS).await.unwrap();
+        let mut next_sequence = 1;
+        let context =
+            BatchContext { writer: InstanceId::from_i64(1), now: Timestamp::from_millis(0), tick: 0 };
+        let mut commits = (0..).map(|number| Write::Commit(a_commit(None, 1, number)));
+        // The limit belongs to the connection, as if the disk had room again for the next one.
+        sqlx::query("PRAGMA max_page_count = 1").execute(&database.writer).await.unwrap();
+        let error = loop {
+            let write = commits.next().unwrap();
+            match database.apply(&[write], &mut next_sequence, context).await {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.consequence(), Consequence::NoSpace);
+        let write = commits.next().unwrap();
+        assert!(database.apply(&[write], &mut next_sequence, context).await.is_ok());
+    });
+}
+
+#[test]
+fn the_indexes_of_every_statement_are_known() {
+    let text = include_str!("../queries.rs");
+    let count = |what: &str| text.matches(what).count();
+    let statements = count("pub(super) const") - count("_ROWS: usize =") + count("= by_rows!(");
+    assert_eq!(SEARCHES.len(), statements + 1, "a new statement says here what it is found by");
+}
+
+/// What is wrong with the plans of the statements.
+async fn strange_plans(database: &SqliteDatabase, tables: &str) -> String {
+    // What is scanned is the parameter, the two halves of a page, or what waits to be removed: never a table.
+    const SCANS: [&str; 9] = [
+        "8-ROW VALUES CLAUSE",
+        "64-ROW VALUES CLAUSE",
+        "j VIRTUAL TABLE",
+        "json_each VIRTUAL TABLE",
+        "(subquery",
+        "garbage",
+        "holds",
+        "clock",
+        "objects USING INDEX objects_writing",
+    ];
+    let mut strange = String::new();
+    for (query, searches) in SEARCHES {
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}"));
+        let rows = sqlx::query(explain).fetch_all(&database.writer).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get::<String, _>("detail")).collect();
+        let plan = plan.join("\n");
+        let missing = searches.iter().any(|search| !plan.contains(&format!("SEARCH {search}")));
+        let mut scans = plan.lines().filter_map(|line| line.strip_prefix("SCAN "));
+        let scans = ![queries::EXPORT_OBJECTS, queries::PACKS].contains(&query)
+            && scans.any(|scan| !SCANS.iter().any(|allowed| scan.starts_with(allowed)));
+        let sorts = plan.contains("USE TEMP B-TREE FOR ORDER BY") && query != queries::LIST_BOTH;
+        if missing || scans || sorts {
+            strange.push_str(&format!("on {tables} tables, not by {searches:?}: {query}\n{plan}\n\n"));
+        }
+    }
+    strange
+}
+
+/// Most of it is of one tenant and one state, and of few keys.
+const FILL: &str = "
+    WITH numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 100000)
+    INSERT INTO objects
+    SELECT n, randomblob(16), 'models', CASE WHEN n % 5000 = 0 THEN 'small' ELSE 'acme' END,
+           CASE WHEN n % 2 = 0 THEN 'k' || n % 20 END, CASE n % 500 WHEN 1 THEN 3 WHEN 3 THEN 0 ELSE 1 END, n % 9 = 0,
+           randomblob(32), 1, 'a/b', '{}', n % 7, 0, 0, CASE WHEN n % 500 = 1 THEN n END
+    FROM numbers;
+    INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place, zero_since)
+    SELECT content_hash, storage_class, 1, status = 1, 'p', forgotten_since FROM objects;
+    INSERT INTO garbage SELECT content_hash, storage_class, 'p', 1 FROM objects";
+
+#[test]
+fn every_statement_uses_its_indexes_on_empty_tables_and_on_large_ones() {
+    block_on_tokio(async {
+        let directory = tempfile::tempdir().unwrap();
+        let database = SqliteDatabase::open(&directory.path().join("m.db"), SETTINGS).await.unwrap();
+        let mut strange = strange_plans(&database, "empty").await;
+        sqlx::raw_sql(FILL).execute(&database.writer).await.unwrap();
+        strange += &strange_plans(&database, "large").await;
+        sqlx::raw_sql("ANALYZE").execute(&database.writer).await.unwrap();
+        strange += &strange_plans(&database, "analysed").await;
+        assert!(strange.is_empty(), "{strange}");
+    });
+}
+
+#[test]
+fn a_database_of_a_newer_program_is_refused() {
+    block_on_tokio(async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("m.db");
+        let database = SqliteDatabase::open(&path, SETTINGS).await.unwrap();
+        let newer = "INSERT INTO _sqlx_migrations VALUES (999, 'future', CURRENT_TIMESTAMP, TRUE, x'00', 1)";
+        sqlx::query(newer).execute(&database.writer).await.unwrap();
+        database.close().await;
+        let Err(error) = SqliteDatabase::open(&path, SETTINGS).await else { panic!("it must not open") };
+        assert_eq!(error.operation, "migrate the database");
+    });
+}
+
+#[test]
+fn checkpoints_come_earlier_on_a_small_file_system_and_never_at_each_write() {
+    let reserve = |megabytes: u64| DatabaseRoom::reserving(megabytes << 20);
+    assert_eq!(checkpoint_pages(&reserve(64)), CHECKPOINT_PAGES_MAX);
+    assert_eq!(checkpoint_pages(&reserve(63)), CHECKPOINT_PAGES_MAX * 63 / 64);
+    assert_eq!(checkpoint_pages(&reserve(1)), CHECKPOINT_PAGES_MIN);
+    assert_eq!(checkpoint_pages(&reserve(0)), CHECKPOINT_PAGES_MIN);
+}
