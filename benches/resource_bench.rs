@@ -88,7 +88,7 @@ fn start_empty_plane() -> (DataEnd, JoinHandle<()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
             while let Some(query) = metadata_end.queries.recv().await {
-                if let Query::Find(_, reply) = query.query {
+                if let Query::Find(_, _, reply) = query.query {
                     reply.send(Ok(None)).expect("the core waits");
                 }
             }

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::application::errors::RepositoryError;
 use crate::application::ports::{
-    CommitOutcome, DeleteOutcome, ListPage, ListQuery, ObjectCommit, ObjectName,
+    CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, ObjectCommit, ObjectName,
 };
 use crate::domain::entities::{BlobLocation, KeyPath, Object, StoredObject};
 use crate::domain::value_objects::{ObjectId, PackId, Place, Precondition, StorageClass};
@@ -149,6 +149,11 @@ impl LogOrder {
     /// Notes that all changes up to this one are in the database.
     pub fn note_applied(&self, sequence: u64) {
         self.applied.send_replace(sequence);
+    }
+
+    /// Whether all changes up to this one are in the database.
+    pub fn has_applied(&self, sequence: u64) -> bool {
+        *self.applied.borrow() >= sequence
     }
 
     /// How many changes have a place in the order and are not in the database yet.
@@ -292,8 +297,8 @@ impl Drop for Ticket {
 /// A question to the metadata. Queries run beside each other and beside the writes.
 #[derive(Debug)]
 pub enum Query {
-    /// A committed object and its place.
-    Find(ObjectName, Reply<Option<StoredObject>>),
+    /// A committed object and its place. Where that has just turned out not to hold it, it is asked for the current one.
+    Find(ObjectName, Freshness, Reply<Option<StoredObject>>),
     /// An object in any state but `DELETED`.
     Inspect(ObjectName, Reply<Option<Object>>),
     /// A page of a listing.

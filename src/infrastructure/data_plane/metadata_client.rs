@@ -271,7 +271,7 @@ impl ObjectRepository for MetadataClient {
             return Ok(Some(object));
         }
         let ticket = self.cache.ticket(name);
-        let found = self.ask(|reply| Query::Find(name.clone(), reply)).await?.map(Arc::new);
+        let found = self.ask(|reply| Query::Find(name.clone(), freshness, reply)).await?.map(Arc::new);
         match &found {
             Some(object) => self.cache.fill(ticket, name, object.clone()),
             None => self.cache.forget(name),

@@ -105,11 +105,10 @@ impl LogQueue {
     fn look_for_room(&self) {
         if let Some(room) = &self.room {
             let is_short = room.is_short();
-            if is_short != self.order.is_short() {
-                tracing::warn!(
-                    is_short,
-                    "the room on the database's disk has changed: uploads stop where it is short"
-                );
+            match (self.order.is_short(), is_short) {
+                (false, true) => tracing::warn!("the database's disk is almost full: uploads are refused"),
+                (true, false) => tracing::info!("the database's disk has room again"),
+                _ => {}
             }
             self.order.set_short(is_short);
         }

@@ -25,7 +25,7 @@ use super::pack_space::PackSpace;
 use super::recovery::{claim_root, sweep};
 use super::replay::replay;
 use crate::application::errors::RepositoryError;
-use crate::application::ports::Clock;
+use crate::application::ports::{Clock, Freshness};
 use crate::domain::value_objects::{InstanceId, StorageClass};
 use crate::infrastructure::plane_channel::{
     LogOrder, MetadataEnd, QUERIES_QUEUED_MAX, Query, QueryRequest, Reply,
@@ -328,6 +328,7 @@ impl Reader {
         if let Query::Check(reply) = query {
             return self.check(reply).await;
         }
+        let Some(query) = self.answer_ahead(query, after).await else { return };
         if !self.catches_up(after).await {
             return refuse(query, RepositoryError::Unavailable);
         }
@@ -341,6 +342,29 @@ impl Reader {
         self.answer(query).await;
     }
 
+    /// Answers what need not wait for the log. What was acknowledged and is not in the database yet has only made
+    /// something new, and perhaps mended a lost copy of the same content: so an object that is found stands, and its place
+    /// too unless it was found lost. What is missing, and a list, has to wait.
+    async fn answer_ahead(&self, query: Query, after: u64) -> Option<Query> {
+        let (Some(order), Query::Find(name, Freshness::Cached, _)) = (&self.order, &query) else {
+            return Some(query);
+        };
+        if order.has_applied(after) {
+            return Some(query);
+        }
+        let Ok(Ok(_turn)) = timeout(self.turn_timeout, self.running.acquire()).await else {
+            refuse(query, RepositoryError::Overloaded);
+            return None;
+        };
+        match (self.database.find(name).await, query) {
+            (Ok(Some(found)), Query::Find(_, _, reply)) if !found.damaged => {
+                respond(reply, &self.latch, Ok(Some(found)));
+                None
+            }
+            (_, query) => Some(query),
+        }
+    }
+
     async fn check(&self, reply: Reply<()>) {
         if self.latch.is_set() {
             return refuse(Query::Check(reply), RepositoryError::Unavailable);
@@ -351,7 +375,7 @@ impl Reader {
     async fn answer(&self, query: Query) {
         let Self { database, latch, .. } = self;
         match query {
-            Query::Find(name, reply) => respond(reply, latch, database.find(&name).await),
+            Query::Find(name, _, reply) => respond(reply, latch, database.find(&name).await),
             Query::Inspect(name, reply) => respond(reply, latch, database.inspect(&name).await),
             Query::List(query, reply) => respond(reply, latch, database.list(&query).await),
             Query::Check(reply) => self.check(reply).await,
@@ -362,7 +386,7 @@ impl Reader {
 /// A caller that has gone no longer wants to know.
 fn refuse(query: Query, error: RepositoryError) {
     let _ = match query {
-        Query::Find(_, reply) => reply.send(Err(error)).map_err(drop),
+        Query::Find(_, _, reply) => reply.send(Err(error)).map_err(drop),
         Query::Inspect(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::List(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::Check(reply) => reply.send(Err(error)).map_err(drop),
@@ -375,4 +399,59 @@ fn respond<T>(reply: Reply<T>, latch: &Latch, result: Result<T, DatabaseError>) 
     }
     let _: Result<(), _> =
         oneshot::Sender::send(reply, result.map_err(|error| latch.judge(&error))).map_err(drop);
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::application::contract::a_commit;
+    use crate::application::ports::ObjectName;
+    use crate::domain::value_objects::{ObjectId, Timestamp};
+    use crate::infrastructure::plane_channel::Write;
+
+    const SETTINGS: DatabaseSettings = DatabaseSettings {
+        max_connections: 2,
+        min_connections: 1,
+        acquire_timeout: Duration::from_secs(30),
+        answer_timeout: Duration::from_secs(30),
+        idle_timeout: Duration::from_secs(60),
+        max_lifetime: Duration::from_secs(60),
+    };
+
+    /// Asks while the first change of the log has been acknowledged and is not applied.
+    async fn ask(reader: &Reader, id: ObjectId, freshness: Freshness) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let query = Query::Find(ObjectName::Id(id), freshness, reply);
+        let mut asking = std::pin::pin!(reader.take(QueryRequest { query, after: 1 }));
+        tokio::select! {
+            () = &mut asking => matches!(answer.await, Ok(Ok(Some(_)))),
+            // Whoever waits for the log has said so.
+            _ = reader.order.as_ref().unwrap().wanted() => {
+                assert!(asking.now_or_never().is_none());
+                false
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_is_missing_or_lost_waits_for_the_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = DatabaseUrl::in_directory(directory.path());
+        let database = Arc::new(Database::open(&url, SETTINGS).await.unwrap());
+        let order = Arc::new(LogOrder::default());
+        let reader = Reader::new(database.clone(), Latch::default(), SETTINGS, Some(order));
+        let commit = a_commit(None, 1, 1);
+        let context =
+            BatchContext { writer: InstanceId::from_i64(1), now: Timestamp::from_millis(0), tick: 0 };
+        database.apply(&[Write::Commit(commit.clone())], &mut 1, context).await.unwrap();
+
+        let id = commit.stored.object.id;
+        assert!(ask(&reader, id, Freshness::Cached).await, "it stands, whatever came after");
+        assert!(!ask(&reader, id, Freshness::Current).await, "its copy may have been mended");
+        assert!(!ask(&reader, ObjectId::generate(), Freshness::Cached).await, "it may be new");
+        assert!(database.mark(&commit.stored.location(), true).await.unwrap());
+        assert!(!ask(&reader, id, Freshness::Cached).await, "its copy may have been mended");
+    }
 }

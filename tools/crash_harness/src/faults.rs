@@ -154,6 +154,8 @@ fn database_full(place: &Place) -> Result<usize> {
     let (data, roots) = (disk.path().join("data"), place.path("roots"));
     let mut witness = place.server_of(&data, &roots)?;
     witness.must_put(SMALL_BYTES)?;
+    // It is seen, and so in the database.
+    witness.check()?;
     let filler = disk.path().join("filler");
     fill(&filler)?;
     let mut refusal = witness.put_until_refused(SMALL_BYTES)?;
@@ -165,8 +167,9 @@ fn database_full(place: &Place) -> Result<usize> {
     refusal.must_be(507, "no_space")?;
     witness.put_until_refused(LARGE_BYTES)?.must_be(507, "no_space")?;
     witness.must_not_be_ready_for("database")?;
+    witness.check_oldest()?;
     if !acknowledges_by_log() {
-        // With the log, a query waits for what has been acknowledged and has no room in the database yet.
+        // With the log, what has been acknowledged and has no room in the database yet cannot be read.
         witness.check()?;
     }
     fs::remove_file(filler)?;
@@ -305,6 +308,7 @@ fn database_fails(place: &Place, file_system: FileSystem, megabytes: u64) -> Res
             witness.put(length)?.must_be(503, "metadata_unavailable")?;
         }
         witness.must_not_be_ready_for("database")?;
+        witness.check_oldest()?;
         if !acknowledges_by_log() {
             witness.check()?;
         }
