@@ -12,6 +12,7 @@ mod rebuild;
 mod restore;
 mod scrub;
 mod store;
+mod tenant;
 mod transfer;
 mod validate;
 
@@ -33,6 +34,7 @@ pub use gc::CollectArguments;
 pub use rebuild::RebuildArguments;
 pub use restore::RestoreArguments;
 pub use scrub::ScrubArguments;
+pub use tenant::TenantArguments;
 pub use validate::ValidateArguments;
 
 /// The tools.
@@ -50,6 +52,8 @@ pub enum MaintenanceCommand {
     Restore(RestoreArguments),
     /// Make a lost SQLite database anew, from its copy in the hot root and the log in the packs
     Rebuild(RebuildArguments),
+    /// Show what tenants have, and set what they may have at most
+    Tenant(TenantArguments),
 }
 
 /// How a tool's work came out.
@@ -207,6 +211,7 @@ fn run_to_verdict(command: MaintenanceCommand) -> Result<Verdict, MaintenanceErr
             MaintenanceCommand::Backup(arguments) => backup::back_up(arguments).await,
             MaintenanceCommand::Restore(arguments) => restore::restore(arguments).await,
             MaintenanceCommand::Rebuild(arguments) => rebuild::rebuild(arguments).await,
+            MaintenanceCommand::Tenant(arguments) => tenant::run(arguments).await,
         }
     })
 }

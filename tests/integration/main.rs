@@ -36,6 +36,7 @@ mod maintenance;
 mod maintenance_on_postgres;
 mod objects;
 mod packs;
+mod quotas;
 mod roots;
 mod settings;
 mod several_servers;

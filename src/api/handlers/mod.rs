@@ -5,6 +5,7 @@ mod download;
 mod health;
 mod list;
 mod root;
+mod tenants;
 mod upload;
 
 pub use download::add_object_fields;
@@ -100,6 +101,8 @@ where
         (Route::Object(id), _) => {
             download::download(service, head, ObjectName::Id(id), Freshness::Cached).await
         }
+        (Route::Tenant(tenant_id), Method::Put) => tenants::set(service, head, body, tenant_id).await,
+        (Route::Tenant(tenant_id), _) => tenants::show(service, head, tenant_id).await,
         (Route::Key(path), Method::Put) => upload::put(service, head, body, path).await,
         (Route::Key(path), Method::Delete) => delete::delete(service, head, ObjectName::Key(path)).await,
         (Route::Key(path), _) => {
