@@ -44,7 +44,7 @@ pub(crate) fn a_commit(key: Option<&str>, content: u8, number: u64) -> ObjectCom
     object.size_bytes = Some(u64::from(content));
     let place = Place::File { instance: InstanceId::from_i64(7), number };
     let stored = StoredObject { object, content_hash, size_bytes: u64::from(content), place, damaged: false };
-    ObjectCommit { stored, precondition: Precondition::default() }
+    ObjectCommit { stored, precondition: Precondition::default(), is_first_version: false }
 }
 
 async fn commit(repository: &impl ObjectRepository, commit: ObjectCommit) -> ObjectId {

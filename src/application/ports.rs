@@ -244,6 +244,8 @@ pub struct ObjectCommit {
     pub stored: StoredObject,
     /// What must hold for the key, looked at in the transaction.
     pub precondition: Precondition,
+    /// Whether it is known that no change before can have given the key a version: then none is looked for.
+    pub is_first_version: bool,
 }
 
 /// An object whose bytes are not durable yet.

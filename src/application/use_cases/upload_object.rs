@@ -123,7 +123,7 @@ async fn name<S: BlobStore, R: ObjectRepository>(
     stored: StoredObject,
     precondition: Precondition,
 ) -> Result<bool, UploadError> {
-    let commit = ObjectCommit { stored: stored.clone(), precondition };
+    let commit = ObjectCommit { stored: stored.clone(), precondition, is_first_version: false };
     let outcome = repository.commit(commit).await;
     if copy_can_go(&outcome, stored.place)
         && !takes_a_lost_place((store, repository), &outcome, &stored).await

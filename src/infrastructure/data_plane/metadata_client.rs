@@ -140,8 +140,11 @@ impl MetadataClient {
         let place = Place::Pack { pack: PackId::from_u64(0), offset: 0 };
         let stored = StoredObject { object, content_hash, size_bytes, place, damaged: false };
         let (has_key, holds_for_new) = (stored.object.key.is_some(), precondition.holds(None));
-        let write = Write::Commit(ObjectCommit { stored, precondition });
+        let mut write = Write::Commit(ObjectCommit { stored, precondition, is_first_version: false });
         let (ticket, is_new) = self.ticket(&write).await?;
+        if let Write::Commit(commit) = &mut write {
+            commit.is_first_version = is_new;
+        }
         let sequence = ticket.sequence();
         let is_asked = has_key && !(is_new && holds_for_new);
         let (reply, outcome) = is_asked.then(oneshot::channel).unzip();

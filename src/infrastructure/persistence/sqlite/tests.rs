@@ -310,8 +310,8 @@ fn a_database_of_a_newer_program_is_refused() {
 #[test]
 fn checkpoints_come_earlier_on_a_small_file_system_and_never_at_each_write() {
     let reserve = |megabytes: u64| DatabaseRoom::reserving(megabytes << 20);
-    assert_eq!(checkpoint_pages(&reserve(64)), CHECKPOINT_PAGES_MAX);
-    assert_eq!(checkpoint_pages(&reserve(63)), CHECKPOINT_PAGES_MAX * 63 / 64);
+    assert_eq!(checkpoint_pages(&reserve(256)), CHECKPOINT_PAGES_MAX);
+    assert_eq!(checkpoint_pages(&reserve(255)), CHECKPOINT_PAGES_MAX * 255 / 256);
     assert_eq!(checkpoint_pages(&reserve(1)), CHECKPOINT_PAGES_MIN);
     assert_eq!(checkpoint_pages(&reserve(0)), CHECKPOINT_PAGES_MIN);
 }
