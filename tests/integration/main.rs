@@ -14,9 +14,11 @@ mod server;
 mod site;
 #[path = "../throwaway_postgres/mod.rs"]
 mod throwaway_postgres;
+mod tokens;
 mod valve;
 
 // What they hold the server to.
+mod api_keys;
 mod bad_input;
 mod conditions;
 mod connection;
