@@ -15,7 +15,7 @@ use allocation_counter::{AllocationInfo, measure};
 use criterion::{Criterion, criterion_group, criterion_main};
 use just_storage::api::connection::serve;
 use just_storage::api::{
-    AccessLog, ConnectionTable, DateCache, Limits, RequestIds, Service, SystemClock, Timeouts,
+    Access, AccessLog, ConnectionTable, DateCache, Limits, RequestIds, Service, SystemClock, Timeouts,
 };
 use just_storage::application::ports::{ObjectCommit, ObjectRepository as _};
 use just_storage::domain::value_objects::{Precondition, StorageClass};
@@ -91,6 +91,7 @@ async fn serve_requests(
         store,
         repository,
         clock: SystemClock,
+        access: Access::open(),
         limits: Limits { head: samples::HEAD_LIMITS, body_bytes_max: u64::MAX },
         ready_limit: limit,
         table: ConnectionTable::new(TIMEOUTS, 1),

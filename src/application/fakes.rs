@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use super::errors::{ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
 use super::ports::{
-    BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteSource, Clock, CommitOutcome,
-    DeleteOutcome, Freshness, ListPage, ListQuery, LooseCommit, LooseOutcome, ObjectCommit, ObjectName,
-    ObjectRepository, Published, ReadPace, ReadProgress, Section,
+    ApiKeyRepository, BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteSource, Clock,
+    CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, LooseCommit, LooseOutcome, ObjectCommit,
+    ObjectName, ObjectRepository, Published, ReadPace, ReadProgress, Section,
 };
 use super::use_cases::UploadOrder;
-use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
+use crate::domain::entities::{
+    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Permissions, Reach, Scope, StoredObject,
+};
 use crate::domain::value_objects::{
     ByteRange, ContentHash, ContentType, InstanceId, Key, Metadata, Namespace, ObjectId, ObjectStatus, Place,
     Precondition, StorageClass, TenantId, Timestamp,
@@ -40,6 +42,20 @@ pub(crate) fn an_object(namespace: &str, tenant_id: &str, key: Option<&str>) -> 
         metadata: Metadata::default(),
         created_at: Timestamp::from_millis(1_000),
         updated_at: Timestamp::from_millis(1_000),
+    }
+}
+
+/// A key with a secret that nobody has.
+pub(crate) fn an_api_key(id: ApiKeyId) -> ApiKey {
+    ApiKey {
+        id,
+        secret_hash: [0; 32],
+        reach: Reach::parse("acme", Some(["models", "data"])).unwrap(),
+        permissions: Permissions::of_words("read write"),
+        label: Some("a \"label\"".into()),
+        created_at: Timestamp::from_millis(1_000),
+        expires_at: None,
+        revoked_at: None,
     }
 }
 
@@ -279,6 +295,8 @@ struct FakeRepositoryState {
     reservations: usize,
     finds: usize,
     commit_error: Option<RepositoryError>,
+    api_keys: HashMap<ApiKeyId, ApiKey>,
+    key_error: Option<RepositoryError>,
 }
 
 #[derive(Default)]
@@ -301,6 +319,15 @@ impl FakeRepository {
         self.0.borrow().finds
     }
 
+    /// Gives out a key, or changes it.
+    pub(crate) fn put_api_key(&self, key: ApiKey) {
+        self.0.borrow_mut().api_keys.insert(key.id, key);
+    }
+
+    pub(crate) fn fail_next_key(&self, error: RepositoryError) {
+        self.0.borrow_mut().key_error = Some(error);
+    }
+
     pub(crate) fn fail_next_commit(&self, error: RepositoryError) {
         self.0.borrow_mut().commit_error = Some(error);
     }
@@ -310,6 +337,7 @@ impl FakeRepositoryState {
     fn newest(&self, name: &ObjectName) -> Option<(u64, StoredObject)> {
         let is_meant = |object: &Object| match name {
             ObjectName::Id(id) => object.id == *id,
+            ObjectName::IdWithin(id, reach) => object.id == *id && reach.includes(&object.scope),
             ObjectName::Key(path) => object.key_path().as_ref() == Some(path),
         };
         self.objects
@@ -441,13 +469,12 @@ impl ObjectRepository for FakeRepository {
 
     async fn inspect(&self, name: &ObjectName) -> Result<Option<Object>, RepositoryError> {
         let state = self.0.borrow();
-        if let (ObjectName::Id(id), None) = (name, state.newest(name)) {
-            let writing = |object: &&(Object, Option<Place>)| {
-                object.0.id == *id && object.0.status == ObjectStatus::Writing
-            };
-            return Ok(state.objects.values().find(writing).map(|(object, _)| object.clone()));
-        }
-        Ok(state.newest(name).map(|(_, stored)| stored.object))
+        let newest = state.newest(name).map(|(_, stored)| stored.object);
+        let (ObjectName::Id(id) | ObjectName::IdWithin(id, _)) = name else { return Ok(newest) };
+        let writing = |object: &&Object| {
+            object.id == *id && object.status == ObjectStatus::Writing && name.reaches(&object.scope)
+        };
+        Ok(newest.or_else(|| state.objects.values().map(|(object, _)| object).find(writing).cloned()))
     }
 
     async fn list(&self, query: ListQuery) -> Result<ListPage, RepositoryError> {
@@ -472,9 +499,24 @@ impl ObjectRepository for FakeRepository {
     }
 }
 
+impl ApiKeyRepository for FakeRepository {
+    async fn find_api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>, RepositoryError> {
+        let mut state = self.0.borrow_mut();
+        state.key_error.take().map_or(Ok(()), Err)?;
+        Ok(state.api_keys.get(&id).cloned())
+    }
+}
+
 #[test]
 fn the_fake_repository_keeps_the_contract() {
     super::contract::repository_contract(FakeRepository::default);
+}
+
+#[test]
+fn the_fake_repository_keeps_the_contract_of_keys() {
+    let repository = FakeRepository::default();
+    let put = async |key: &ApiKey| repository.put_api_key(key.clone());
+    block_on(super::contract::api_key_contract(&repository, put));
 }
 
 #[test]

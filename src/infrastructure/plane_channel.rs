@@ -10,7 +10,7 @@ use crate::application::errors::RepositoryError;
 use crate::application::ports::{
     CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, ObjectCommit, ObjectName,
 };
-use crate::domain::entities::{BlobLocation, KeyPath, Object, StoredObject};
+use crate::domain::entities::{ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, StoredObject};
 use crate::domain::value_objects::{ObjectId, PackId, Place, Precondition, StorageClass};
 use crate::infrastructure::known_keys::KnownKeys;
 
@@ -303,6 +303,8 @@ pub enum Query {
     Inspect(ObjectName, Reply<Option<Object>>),
     /// A page of a listing.
     List(ListQuery, Reply<ListPage>),
+    /// What is kept of an API key. No change in the log is about one, so that it waits for none.
+    FindApiKey(ApiKeyId, Reply<Option<ApiKey>>),
     /// Whether the database answers.
     Check(Reply<()>),
 }

@@ -18,10 +18,10 @@ use super::object_cache::ObjectCache;
 use super::runtime::spawn;
 use crate::application::errors::{RepositoryError, StoreError, UploadError};
 use crate::application::ports::{
-    CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, LooseCommit, LooseOutcome, ObjectCommit,
-    ObjectName, ObjectRepository,
+    ApiKeyRepository, CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, LooseCommit,
+    LooseOutcome, ObjectCommit, ObjectName, ObjectRepository,
 };
-use crate::domain::entities::{BlobLocation, KeyPath, Object, StoredObject};
+use crate::domain::entities::{ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, StoredObject};
 use crate::domain::value_objects::{ObjectId, PackId, Place, Precondition, StorageClass};
 use crate::infrastructure::plane_channel::{DataEnd, Query, Reply, Ticket, Write, WriteOutcome};
 use crate::infrastructure::storage::log_record::is_logged;
@@ -268,16 +268,22 @@ impl ObjectRepository for MetadataClient {
         name: &ObjectName,
         freshness: Freshness,
     ) -> Result<Option<Arc<StoredObject>>, RepositoryError> {
+        let remembered_as = name.of_anybody();
+        // What is remembered and out of reach is asked for as if it were not remembered: the database, too, finds nothing,
+        // and takes as long as it does for what does not exist.
         if freshness == Freshness::Cached
-            && let Some(object) = self.cache.get(name)
+            && let Some(object) = self.cache.get(&remembered_as)
+            && name.reaches(&object.object.scope)
         {
             return Ok(Some(object));
         }
-        let ticket = self.cache.ticket(name);
+        let ticket = self.cache.ticket(&remembered_as);
         let found = self.ask(|reply| Query::Find(name.clone(), freshness, reply)).await?.map(Arc::new);
         match &found {
-            Some(object) => self.cache.fill(ticket, name, object.clone()),
-            None => self.cache.forget(name),
+            Some(object) => self.cache.fill(ticket, &remembered_as, object.clone()),
+            // It may be there for others; only one that was within reach can have been found gone.
+            None if matches!(name, ObjectName::IdWithin(..)) && freshness == Freshness::Cached => {}
+            None => self.cache.forget(&remembered_as),
         }
         Ok(found)
     }
@@ -293,6 +299,12 @@ impl ObjectRepository for MetadataClient {
 
     async fn list(&self, query: ListQuery) -> Result<ListPage, RepositoryError> {
         self.ask(|reply| Query::List(query, reply)).await
+    }
+}
+
+impl ApiKeyRepository for MetadataClient {
+    async fn find_api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>, RepositoryError> {
+        self.ask(|reply| Query::FindApiKey(id, reply)).await
     }
 }
 

@@ -329,7 +329,8 @@ impl Reader {
             return self.check(reply).await;
         }
         let Some(query) = self.answer_ahead(query, after).await else { return };
-        if !self.catches_up(after).await {
+        let is_logged = !matches!(query, Query::FindApiKey(..));
+        if is_logged && !self.catches_up(after).await {
             return refuse(query, RepositoryError::Unavailable);
         }
         let Ok(Ok(_turn)) = timeout(self.turn_timeout, self.running.acquire()).await else {
@@ -378,6 +379,7 @@ impl Reader {
             Query::Find(name, _, reply) => respond(reply, latch, database.find(&name).await),
             Query::Inspect(name, reply) => respond(reply, latch, database.inspect(&name).await),
             Query::List(query, reply) => respond(reply, latch, database.list(&query).await),
+            Query::FindApiKey(id, reply) => respond(reply, latch, database.api_key(id).await),
             Query::Check(reply) => self.check(reply).await,
         }
     }
@@ -389,6 +391,7 @@ fn refuse(query: Query, error: RepositoryError) {
         Query::Find(_, _, reply) => reply.send(Err(error)).map_err(drop),
         Query::Inspect(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::List(_, reply) => reply.send(Err(error)).map_err(drop),
+        Query::FindApiKey(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::Check(reply) => reply.send(Err(error)).map_err(drop),
     };
 }
