@@ -20,8 +20,9 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
 use crate::api::connection::{refuse, serve};
-use crate::api::{AccessLog, ConnectionTable, DateCache, RequestIds, Service, SystemClock};
-use crate::config::{Config, IoDriverChoice, LogLevel, buffer_bytes_of_core};
+use crate::api::{Access, AccessLog, ConnectionTable, DateCache, RequestIds, Service, SystemClock};
+use crate::application::credentials::CurrentVerifier;
+use crate::config::{Authentication, Config, ConfigError, IoDriverChoice, LogLevel, buffer_bytes_of_core};
 use crate::domain::value_objects::{InstanceId, StorageClass};
 use crate::infrastructure::data_plane::buffers::BufferPool;
 use crate::infrastructure::data_plane::core_shares::{CoreShare, CoreShares};
@@ -58,6 +59,9 @@ pub enum ServerError {
     /// The log cannot be started.
     #[error("cannot start the log")]
     Log(#[source] io::Error),
+    /// The keys that tokens are verified with cannot be had any more.
+    #[error(transparent)]
+    Keys(#[from] ConfigError),
     /// The data directory or the database cannot be had, or another server has it.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -107,6 +111,10 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     let _data_directory = DataDirectoryLock::acquire(&config.paths.data_dir)?;
     let _database = config.paths.database_url.file().map(DatabaseLock::acquire).transpose()?;
     let driver = choose_driver(config.io_driver)?;
+    let tokens = match &config.authentication {
+        Authentication::Required { tokens: Some(settings) } => Some(CurrentVerifier::new(settings.load()?)),
+        Authentication::Required { tokens: None } | Authentication::None => None,
+    };
     let roots = Roots::open(&config.paths.hot_storage_root, &config.paths.cold_storage_root)?;
     let allowed_cpus = sched_getaffinity(None).unwrap_or_default();
     let cpus = usable_cpus(&allowed_cpus, config.cores);
@@ -140,6 +148,7 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     let (arrivals, arriving): (Vec<_>, Vec<_>) = cpus.iter().map(|_| mpsc::channel(ARRIVALS_MAX)).unzip();
     let template = CoreTemplate {
         config: config.clone(),
+        tokens,
         driver,
         roots,
         data_end,
@@ -302,6 +311,8 @@ fn host_name() -> String {
 #[derive(Clone)]
 struct CoreTemplate {
     config: Config,
+    /// What tokens are verified with, on all cores.
+    tokens: Option<CurrentVerifier>,
     driver: IoDriver,
     roots: Roots,
     data_end: DataEnd,
@@ -406,6 +417,10 @@ impl CoreTemplate {
                 log,
             ),
             clock: SystemClock,
+            access: match config.authentication {
+                Authentication::None => Access::open(),
+                Authentication::Required { .. } => Access::with_credentials(self.tokens.clone()),
+            },
             limits: config.limits,
             ready_limit: limit(READY_LIMIT.min(config.storage_timeout).min(config.metadata_timeout)),
             table: ConnectionTable::new(config.timeouts, connections_max),

@@ -2,6 +2,7 @@
 //! core. Nothing outside this module knows HTTP; nothing in it knows SQL or where a blob lies.
 
 mod access_log;
+mod authentication;
 mod blob_transfer;
 pub mod connection;
 mod connection_table;
@@ -15,6 +16,7 @@ mod service;
 mod transport;
 
 pub use access_log::{AccessLog, AccessLogReader, AccessRecord, Wording};
+pub use authentication::{Access, needed_permission};
 pub use connection_table::{ConnectionTable, Timeouts};
 pub use errors::Problem;
 pub use handlers::add_object_fields;

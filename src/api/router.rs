@@ -28,7 +28,8 @@ pub enum Route {
 }
 
 impl Route {
-    fn methods(&self) -> &'static [Method] {
+    /// The methods that the path has.
+    pub fn methods(&self) -> &'static [Method] {
         match self {
             Self::Root => &[Method::Get, Method::Head, Method::Post],
             Self::Health | Self::Ready | Self::ObjectInfo(_) => &[Method::Get, Method::Head],

@@ -1,12 +1,14 @@
 //! One contract for each port, run on the fake and on every real implementation.
 
-use super::fakes::{FakeSource, a_scope, an_object, block_on};
+use super::fakes::{FakeSource, a_scope, an_api_key, an_object, block_on};
 use super::ports::{
-    BlobReader, BlobStore, BlobUpload, BodyState, ByteSource, CommitOutcome, DeleteOutcome, Freshness,
-    ListQuery, ObjectCommit, ObjectName, ObjectRepository, Published, Room as _,
+    ApiKeyRepository, BlobReader, BlobStore, BlobUpload, BodyState, ByteSource, CommitOutcome, DeleteOutcome,
+    Freshness, ListQuery, ObjectCommit, ObjectName, ObjectRepository, Published, Room as _,
 };
 use crate::application::errors::{SourceError, StoreError};
-use crate::domain::entities::{BlobLocation, KeyPath, Object, Quota, QuotaLimits, StoredObject, Usage};
+use crate::domain::entities::{
+    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, Reach, StoredObject, Usage,
+};
 use crate::domain::value_objects::{
     ContentHash, EntityTags, InstanceId, Key, ObjectId, ObjectStatus, Place, Precondition, StorageClass,
     TenantId, Timestamp,
@@ -17,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 pub(crate) fn repository_contract<R: ObjectRepository>(make: impl Fn() -> R) {
     block_on(async {
         committed_objects_are_found_by_id_and_key(&make()).await;
+        an_id_out_of_reach_is_one_that_does_not_exist(&make()).await;
         a_reservation_is_seen_and_can_be_taken_back(&make()).await;
         the_newest_version_of_a_key_serves(&make()).await;
         conditional_commits_compare_and_swap(&make()).await;
@@ -46,7 +49,7 @@ pub(crate) fn a_commit(key: Option<&str>, content: u8, number: u64) -> ObjectCom
     object.size_bytes = Some(u64::from(content));
     let place = Place::File { instance: InstanceId::from_i64(7), number };
     let stored = StoredObject { object, content_hash, size_bytes: u64::from(content), place, damaged: false };
-    ObjectCommit { stored, precondition: Precondition::default() }
+    ObjectCommit { stored, precondition: Precondition::default(), is_first_version: false }
 }
 
 async fn commit<R: ObjectRepository>(repository: &R, commit: ObjectCommit) -> ObjectId {
@@ -70,6 +73,65 @@ async fn committed_objects_are_found_by_id_and_key(repository: &impl ObjectRepos
     let elsewhere = KeyPath { scope: a_scope("models", "other"), key: Key::parse("k").unwrap() };
     assert_eq!(found(repository, &ObjectName::Key(elsewhere)).await, None);
     assert_eq!(found(repository, &ObjectName::Id(ObjectId::generate())).await, None);
+}
+
+async fn an_id_out_of_reach_is_one_that_does_not_exist(repository: &impl ObjectRepository) {
+    let id = commit(repository, a_commit(Some("k"), 1, 1)).await;
+    let mut writing = an_object("models", "acme", None);
+    writing.status = ObjectStatus::Writing;
+    repository.reserve(&writing).await.unwrap();
+    // Whatever is remembered of it, nobody sees it who could not before.
+    for freshness in [Freshness::Current, Freshness::Cached] {
+        assert!(repository.find(&ObjectName::Id(id), freshness).await.unwrap().is_some());
+        for (tenant_id, namespaces, within) in [
+            ("acme", None, true),
+            ("acme", Some(vec!["data", "models"]), true),
+            ("*", Some(vec!["models"]), true),
+            ("acme", Some(vec!["data"]), false),
+            ("acme", Some(vec![]), false),
+            ("other", None, false),
+            ("other", Some(vec!["models"]), false),
+            ("*", Some(vec!["data"]), false),
+        ] {
+            let reach = Reach::parse(tenant_id, namespaces).unwrap();
+            let name = |id| ObjectName::of_id(id, &reach);
+            let found = repository.find(&name(id), freshness).await.unwrap();
+            assert_eq!(found.map(|stored| stored.object.id), within.then_some(id), "{reach:?}");
+            for id in [id, writing.id] {
+                let inspected = repository.inspect(&name(id)).await.unwrap();
+                assert_eq!(inspected.map(|object| object.id), within.then_some(id), "{reach:?}");
+            }
+            assert_eq!(repository.find(&name(writing.id), freshness).await.unwrap(), None);
+            assert_eq!(repository.find(&name(ObjectId::generate()), freshness).await.unwrap(), None);
+        }
+    }
+}
+
+/// Runs on an empty repository; `put` gives out a key, or changes one.
+pub(crate) async fn api_key_contract(repository: &impl ApiKeyRepository, put: impl AsyncFn(&ApiKey)) {
+    let key = an_api_key(ApiKeyId::from_u64(u64::MAX));
+    assert_eq!(repository.find_api_key(key.id).await.unwrap(), None);
+    let moment = Timestamp::from_millis;
+    let everything = ApiKey {
+        reach: Reach::everything(),
+        label: None,
+        expires_at: Some(moment(1)),
+        ..an_api_key(ApiKeyId::from_u64(1))
+    };
+    let nothing = ApiKey {
+        reach: Reach::parse("acme", Some([])).unwrap(),
+        permissions: [].into_iter().collect(),
+        ..an_api_key(ApiKeyId::from_u64(2))
+    };
+    for key in [&key, &everything, &nothing] {
+        put(key).await;
+    }
+    for key in [&key, &everything, &nothing] {
+        assert_eq!(repository.find_api_key(key.id).await.unwrap().as_ref(), Some(key));
+    }
+    let revoked = ApiKey { revoked_at: Some(moment(7)), ..key };
+    put(&revoked).await;
+    assert_eq!(repository.find_api_key(revoked.id).await.unwrap(), Some(revoked), "it is known, and no good");
 }
 
 async fn a_reservation_is_seen_and_can_be_taken_back(repository: &impl ObjectRepository) {

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use super::errors::{QuotaExceeded, ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
 use super::ports::{
-    BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteSource, Clock, CommitOutcome,
-    DeleteOutcome, Freshness, ListPage, ListQuery, LooseCommit, LooseOutcome, ObjectCommit, ObjectName,
-    ObjectRepository, Published, ReadPace, ReadProgress, Room, Section,
+    ApiKeyRepository, BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteSource, Clock,
+    CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, LooseCommit, LooseOutcome, ObjectCommit,
+    ObjectName, ObjectRepository, Published, ReadPace, ReadProgress, Room, Section,
 };
 use super::use_cases::UploadOrder;
 use crate::domain::entities::{
-    BlobLocation, KeyPath, Object, Quota, QuotaLimits, Scope, StoredObject, Usage,
+    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Permissions, Quota, QuotaLimits, Reach, Scope,
+    StoredObject, Usage,
 };
 use crate::domain::value_objects::{
     ByteRange, ContentHash, ContentType, InstanceId, Key, Metadata, Namespace, ObjectId, ObjectStatus, Place,
@@ -42,6 +43,20 @@ pub(crate) fn an_object(namespace: &str, tenant_id: &str, key: Option<&str>) -> 
         metadata: Metadata::default(),
         created_at: Timestamp::from_millis(1_000),
         updated_at: Timestamp::from_millis(1_000),
+    }
+}
+
+/// A key with a secret that nobody has.
+pub(crate) fn an_api_key(id: ApiKeyId) -> ApiKey {
+    ApiKey {
+        id,
+        secret_hash: [0; 32],
+        reach: Reach::parse("acme", Some(["models", "data"])).unwrap(),
+        permissions: Permissions::of_words("read write"),
+        label: Some("a \"label\"".into()),
+        created_at: Timestamp::from_millis(1_000),
+        expires_at: None,
+        revoked_at: None,
     }
 }
 
@@ -284,6 +299,8 @@ struct FakeRepositoryState {
     limits: HashMap<TenantId, QuotaLimits>,
     /// What rooms hold.
     reserved: HashMap<TenantId, Usage>,
+    api_keys: HashMap<ApiKeyId, ApiKey>,
+    key_error: Option<RepositoryError>,
 }
 
 #[derive(Default)]
@@ -330,6 +347,15 @@ impl FakeRepository {
         self.0.borrow().finds
     }
 
+    /// Gives out a key, or changes it.
+    pub(crate) fn put_api_key(&self, key: ApiKey) {
+        self.0.borrow_mut().api_keys.insert(key.id, key);
+    }
+
+    pub(crate) fn fail_next_key(&self, error: RepositoryError) {
+        self.0.borrow_mut().key_error = Some(error);
+    }
+
     pub(crate) fn fail_next_commit(&self, error: RepositoryError) {
         self.0.borrow_mut().commit_error = Some(error);
     }
@@ -363,6 +389,7 @@ impl FakeRepositoryState {
     fn newest(&self, name: &ObjectName) -> Option<(u64, StoredObject)> {
         let is_meant = |object: &Object| match name {
             ObjectName::Id(id) => object.id == *id,
+            ObjectName::IdWithin(id, reach) => object.id == *id && reach.includes(&object.scope),
             ObjectName::Key(path) => object.key_path().as_ref() == Some(path),
         };
         self.objects
@@ -519,13 +546,12 @@ impl ObjectRepository for FakeRepository {
 
     async fn inspect(&self, name: &ObjectName) -> Result<Option<Object>, RepositoryError> {
         let state = self.0.borrow();
-        if let (ObjectName::Id(id), None) = (name, state.newest(name)) {
-            let writing = |object: &&(Object, Option<Place>)| {
-                object.0.id == *id && object.0.status == ObjectStatus::Writing
-            };
-            return Ok(state.objects.values().find(writing).map(|(object, _)| object.clone()));
-        }
-        Ok(state.newest(name).map(|(_, stored)| stored.object))
+        let newest = state.newest(name).map(|(_, stored)| stored.object);
+        let (ObjectName::Id(id) | ObjectName::IdWithin(id, _)) = name else { return Ok(newest) };
+        let writing = |object: &&Object| {
+            object.id == *id && object.status == ObjectStatus::Writing && name.reaches(&object.scope)
+        };
+        Ok(newest.or_else(|| state.objects.values().map(|(object, _)| object).find(writing).cloned()))
     }
 
     async fn list(&self, query: ListQuery) -> Result<ListPage, RepositoryError> {
@@ -550,9 +576,24 @@ impl ObjectRepository for FakeRepository {
     }
 }
 
+impl ApiKeyRepository for FakeRepository {
+    async fn find_api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>, RepositoryError> {
+        let mut state = self.0.borrow_mut();
+        state.key_error.take().map_or(Ok(()), Err)?;
+        Ok(state.api_keys.get(&id).cloned())
+    }
+}
+
 #[test]
 fn the_fake_repository_keeps_the_contract() {
     super::contract::repository_contract(FakeRepository::default);
+}
+
+#[test]
+fn the_fake_repository_keeps_the_contract_of_keys() {
+    let repository = FakeRepository::default();
+    let put = async |key: &ApiKey| repository.put_api_key(key.clone());
+    block_on(super::contract::api_key_contract(&repository, put));
 }
 
 #[test]

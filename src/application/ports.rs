@@ -5,10 +5,13 @@
 //! nothing on the way of a byte is boxed.
 #![allow(async_fn_in_trait, reason = "used through generics inside this crate; Send is not wanted on a core")]
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::errors::{QuotaExceeded, ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
-use crate::domain::entities::{BlobLocation, KeyPath, Object, Quota, QuotaLimits, Scope, StoredObject};
+use crate::domain::entities::{
+    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, Reach, Scope, StoredObject,
+};
 use crate::domain::value_objects::{
     ByteRange, ContentHash, ObjectId, ObjectStatus, Place, Precondition, StorageClass, TenantId, Timestamp,
 };
@@ -200,8 +203,37 @@ pub enum BodyState {
 pub enum ObjectName {
     /// One version, by its id.
     Id(ObjectId),
+    /// The same for somebody who does not reach everything. Out of reach, it is looked for as one that does not exist is:
+    /// by one question to the database, which finds nothing.
+    IdWithin(ObjectId, Reach),
     /// The newest committed version of a key.
     Key(KeyPath),
+}
+
+impl ObjectName {
+    /// One version, by its id, for whoever reaches so much.
+    pub fn of_id(id: ObjectId, reach: &Reach) -> Self {
+        match reach.is_everything() {
+            true => Self::Id(id),
+            false => Self::IdWithin(id, reach.clone()),
+        }
+    }
+
+    /// The name that says nothing of who asks: what an object is remembered by.
+    pub fn of_anybody(&self) -> Cow<'_, Self> {
+        match self {
+            Self::IdWithin(id, _) => Cow::Owned(Self::Id(*id)),
+            Self::Id(_) | Self::Key(_) => Cow::Borrowed(self),
+        }
+    }
+
+    /// Whether an object of this scope is there for whoever asks. Who may name a key is decided before.
+    pub fn reaches(&self, scope: &Scope) -> bool {
+        match self {
+            Self::IdWithin(_, reach) => reach.includes(scope),
+            Self::Id(_) | Self::Key(_) => true,
+        }
+    }
 }
 
 /// Whether a remembered answer will do.
@@ -244,6 +276,8 @@ pub struct ObjectCommit {
     pub stored: StoredObject,
     /// What must hold for the key, looked at in the transaction.
     pub precondition: Precondition,
+    /// Whether it is known that no change before can have given the key a version: then none is looked for.
+    pub is_first_version: bool,
 }
 
 /// An object whose bytes are not durable yet.
@@ -426,4 +460,13 @@ pub trait ObjectRepository {
     /// # Errors
     /// [`RepositoryError`].
     async fn list(&self, query: ListQuery) -> Result<ListPage, RepositoryError>;
+}
+
+/// The API keys that have been given out.
+pub trait ApiKeyRepository {
+    /// What is kept of a key, whether or not it is still good.
+    ///
+    /// # Errors
+    /// [`RepositoryError`].
+    async fn find_api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>, RepositoryError>;
 }

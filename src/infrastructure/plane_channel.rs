@@ -10,7 +10,9 @@ use crate::application::errors::RepositoryError;
 use crate::application::ports::{
     CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, ObjectCommit, ObjectName,
 };
-use crate::domain::entities::{BlobLocation, KeyPath, Object, Quota, QuotaLimits, StoredObject};
+use crate::domain::entities::{
+    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, StoredObject,
+};
 use crate::domain::value_objects::{ObjectId, PackId, Place, Precondition, StorageClass, TenantId};
 use crate::infrastructure::known_keys::KnownKeys;
 use crate::infrastructure::quota_ledger::{QuotaLedger, QuotaRoom};
@@ -318,6 +320,8 @@ pub enum Query {
     Quota(TenantId, Reply<Quota>),
     /// Gives a tenant these limits instead of those that it had. It is no change of any object, and in no log.
     SetLimits(TenantId, QuotaLimits, Reply<Quota>),
+    /// What is kept of an API key. No change in the log is about one, so that it waits for none.
+    FindApiKey(ApiKeyId, Reply<Option<ApiKey>>),
     /// Whether the database answers.
     Check(Reply<()>),
 }

@@ -14,9 +14,11 @@ mod server;
 mod site;
 #[path = "../throwaway_postgres/mod.rs"]
 mod throwaway_postgres;
+mod tokens;
 mod valve;
 
 // What they hold the server to.
+mod api_keys;
 mod bad_input;
 mod conditions;
 mod connection;
@@ -26,6 +28,7 @@ mod database_away;
 mod database_connections;
 mod expectations;
 mod framing;
+mod hostile_tokens;
 mod keys;
 mod layers;
 mod lifecycle;
@@ -36,9 +39,11 @@ mod maintenance;
 mod maintenance_on_postgres;
 mod objects;
 mod packs;
+mod permissions;
 mod quotas;
 mod roots;
 mod settings;
 mod several_servers;
+mod tenants;
 mod timeouts;
 mod wall_clock;

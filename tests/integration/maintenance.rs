@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -39,18 +38,7 @@ pub(crate) fn tool(directory: &Path, arguments: &[&str]) -> Run {
 /// Runs a tool on the store in `directory` and in a database elsewhere.
 pub(crate) fn tool_on(directory: &Path, database_url: Option<&str>, arguments: &[&str]) -> Run {
     let mut command = program();
-    command.arg(arguments[0]).arg("--data-dir").arg(directory).args(&arguments[1..]);
-    run(command, database_url)
-}
-
-/// Runs a tool that has commands of its own on the store in `directory`.
-pub(crate) fn tool_with_command(directory: &Path, arguments: &[&str]) -> Run {
-    let mut command = program();
-    command.args(&arguments[..2]).arg("--data-dir").arg(directory).args(&arguments[2..]);
-    run(command, None)
-}
-
-fn run(mut command: Command, database_url: Option<&str>) -> Run {
+    command.args(arguments).arg("--data-dir").arg(directory);
     command.envs(database_url.map(|url| ("DATABASE_URL", url)));
     let output = command.output().expect("the program starts");
     let text = |bytes| String::from_utf8(bytes).expect("what it says is UTF-8");
@@ -607,8 +595,8 @@ fn a_tool_names_what_it_cannot_use_and_touches_nothing() {
         refuse(&empty, &[], "there is no database at sqlite://");
         refuse(&text, &[], "is not a database of JustStorage");
         refuse(&foreign, &[], "is not a database of JustStorage");
-        refuse(newer.path(), &[], "has the schema 999, and this program knows 5 at most");
-        refuse(older.path(), &[], "has the schema 1, and this program needs 5");
+        refuse(newer.path(), &[], "has the schema 999, and this program knows 6 at most");
+        refuse(older.path(), &[], "has the schema 1, and this program needs 6");
         refuse(missing_root.path(), &[], "cold storage root");
         let flags = ["--hot-storage-root", strange_root.to_str().unwrap()];
         refuse(newer.path(), &flags, "has the schema 999");

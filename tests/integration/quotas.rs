@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::content::{Random, chunked, content};
-use crate::maintenance::{Run, delete, put, sql, target, tool, tool_with_command};
+use crate::maintenance::{Run, delete, put, sql, target, tool};
 use crate::raw::{Connection, Response};
 use crate::server::{SCOPE, Server, wait_until};
 use crate::site::Site;
@@ -300,7 +300,7 @@ fn what_a_tenant_has_is_right_after_any_kill() {
 
 /// Runs `just_storage tenant …` on the store in `directory`.
 fn tenant_tool(directory: &Path, arguments: &[&str]) -> Run {
-    tool_with_command(directory, &[&["tenant"], arguments].concat())
+    tool(directory, &[&["tenant"], arguments].concat())
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::super::service::Service;
 use super::Response;
 use crate::application::dto::TenantDto;
 use crate::application::ports::{BlobStore, ObjectRepository};
-use crate::domain::entities::{Quota, QuotaLimits};
+use crate::domain::entities::{Forbidden, Permission, Principal, Quota, QuotaLimits};
 use crate::domain::value_objects::TenantId;
 
 /// The largest body: two numbers with their names.
@@ -21,9 +21,10 @@ pub(super) async fn show<S: BlobStore, R: ObjectRepository, C>(
     service: &Service<S, R, C>,
     head: &RequestHead,
     tenant_id: TenantId,
+    principal: &Principal,
 ) -> Result<Response<S::Reader>, Problem> {
+    check_operator(principal)?;
     Parameters::parse(head.query(), &[])?;
-    check_operator(head)?;
     let quota = service.repository.quota(&tenant_id).await?;
     Ok(answer(&tenant_id, quota))
 }
@@ -34,18 +35,23 @@ pub(super) async fn set<S: BlobStore, R: ObjectRepository, C>(
     head: &RequestHead,
     body: &mut RequestBody<'_>,
     tenant_id: TenantId,
+    principal: &Principal,
 ) -> Result<Response<S::Reader>, Problem> {
+    check_operator(principal)?;
     Parameters::parse(head.query(), &[])?;
-    check_operator(head)?;
     let limits = parse_limits(&body.read_whole(BODY_BYTES_MAX).await?)?;
     let quota = service.repository.set_limits(&tenant_id, limits).await?;
     Ok(answer(&tenant_id, quota))
 }
 
-/// Refuses whoever is not the operator with the scope `admin`. There are no credentials yet: whoever reaches the port may
-/// do everything.
-fn check_operator(_head: &RequestHead) -> Result<(), Problem> {
-    Ok(())
+/// Refuses whoever is not the operator with the scope `admin`: a tenant sees and sets no limits, its own neither. Where
+/// no credentials are asked for, everybody is the operator.
+fn check_operator(principal: &Principal) -> Result<(), Problem> {
+    principal.check_permission(Permission::Admin)?;
+    match principal.reach.tenant_id() {
+        None => Ok(()),
+        Some(_) => Err(Forbidden::Scope.into()),
+    }
 }
 
 /// What a `PUT` carries. A limit that is left out is none.
@@ -80,6 +86,29 @@ fn answer<Reader>(tenant_id: &TenantId, quota: Quota) -> Response<Reader> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::entities::{Permissions, Reach};
+
+    #[test]
+    fn only_the_operator_with_the_scope_is_let_in() {
+        let principal = |tenant_id: &str, scope: &str| Principal {
+            credential_id: None,
+            reach: Reach::parse(tenant_id, None::<[&str; 0]>).unwrap(),
+            permissions: Permissions::of_words(scope),
+        };
+        let refused = |principal: &Principal| {
+            check_operator(principal).err().map(|problem| (problem.status, problem.code))
+        };
+        assert_eq!(refused(&principal("*", "admin")), None);
+        assert_eq!(refused(&Principal::anybody()), None);
+        for (tenant_id, scope) in [("*", "read write delete"), ("acme", "admin"), ("acme", "read")] {
+            assert_eq!(
+                refused(&principal(tenant_id, scope)),
+                Some((403, "forbidden")),
+                "{tenant_id} {scope}"
+            );
+        }
+        assert_eq!(refused(&Principal::nobody()), Some((403, "forbidden")));
+    }
 
     #[test]
     fn limits_are_numbers_or_none_and_nothing_else() {

@@ -131,7 +131,7 @@ async fn name<S: BlobStore, R: ObjectRepository>(
     precondition: Precondition,
     room: R::Room,
 ) -> Result<bool, UploadError> {
-    let commit = ObjectCommit { stored: stored.clone(), precondition };
+    let commit = ObjectCommit { stored: stored.clone(), precondition, is_first_version: false };
     let outcome = repository.commit(commit, room).await;
     if copy_can_go(&outcome, stored.place)
         && !takes_a_lost_place((store, repository), &outcome, &stored).await

@@ -18,10 +18,12 @@ use super::object_cache::ObjectCache;
 use super::runtime::spawn;
 use crate::application::errors::{QuotaExceeded, RepositoryError, StoreError, UploadError};
 use crate::application::ports::{
-    CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, LooseCommit, LooseOutcome, ObjectCommit,
-    ObjectName, ObjectRepository,
+    ApiKeyRepository, CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, LooseCommit,
+    LooseOutcome, ObjectCommit, ObjectName, ObjectRepository,
 };
-use crate::domain::entities::{BlobLocation, KeyPath, Object, Quota, QuotaLimits, StoredObject};
+use crate::domain::entities::{
+    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, StoredObject,
+};
 use crate::domain::value_objects::{ObjectId, PackId, Place, Precondition, StorageClass, TenantId};
 use crate::infrastructure::plane_channel::{DataEnd, Query, Reply, Ticket, Write, WriteOutcome};
 use crate::infrastructure::quota_ledger::QuotaRoom;
@@ -152,8 +154,11 @@ impl MetadataClient {
         let place = Place::Pack { pack: PackId::from_u64(0), offset: 0 };
         let stored = StoredObject { object, content_hash, size_bytes, place, damaged: false };
         let (has_key, holds_for_new) = (stored.object.key.is_some(), precondition.holds(None));
-        let write = Write::Commit(ObjectCommit { stored, precondition });
+        let mut write = Write::Commit(ObjectCommit { stored, precondition, is_first_version: false });
         let (ticket, is_new) = self.ticket(&write).await?;
+        if let Write::Commit(commit) = &mut write {
+            commit.is_first_version = is_new;
+        }
         let sequence = ticket.sequence();
         let is_asked = has_key && !(is_new && holds_for_new);
         let (reply, outcome) = is_asked.then(oneshot::channel).unzip();
@@ -291,16 +296,22 @@ impl ObjectRepository for MetadataClient {
         name: &ObjectName,
         freshness: Freshness,
     ) -> Result<Option<Arc<StoredObject>>, RepositoryError> {
+        let remembered_as = name.of_anybody();
+        // What is remembered and out of reach is asked for as if it were not remembered: the database, too, finds nothing,
+        // and takes as long as it does for what does not exist.
         if freshness == Freshness::Cached
-            && let Some(object) = self.cache.get(name)
+            && let Some(object) = self.cache.get(&remembered_as)
+            && name.reaches(&object.object.scope)
         {
             return Ok(Some(object));
         }
-        let ticket = self.cache.ticket(name);
+        let ticket = self.cache.ticket(&remembered_as);
         let found = self.ask(|reply| Query::Find(name.clone(), freshness, reply)).await?.map(Arc::new);
         match &found {
-            Some(object) => self.cache.fill(ticket, name, object.clone()),
-            None => self.cache.forget(name),
+            Some(object) => self.cache.fill(ticket, &remembered_as, object.clone()),
+            // It may be there for others; only one that was within reach can have been found gone.
+            None if matches!(name, ObjectName::IdWithin(..)) && freshness == Freshness::Cached => {}
+            None => self.cache.forget(&remembered_as),
         }
         Ok(found)
     }
@@ -324,6 +335,12 @@ impl ObjectRepository for MetadataClient {
 
     async fn set_limits(&self, tenant_id: &TenantId, limits: QuotaLimits) -> Result<Quota, RepositoryError> {
         self.ask(|reply| Query::SetLimits(tenant_id.clone(), limits, reply)).await
+    }
+}
+
+impl ApiKeyRepository for MetadataClient {
+    async fn find_api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>, RepositoryError> {
+        self.ask(|reply| Query::FindApiKey(id, reply)).await
     }
 }
 

@@ -91,7 +91,9 @@ impl Touched {
                         touched.ids.insert(commit.stored.object.id);
                     }
                     touched.blobs.insert((commit.stored.content_hash, commit.stored.object.storage_class));
-                    if let Some(key_path) = commit.stored.object.key_path() {
+                    if let Some(key_path) =
+                        commit.stored.object.key_path().filter(|_| !commit.is_first_version)
+                    {
                         touched.need(key_path, VersionCount::AtMost(1));
                     }
                 }
@@ -554,5 +556,19 @@ impl<'a> Batch<'a> {
             packs: self.packs.into_values().collect(),
             applied_sequence: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::application::contract::a_commit;
+
+    #[test]
+    fn versions_are_looked_for_unless_there_are_none_for_certain() {
+        let commit = a_commit(Some("k"), 1, 1);
+        let first = ObjectCommit { is_first_version: true, ..commit.clone() };
+        let keys = |commit: ObjectCommit| Touched::by(&[Write::Commit(commit)]).keys.len();
+        assert_eq!((keys(commit), keys(first)), (1, 0));
     }
 }

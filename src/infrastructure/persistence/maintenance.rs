@@ -1,6 +1,6 @@
 //! What tools ask of a database and do to it, mostly beside a server that goes on writing. Nothing here is on the way
-//! of a request but the three questions that a server asks about tools: [`Database::holds`],
-//! [`Database::forget_hold`] and [`Database::outside_changes`].
+//! of a request but what a server asks about tools: [`Database::holds`], [`Database::forget_hold`],
+//! [`Database::outside_changes`], and [`Database::api_key`] of a key that was given out.
 //!
 //! Whatever a tool has read may have changed by the time that it acts. So every change here names the very row that
 //! was read, by its place where bytes are concerned, and says how many rows that still were.
@@ -17,7 +17,7 @@ use super::errors::DatabaseError;
 use super::holds::{Hold, HoldId};
 use super::postgres::PostgresDatabase;
 use super::sqlite::SqliteDatabase;
-use crate::domain::entities::{BlobLocation, Object, Quota, QuotaLimits, UsageChange};
+use crate::domain::entities::{ApiKey, ApiKeyId, BlobLocation, Object, Quota, QuotaLimits, UsageChange};
 use crate::domain::value_objects::{
     ContentHash, InstanceId, ObjectStatus, StorageClass, TenantId, Timestamp,
 };
@@ -351,6 +351,18 @@ on_either! {
 
     /// Everything that rows alone can show to be wrong, by name.
     pub(crate) async fn check_rows(&self) -> Result<Vec<(&'static str, Finding)>, DatabaseError>;
+
+    /// What is kept of an API key.
+    pub(super) async fn api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>, DatabaseError>;
+
+    /// All API keys, oldest first.
+    pub(crate) async fn api_keys(&self) -> Result<Vec<ApiKey>, DatabaseError>;
+
+    /// Keeps a new API key.
+    pub(crate) async fn put_api_key(&self, key: &ApiKey) -> Result<(), DatabaseError>;
+
+    /// Takes an API key back. `false` if there is none of this id.
+    pub(crate) async fn revoke_api_key(&self, id: ApiKeyId, now: Timestamp) -> Result<bool, DatabaseError>;
 
     /// Gives `take` a consistent copy of all that a restored store needs.
     pub(crate) async fn export(&self, take: &mut dyn FnMut(ExportedRow) -> io::Result<()>) -> Result<(), CopyError>;

@@ -7,9 +7,9 @@ use super::database::Database;
 use super::holds::Hold;
 use super::maintenance::{BlobFilter, BlobRow, ExportedRow, ImportedRows, Miscount};
 use crate::application::contract::{a_commit, key_path};
-use crate::application::fakes::an_object;
+use crate::application::fakes::{an_api_key, an_object};
 use crate::application::ports::{CommitOutcome, ObjectCommit, ObjectName};
-use crate::domain::entities::QuotaLimits;
+use crate::domain::entities::{ApiKey, ApiKeyId, QuotaLimits};
 use crate::domain::value_objects::{ObjectStatus, Precondition, StorageClass, Timestamp};
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
 
@@ -20,6 +20,7 @@ pub(super) async fn maintenance_contract(database: &Database, other: &Database) 
     blobs_come_in_pages(database).await;
     a_damaged_copy_is_known_and_gives_way(database, &commits[0]).await;
     a_hold_keeps_bytes(database).await;
+    keys_are_given_out_listed_and_revoked(database).await;
     reservations_of_ended_runs_are_cleared(database).await;
     a_copy_of_everything_is_the_same_elsewhere(database, other).await;
     wrong_counts_are_found_and_mended(other).await;
@@ -70,6 +71,30 @@ async fn blobs_come_in_pages(database: &Database) {
     );
     let findings = database.check_rows().await.unwrap();
     assert!(findings.iter().all(|(_, finding)| finding.count == 0), "{findings:?}");
+}
+
+/// What the contract of keys asks of a tool.
+pub(super) async fn give_out_or_change(database: &Database, key: &ApiKey) {
+    match key.revoked_at {
+        Some(revoked_at) => assert!(database.revoke_api_key(key.id, revoked_at).await.unwrap()),
+        None => database.put_api_key(key).await.unwrap(),
+    }
+}
+
+async fn keys_are_given_out_listed_and_revoked(database: &Database) {
+    let at = Timestamp::from_millis;
+    let older = an_api_key(ApiKeyId::from_u64(u64::MAX));
+    let newer = ApiKey { created_at: at(2_000), ..an_api_key(ApiKeyId::from_u64(1)) };
+    database.put_api_key(&newer).await.unwrap();
+    database.put_api_key(&older).await.unwrap();
+    assert!(database.put_api_key(&older).await.is_err(), "no key takes the place of another");
+    assert_eq!(database.api_keys().await.unwrap(), [older.clone(), newer.clone()]);
+    assert!(!database.revoke_api_key(ApiKeyId::from_u64(7), at(3_000)).await.unwrap());
+    assert!(database.revoke_api_key(older.id, at(3_000)).await.unwrap());
+    assert!(database.revoke_api_key(older.id, at(4_000)).await.unwrap(), "again, which changes nothing");
+    let revoked = ApiKey { revoked_at: Some(at(3_000)), ..older };
+    assert_eq!(database.api_key(revoked.id).await.unwrap().as_ref(), Some(&revoked));
+    assert_eq!(database.api_keys().await.unwrap(), [revoked, newer]);
 }
 
 async fn a_damaged_copy_is_known_and_gives_way(database: &Database, commit: &ObjectCommit) {

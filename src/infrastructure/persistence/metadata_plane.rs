@@ -345,7 +345,8 @@ impl Reader {
             return self.check(reply).await;
         }
         let Some(query) = self.answer_ahead(query, after).await else { return };
-        if !self.catches_up(after).await {
+        let is_logged = !matches!(query, Query::FindApiKey(..));
+        if is_logged && !self.catches_up(after).await {
             return refuse(query, RepositoryError::Unavailable);
         }
         let Ok(Ok(_turn)) = timeout(self.turn_timeout, self.running.acquire()).await else {
@@ -401,6 +402,7 @@ impl Reader {
                 }
                 respond(reply, latch, self.quotas.set_limits(&tenant_id, limits).await);
             }
+            Query::FindApiKey(id, reply) => respond(reply, latch, database.api_key(id).await),
             Query::Check(reply) => self.check(reply).await,
         }
     }
@@ -413,6 +415,7 @@ fn refuse(query: Query, error: RepositoryError) {
         Query::Inspect(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::List(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::Quota(_, reply) | Query::SetLimits(_, _, reply) => reply.send(Err(error)).map_err(drop),
+        Query::FindApiKey(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::Check(reply) => reply.send(Err(error)).map_err(drop),
     };
 }

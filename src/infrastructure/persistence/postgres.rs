@@ -18,8 +18,8 @@ use super::errors::{DatabaseError, WrongEncoding, is_race, silence};
 use super::holds::HoldId;
 use super::postgres_queries as queries;
 use super::postgres_rows::{
-    PgQuery, bind_blob_keys, bind_garbage, blob_location, column, garbage, object, page, stored_object,
-    uuid_of,
+    PgQuery, bind_blob_keys, bind_garbage, bind_within, blob_location, column, garbage, object, page,
+    stored_object, uuid_of,
 };
 use super::postgres_writer::PostgresWriter;
 use crate::application::ports::{ListPage, ListQuery, ObjectName};
@@ -82,6 +82,7 @@ pub(super) fn migrator() -> Migrator {
         ("objects", include_str!("../../../migrations/postgres/0001_objects.sql")),
         ("garbage", include_str!("../../../migrations/postgres/0002_garbage.sql")),
         ("maintenance", include_str!("../../../migrations/postgres/0003_maintenance.sql")),
+        ("api_keys", include_str!("../../../migrations/postgres/0004_api_keys.sql")),
         ("tenants", include_str!("../../../migrations/postgres/0005_tenants.sql")),
     ];
     let migration = |(version, (name, text)): (i64, (&'static str, &'static str))| {
@@ -169,7 +170,7 @@ impl PostgresDatabase {
         answer.unwrap_or_else(|_| Err(silence()))
     }
 
-    async fn optional_row(&self, query: PgQuery<'_>) -> sqlx::Result<Option<PgRow>> {
+    pub(super) async fn optional_row(&self, query: PgQuery<'_>) -> sqlx::Result<Option<PgRow>> {
         self.ask(async |connection| query.fetch_optional(connection).await).await
     }
 
@@ -198,6 +199,7 @@ impl PostgresDatabase {
     pub(super) async fn find(&self, name: &ObjectName) -> Result<Option<StoredObject>, DatabaseError> {
         let query = match name {
             ObjectName::Id(id) => sqlx::query(queries::FIND_BY_ID).bind(uuid_of(id)),
+            ObjectName::IdWithin(id, reach) => bind_within(queries::FIND_BY_ID_WITHIN, id, reach),
             ObjectName::Key(path) => sqlx::query(queries::FIND_BY_KEY)
                 .bind(path.scope.namespace.as_str())
                 .bind(path.scope.tenant_id.as_str())
@@ -209,10 +211,12 @@ impl PostgresDatabase {
     }
 
     pub(super) async fn inspect(&self, name: &ObjectName) -> Result<Option<Object>, DatabaseError> {
-        let ObjectName::Id(id) = name else {
-            return Ok(self.find(name).await?.map(|stored| stored.object));
+        let query = match name {
+            ObjectName::Id(id) => sqlx::query(queries::INSPECT_BY_ID).bind(uuid_of(id)),
+            ObjectName::IdWithin(id, reach) => bind_within(queries::INSPECT_BY_ID_WITHIN, id, reach),
+            ObjectName::Key(_) => return Ok(self.find(name).await?.map(|stored| stored.object)),
         };
-        let row = self.optional_row(sqlx::query(queries::INSPECT_BY_ID).bind(uuid_of(id))).await;
+        let row = self.optional_row(query).await;
         let found = row.and_then(|row| row.as_ref().map(object).transpose());
         found.map_err(DatabaseError::of("look at an object"))
     }

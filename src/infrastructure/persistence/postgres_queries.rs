@@ -15,6 +15,12 @@ macro_rules! held_columns {
     };
 }
 
+macro_rules! within {
+    () => {
+        "($2::text IS NULL OR o.tenant_id = $2) AND ($3::text[] IS NULL OR o.namespace = ANY ($3))"
+    };
+}
+
 /// The newest objects of a class, by the index that lists them and by no other.
 ///
 /// The class stands between two bounds and in the order, so that the planner does not know it for one value: only the
@@ -186,6 +192,24 @@ pub(super) const FIND_BY_KEY: &str = concat!(
 pub(super) const INSPECT_BY_ID: &str =
     concat!("SELECT ", object_columns!(), " FROM objects AS o WHERE o.id = $1 AND o.status <> 3");
 
+/// The same by id, if it is of the tenant `$2` and in one of the namespaces `$3`; `NULL` for all of either.
+pub(super) const FIND_BY_ID_WITHIN: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    ", b.place, b.damaged FROM objects AS o
+      JOIN blobs AS b ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
+     WHERE o.id = $1 AND o.status = 1 AND ",
+    within!()
+);
+
+/// As [`INSPECT_BY_ID`], within the reach of [`FIND_BY_ID_WITHIN`].
+pub(super) const INSPECT_BY_ID_WITHIN: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    " FROM objects AS o WHERE o.id = $1 AND o.status <> 3 AND ",
+    within!()
+);
+
 /// One page of both classes: each is read in its index's order, and the two are merged.
 pub(super) const LIST_BOTH: &str =
     concat!(newest_of_class!("0"), " UNION ALL ", newest_of_class!("1"), " ORDER BY 1 DESC LIMIT $5");
@@ -295,3 +319,25 @@ pub(super) const EXPORT_OBJECTS: &str = concat!(
     object_columns!(),
     " FROM objects AS o WHERE o.status + 0 IN (1, 3) ORDER BY o.sequence"
 );
+
+macro_rules! api_key_columns {
+    () => {
+        "id, secret_hash, tenant_id, namespaces, scopes, label, created_at, expires_at, revoked_at"
+    };
+}
+
+/// An API key. `$1`: its id.
+pub(super) const API_KEY: &str = concat!("SELECT ", api_key_columns!(), " FROM api_keys WHERE id = $1");
+
+/// Every API key, for people who look after them.
+pub(super) const API_KEYS: &str =
+    concat!("SELECT ", api_key_columns!(), " FROM api_keys ORDER BY created_at, id");
+
+/// Keeps a new API key.
+pub(super) const PUT_API_KEY: &str = "
+    INSERT INTO api_keys (id, secret_hash, tenant_id, namespaces, scopes, label, created_at, expires_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+
+/// Takes an API key back. `$1`: its id, `$2`: the moment, unless that has been done before.
+pub(super) const REVOKE_API_KEY: &str =
+    "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1";

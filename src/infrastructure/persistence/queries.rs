@@ -65,6 +65,13 @@ macro_rules! held_columns {
     };
 }
 
+macro_rules! within {
+    () => {
+        "(?2 IS NULL OR o.tenant_id = ?2) \
+         AND (?3 IS NULL OR o.namespace IN (SELECT value FROM json_each(?3)))"
+    };
+}
+
 macro_rules! newest_of_class {
     ($class:literal) => {
         concat!(
@@ -192,6 +199,25 @@ pub(super) const FIND_BY_KEY: &str = concat!(
 pub(super) const INSPECT_BY_ID: &str =
     concat!("SELECT ", object_columns!(), " FROM objects AS o WHERE o.id = ?1 AND o.status <> 3");
 
+/// The same by id, if it is of the tenant `?2` and in one of the namespaces `?3` (`["<namespace>", …]`); `NULL` for all
+/// of either.
+pub(super) const FIND_BY_ID_WITHIN: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    ", b.place, b.damaged FROM objects AS o CROSS JOIN blobs AS b
+      ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
+     WHERE o.id = ?1 AND o.status = 1 AND ",
+    within!()
+);
+
+/// As [`INSPECT_BY_ID`], within the reach of [`FIND_BY_ID_WITHIN`].
+pub(super) const INSPECT_BY_ID_WITHIN: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    " FROM objects AS o WHERE o.id = ?1 AND o.status <> 3 AND ",
+    within!()
+);
+
 /// One page of both classes: each is read in its index's order, and the two are merged.
 pub(super) const LIST_BOTH: &str =
     concat!(newest_of_class!("0"), " UNION ALL ", newest_of_class!("1"), " ORDER BY 1 DESC LIMIT ?5");
@@ -298,3 +324,25 @@ pub(super) const KEYS_AFTER: &str = "
     SELECT namespace, tenant_id, key FROM objects
      WHERE key IS NOT NULL AND status = 1 AND (namespace, tenant_id, key) > (?1, ?2, ?3)
      ORDER BY namespace, tenant_id, key LIMIT ?4";
+
+macro_rules! api_key_columns {
+    () => {
+        "id, secret_hash, tenant_id, namespaces, scopes, label, created_at, expires_at, revoked_at"
+    };
+}
+
+/// An API key, by its id.
+pub(super) const API_KEY: &str = concat!("SELECT ", api_key_columns!(), " FROM api_keys WHERE id = ?1");
+
+/// Every API key, for people who look after them.
+pub(super) const API_KEYS: &str =
+    concat!("SELECT ", api_key_columns!(), " FROM api_keys ORDER BY created_at, id");
+
+/// Keeps a new API key.
+pub(super) const PUT_API_KEY: &str = "
+    INSERT INTO api_keys (id, secret_hash, tenant_id, namespaces, scopes, label, created_at, expires_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+
+/// Takes an API key back, at the moment `?2` unless that has been done before.
+pub(super) const REVOKE_API_KEY: &str =
+    "UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::application::contract::{a_commit, repository_contract};
+use crate::application::contract::{a_commit, api_key_contract, repository_contract};
 use crate::application::fakes::FakeClock;
 use crate::infrastructure::data_plane::deadline_list::WaitLimit;
 use crate::infrastructure::data_plane::metadata_client::MetadataClient;
@@ -13,7 +13,7 @@ use crate::infrastructure::persistence::batch_pairs::{
 };
 use crate::infrastructure::persistence::database::Database;
 use crate::infrastructure::persistence::errors::Consequence;
-use crate::infrastructure::persistence::maintenance_contract::maintenance_contract;
+use crate::infrastructure::persistence::maintenance_contract::{give_out_or_change, maintenance_contract};
 use crate::infrastructure::persistence::{DatabaseUrl, GcSettings, MetadataPlane};
 use crate::infrastructure::plane_channel::{Durability, plane_channel};
 use crate::infrastructure::storage::Roots;
@@ -36,6 +36,19 @@ fn the_metadata_plane_on_sqlite_keeps_the_contract() {
         plane_in(&directory).start(metadata_end).unwrap();
         directories.borrow_mut().push(directory);
         MetadataClient::new(data_end, Arc::new(ObjectCache::default()), WaitLimit::none(), None)
+    });
+}
+
+#[test]
+fn the_metadata_plane_on_sqlite_keeps_the_contract_of_keys() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data_end, metadata_end) = plane_channel(Durability::Transaction);
+    plane_in(&directory).start(metadata_end).unwrap();
+    let client = MetadataClient::new(data_end, Arc::new(ObjectCache::default()), WaitLimit::none(), None);
+    block_on_tokio(async {
+        // A tool's, beside the server.
+        let database = Database::open_existing(&DatabaseUrl::in_directory(directory.path())).await.unwrap();
+        api_key_contract(&client, async |key| give_out_or_change(&database, key).await).await;
     });
 }
 
@@ -130,7 +143,7 @@ fn block_on_tokio<F: Future>(future: F) -> F::Output {
 }
 
 /// Every statement, and how it finds its rows: what stands behind SEARCH in its plan.
-const SEARCHES: [(&str, &[&str]); 41] = [
+const SEARCHES: [(&str, &[&str]); 47] = [
     (queries::HELD_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
     (queries::HELD_VERSIONS.few, VERSIONS),
     (queries::HELD_VERSIONS.many, VERSIONS),
@@ -148,6 +161,8 @@ const SEARCHES: [(&str, &[&str]); 41] = [
         &["o USING INDEX objects_keyed (namespace=? AND tenant_id=? AND key=?)", "b USING PRIMARY KEY"],
     ),
     (queries::INSPECT_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
+    (queries::FIND_BY_ID_WITHIN, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)", "b USING PRIMARY KEY"]),
+    (queries::INSPECT_BY_ID_WITHIN, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
     (queries::LIST_BOTH, &[LISTED]),
     (queries::LIST_CLASS, &[LISTED]),
     (
@@ -189,6 +204,10 @@ const SEARCHES: [(&str, &[&str]); 41] = [
     (queries::SET_LIMITS, &[]),
     (queries::DROP_LIMITS, &["tenant_limits USING PRIMARY KEY (tenant_id=?)"]),
     (queries::NOTE_OUTSIDE_CHANGE, &[]),
+    (queries::API_KEY, &["api_keys USING INTEGER PRIMARY KEY (rowid=?)"]),
+    (queries::API_KEYS, &[]),
+    (queries::PUT_API_KEY, &[]),
+    (queries::REVOKE_API_KEY, &["api_keys USING INTEGER PRIMARY KEY (rowid=?)"]),
     (WRITING, &[]),
 ];
 const VERSIONS: &[&str] = &[
@@ -265,9 +284,10 @@ async fn strange_plans(database: &SqliteDatabase, tables: &str) -> String {
         let plan = plan.join("\n");
         let missing = searches.iter().any(|search| !plan.contains(&format!("SEARCH {search}")));
         let mut scans = plan.lines().filter_map(|line| line.strip_prefix("SCAN "));
-        let scans = ![queries::EXPORT_OBJECTS, queries::PACKS].contains(&query)
+        let scans = ![queries::EXPORT_OBJECTS, queries::PACKS, queries::API_KEYS].contains(&query)
             && scans.any(|scan| !SCANS.iter().any(|allowed| scan.starts_with(allowed)));
-        let sorts = plan.contains("USE TEMP B-TREE FOR ORDER BY") && query != queries::LIST_BOTH;
+        let sorts = plan.contains("USE TEMP B-TREE FOR ORDER BY")
+            && ![queries::LIST_BOTH, queries::API_KEYS].contains(&query);
         if missing || scans || sorts {
             strange.push_str(&format!("on {tables} tables, not by {searches:?}: {query}\n{plan}\n\n"));
         }
@@ -344,8 +364,8 @@ fn what_tenants_have_is_counted_when_a_database_is_brought_up_to_date() {
 #[test]
 fn checkpoints_come_earlier_on_a_small_file_system_and_never_at_each_write() {
     let reserve = |megabytes: u64| DatabaseRoom::reserving(megabytes << 20);
-    assert_eq!(checkpoint_pages(&reserve(64)), CHECKPOINT_PAGES_MAX);
-    assert_eq!(checkpoint_pages(&reserve(63)), CHECKPOINT_PAGES_MAX * 63 / 64);
+    assert_eq!(checkpoint_pages(&reserve(256)), CHECKPOINT_PAGES_MAX);
+    assert_eq!(checkpoint_pages(&reserve(255)), CHECKPOINT_PAGES_MAX * 255 / 256);
     assert_eq!(checkpoint_pages(&reserve(1)), CHECKPOINT_PAGES_MIN);
     assert_eq!(checkpoint_pages(&reserve(0)), CHECKPOINT_PAGES_MIN);
 }
