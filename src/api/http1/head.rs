@@ -311,6 +311,8 @@ impl HeadParser {
             }
             (self.scanned, self.line_start) = (line_end, line_end);
             match self.fields_start {
+                // httparse would pass over any number of them, and the limit of the request line would not hold.
+                None if line.is_empty() => return Err(HeadError::RequestLine),
                 None => {
                     within(line.len(), limits.request_line_bytes_max, HeadError::RequestLineTooLong)?;
                     self.fields_start = Some(line_end);
@@ -638,6 +640,13 @@ mod tests {
         assert!(!parsed("GET / HTTP/1.1\r\nHost: h\r\nConnection: x, close\r\n\r\n").keeps_alive());
         assert!(parsed("GET / HTTP/1.1\r\nHost: h\r\nExpect: 200-ok\r\n\r\n").has_other_expectation());
         assert_eq!(parsed("BREW / HTTP/1.1\r\nHost: h\r\n\r\n").method(), Method::Unknown);
+    }
+
+    #[test]
+    fn empty_lines_before_a_request_are_counted() {
+        let request = |count: usize| format!("{}GET / HTTP/1.1\r\nHost: h\r\n\r\n", "\r\n".repeat(count));
+        assert_eq!(parsed(&request(LEADING_EMPTY_LINES_MAX)).path(), "/");
+        assert_eq!(refused(&request(LEADING_EMPTY_LINES_MAX + 1)), HeadError::RequestLine);
     }
 
     #[test]
