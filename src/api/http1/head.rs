@@ -62,7 +62,8 @@ pub enum HeadError {
     /// Content-Length and Transfer-Encoding together (RFC 9112 §6.1).
     #[error("Content-Length and Transfer-Encoding are both there")]
     LengthAndCoding,
-    /// A Transfer-Encoding in which chunked is not last, or stands twice, or in HTTP/1.0 (RFC 9112 §6.1).
+    /// A Transfer-Encoding in which chunked is not last, or stands twice, or beside nothing, or in HTTP/1.0 (RFC 9112
+    /// §6.1).
     #[error("Transfer-Encoding is malformed")]
     TransferEncoding,
     /// A transfer coding other than chunked.
@@ -435,9 +436,13 @@ impl RequestHead {
                 }
             } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
                 let text = std::str::from_utf8(value).map_err(|_| HeadError::TransferEncoding)?;
-                let list = codings.get_or_insert_default();
-                list.push(',');
-                list.push_str(text);
+                match &mut codings {
+                    Some(list) => {
+                        list.push(',');
+                        list.push_str(text);
+                    }
+                    None => codings = Some(text.to_owned()),
+                }
             } else if name.eq_ignore_ascii_case(b"connection") {
                 closes |= has_token(value, b"close");
                 keeps |= has_token(value, b"keep-alive");
@@ -473,13 +478,11 @@ impl RequestHead {
         if self.version == Version::Http10 {
             return Err(HeadError::TransferEncoding);
         }
-        let list = codings
-            .split(',')
-            .map(|coding| coding.trim_matches([' ', '\t']))
-            .filter(|coding| !coding.is_empty());
-        let list: Vec<_> = list.collect();
+        let list: Vec<_> = codings.split(',').map(|coding| coding.trim_matches([' ', '\t'])).collect();
         let chunked = list.iter().filter(|coding| coding.eq_ignore_ascii_case("chunked")).count();
         match list.as_slice() {
+            // A list may hold empty elements (RFC 9110 §5.6.1), but to some the last one is then no coding.
+            list if list.contains(&"") => Err(HeadError::TransferEncoding),
             [only] if chunked == 1 && only.len() == 7 => Ok(BodyFraming::Chunked),
             [.., last] if chunked == 1 && last.eq_ignore_ascii_case("chunked") => {
                 Err(HeadError::UnknownCoding)
@@ -595,6 +598,9 @@ mod tests {
             ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", HeadError::TransferEncoding),
             ("Transfer-Encoding: chunked, gzip", HeadError::TransferEncoding),
             ("Transfer-Encoding:", HeadError::TransferEncoding),
+            ("Transfer-Encoding: chunked,", HeadError::TransferEncoding),
+            ("Transfer-Encoding: ,chunked", HeadError::TransferEncoding),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding:", HeadError::TransferEncoding),
             ("Transfer-Encoding: gzip, chunked", HeadError::UnknownCoding),
             ("Transfer-Encoding: identity", HeadError::UnknownCoding),
             ("Transfer-Encoding: xchunked", HeadError::UnknownCoding),
