@@ -24,6 +24,7 @@ mod crash;
 mod damage;
 mod database_away;
 mod database_connections;
+mod differential;
 mod expectations;
 mod keys;
 mod layers;
