@@ -12,6 +12,7 @@ use crate::api::http1::HeadLimits;
 use crate::api::{Limits, Timeouts};
 use crate::fault_injection::gc_interval;
 use crate::infrastructure::data_plane::buffers::LARGE_BLOCK_BYTES;
+use crate::infrastructure::data_plane::tls_configuration::TlsFiles;
 use crate::infrastructure::persistence::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, GcSettings};
 use crate::infrastructure::plane_channel::Durability;
 use crate::maintenance::MaintenanceCommand;
@@ -119,6 +120,8 @@ pub struct ServeArguments {
     #[arg(long, env, value_enum, default_value = "auto")]
     io_driver: IoDriverChoice,
     #[command(flatten)]
+    tls: TlsArguments,
+    #[command(flatten)]
     limits: LimitArguments,
     #[command(flatten)]
     timeouts: TimeoutArguments,
@@ -130,6 +133,17 @@ pub struct ServeArguments {
     log: LogArguments,
     #[command(flatten)]
     later: LaterArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "TLS")]
+struct TlsArguments {
+    /// The certificate and its chain in PEM; with it the listener speaks HTTPS only. Read again on SIGHUP, as is the key
+    #[arg(long, env, value_name = "FILE")]
+    tls_cert_file: Option<PathBuf>,
+    /// The private key of the certificate in PEM
+    #[arg(long, env, value_name = "FILE")]
+    tls_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -259,10 +273,6 @@ struct LaterArguments {
     #[arg(long, env, hide = true)]
     jwt_audience: Option<String>,
     #[arg(long, env, hide = true)]
-    tls_cert_file: Option<String>,
-    #[arg(long, env, hide = true)]
-    tls_key_file: Option<String>,
-    #[arg(long, env, hide = true)]
     metrics_addr: Option<String>,
 }
 
@@ -353,6 +363,9 @@ pub enum ConfigError {
     /// A part that is not there.
     #[error("{0} is set, but this version has no {1}; unset it")]
     NotInThisVersion(&'static str, &'static str),
+    /// A certificate without its key, or a key without its certificate.
+    #[error("{0} is set and {1} is not; TLS needs both")]
+    HalfOfTls(&'static str, &'static str),
     /// One directory for two things.
     #[error("HOT_STORAGE_ROOT and COLD_STORAGE_ROOT are the same directory; each class needs its own")]
     SameRoot,
@@ -383,6 +396,8 @@ pub struct Config {
     pub node_name: Option<String>,
     /// How to talk to the kernel.
     pub io_driver: IoDriverChoice,
+    /// Where the certificate is, if the listener speaks TLS.
+    pub tls: Option<TlsFiles>,
     /// What requests may be.
     pub limits: Limits,
     /// The most connections.
@@ -433,6 +448,7 @@ impl ServeArguments {
             cores: self.cores,
             node_name: self.node_name,
             io_driver: self.io_driver,
+            tls: self.tls.files()?,
             limits: self.limits.limits(),
             connections_max: self.limits.connections_max as usize,
             buffer_bytes_max: usize::try_from(self.limits.buffer_bytes_max).unwrap_or(usize::MAX),
@@ -458,6 +474,17 @@ impl ServeArguments {
             None if !self.store.dev => Err(ConfigError::NoCredentials),
             None if listen_addr.ip().is_loopback() => Ok(()),
             None => Err(ConfigError::OpenToOthers(listen_addr)),
+        }
+    }
+}
+
+impl TlsArguments {
+    fn files(self) -> Result<Option<TlsFiles>, ConfigError> {
+        match (self.tls_cert_file, self.tls_key_file) {
+            (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
+            (Some(_), None) => Err(ConfigError::HalfOfTls("TLS_CERT_FILE", "TLS_KEY_FILE")),
+            (None, Some(_)) => Err(ConfigError::HalfOfTls("TLS_KEY_FILE", "TLS_CERT_FILE")),
+            (None, None) => Ok(None),
         }
     }
 }
@@ -533,8 +560,6 @@ impl LaterArguments {
             ("JWT_ALGORITHM", &self.jwt_algorithm, "credentials"),
             ("JWT_ISSUER", &self.jwt_issuer, "credentials"),
             ("JWT_AUDIENCE", &self.jwt_audience, "credentials"),
-            ("TLS_CERT_FILE", &self.tls_cert_file, "TLS"),
-            ("TLS_KEY_FILE", &self.tls_key_file, "TLS"),
             ("METRICS_ADDR", &self.metrics_addr, "metrics"),
         ];
         match settings.into_iter().find(|(_, value, _)| value.is_some()) {
@@ -643,7 +668,8 @@ mod tests {
             (&["--dev", "--ack", "log", "--database-url", "postgres://h/d"], "ACK=log"),
             (&["--dev", "--pack-blob-bytes-max", "524289"], "--pack-blob-bytes-max"),
             (&["--dev", "--jwt-secret", "s"], "JWT_SECRET"),
-            (&["--dev", "--tls-cert-file", "f"], "TLS_CERT_FILE"),
+            (&["--dev", "--tls-cert-file", "f"], "TLS_KEY_FILE"),
+            (&["--dev", "--tls-key-file", "f"], "TLS_CERT_FILE"),
             (&["--dev", "--gc-interval-secs", "9"], "--gc-interval-secs"),
             (&["--dev", "--gc-batch-size", "1001"], "--gc-batch-size"),
             (&["--dev", "--gc-batch-size", "0"], "--gc-batch-size"),

@@ -40,4 +40,5 @@ mod roots;
 mod settings;
 mod several_servers;
 mod timeouts;
+mod tls;
 mod wall_clock;

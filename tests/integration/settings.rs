@@ -123,6 +123,8 @@ fn settings_that_do_not_go_together_are_refused_by_name() {
             &["DB_MIN_CONNECTIONS", "DB_MAX_CONNECTIONS"],
         ),
         (&["--auth-mode", "required"], &["AUTH_MODE=required", "AUTH_MODE=none"]),
+        (&["--tls-cert-file", "/cert"], &["TLS_CERT_FILE is set", "TLS_KEY_FILE is not"]),
+        (&["--tls-key-file", "/key"], &["TLS_KEY_FILE is set", "TLS_CERT_FILE is not"]),
     ] {
         let refusal = refused(serve_command(directory().path(), flags));
         assert_eq!(refusal.code, Some(2), "{flags:?}: {}", refusal.stderr);
@@ -166,8 +168,6 @@ fn what_this_version_does_not_have_is_refused_and_never_ignored() {
         ("JWT_SECRET", "secret"),
         ("JWT_SECRET_FILE", "/secret"),
         ("JWT_JWKS_FILE", "/keys"),
-        ("TLS_CERT_FILE", "/cert"),
-        ("TLS_KEY_FILE", "/key"),
         ("METRICS_ADDR", "127.0.0.1:9"),
     ] {
         let directory = directory();
