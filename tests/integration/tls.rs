@@ -300,12 +300,37 @@ fn records_that_come_byte_by_byte_are_the_same() {
     let tls_server = TlsServer::start(&[]);
     for version in [&version::TLS12, &version::TLS13] {
         let client = client_with(&[&tls_server.identity], &[version], &[]);
-        let slow = ByteByByte(socket(tls_server.address()).unwrap());
-        let mut connection = tls_server.connect_over(&client, slow).unwrap();
-        let body = content(1, 20_000);
-        assert!(connection.exchange("PUT", KEY, &[], &body).status < 300);
-        assert!(connection.exchange("GET", KEY, &[], b"").body == body);
+        // In records of the usual length, and in the shortest that this client makes: its first message is in several
+        // of them, too.
+        for record_bytes_max in [None, Some(32)] {
+            let mut client = ClientConfig::clone(&client);
+            client.max_fragment_size = record_bytes_max;
+            let slow = ByteByByte(socket(tls_server.address()).unwrap());
+            let mut connection = tls_server.connect_over(&Arc::new(client), slow).unwrap();
+            let body = content(1, 20_000);
+            assert!(connection.exchange("PUT", KEY, &[], &body).status < 300, "{record_bytes_max:?}");
+            assert!(connection.exchange("GET", KEY, &[], b"").body == body, "{record_bytes_max:?}");
+        }
     }
+}
+
+#[test]
+fn a_first_message_is_kept_up_to_a_limit_and_no_longer() {
+    let tls_server = TlsServer::start(&[]);
+    // A ClientHello of just under 64 KiB, by its header, and one of more; the first comes in records of 16 KiB each.
+    for (length, records) in [(0xffff, 4), (0x1_0000, 1), (0xff_ffff, 1)] {
+        let mut connection = tls_server.server.connect();
+        let message = [&[1][..], &u32::to_be_bytes(length)[1..], &[0; 0x1_0000]].concat();
+        for record in message.chunks(0x4000).take(records) {
+            connection.send([&[0x16, 3, 1, 0x40, 0][..], record].concat());
+        }
+        // The last one brings it to its end, or over the limit.
+        let _ = connection.try_send([&[0x16, 3, 1, 0x40, 0][..], &[0; 0x4000]].concat());
+        let mut rest = Vec::new();
+        let end = connection.stream().read_to_end(&mut rest);
+        assert!(!end.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock), "{length} bytes");
+    }
+    assert_eq!(tls_server.connect().exchange("GET", "/health", &[], b"").status, 200);
 }
 
 #[test]
