@@ -16,6 +16,7 @@ use crate::api::{Limits, Timeouts};
 use crate::application::credentials::KeyError;
 use crate::fault_injection::gc_interval;
 use crate::infrastructure::data_plane::buffers::LARGE_BLOCK_BYTES;
+use crate::infrastructure::data_plane::tls_configuration::TlsFiles;
 use crate::infrastructure::persistence::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, GcSettings};
 use crate::infrastructure::plane_channel::Durability;
 use crate::maintenance::MaintenanceCommand;
@@ -125,6 +126,8 @@ pub struct ServeArguments {
     #[command(flatten)]
     credentials: CredentialArguments,
     #[command(flatten)]
+    tls: TlsArguments,
+    #[command(flatten)]
     limits: LimitArguments,
     #[command(flatten)]
     timeouts: TimeoutArguments,
@@ -136,6 +139,17 @@ pub struct ServeArguments {
     log: LogArguments,
     #[command(flatten)]
     later: LaterArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "TLS")]
+struct TlsArguments {
+    /// The certificate and its chain in PEM; with it the listener speaks HTTPS only. Read again on SIGHUP, as is the key
+    #[arg(long, env, value_name = "FILE")]
+    tls_cert_file: Option<PathBuf>,
+    /// The private key of the certificate in PEM
+    #[arg(long, env, value_name = "FILE")]
+    tls_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -251,10 +265,6 @@ struct LogArguments {
 #[command(next_help_heading = "Not in this version (refused)")]
 struct LaterArguments {
     #[arg(long, env, hide = true)]
-    tls_cert_file: Option<String>,
-    #[arg(long, env, hide = true)]
-    tls_key_file: Option<String>,
-    #[arg(long, env, hide = true)]
     metrics_addr: Option<String>,
 }
 
@@ -369,6 +379,9 @@ pub enum ConfigError {
     /// A part that is not there.
     #[error("{0} is set, but this version has no {1}; unset it")]
     NotInThisVersion(&'static str, &'static str),
+    /// A certificate without its key, or a key without its certificate.
+    #[error("{0} is set and {1} is not; TLS needs both")]
+    HalfOfTls(&'static str, &'static str),
     /// One directory for two things.
     #[error("HOT_STORAGE_ROOT and COLD_STORAGE_ROOT are the same directory; each class needs its own")]
     SameRoot,
@@ -401,6 +414,8 @@ pub struct Config {
     pub node_name: Option<String>,
     /// How to talk to the kernel.
     pub io_driver: IoDriverChoice,
+    /// Where the certificate is, if the listener speaks TLS.
+    pub tls: Option<TlsFiles>,
     /// What requests may be.
     pub limits: Limits,
     /// The most connections.
@@ -452,6 +467,7 @@ impl ServeArguments {
             cores: self.cores,
             node_name: self.node_name,
             io_driver: self.io_driver,
+            tls: self.tls.files()?,
             limits: self.limits.limits(),
             connections_max: self.limits.connections_max as usize,
             buffer_bytes_max: usize::try_from(self.limits.buffer_bytes_max).unwrap_or(usize::MAX),
@@ -468,6 +484,17 @@ impl ServeArguments {
     fn listen_addr(&self) -> SocketAddr {
         let default = if self.store.dev { [127, 0, 0, 1] } else { [0, 0, 0, 0] };
         self.listen_addr.unwrap_or_else(|| SocketAddr::from((default, 8080)))
+    }
+}
+
+impl TlsArguments {
+    fn files(self) -> Result<Option<TlsFiles>, ConfigError> {
+        match (self.tls_cert_file, self.tls_key_file) {
+            (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
+            (Some(_), None) => Err(ConfigError::HalfOfTls("TLS_CERT_FILE", "TLS_KEY_FILE")),
+            (None, Some(_)) => Err(ConfigError::HalfOfTls("TLS_KEY_FILE", "TLS_CERT_FILE")),
+            (None, None) => Ok(None),
+        }
     }
 }
 
@@ -534,13 +561,8 @@ impl CollectionArguments {
 
 impl LaterArguments {
     fn refuse(&self) -> Result<(), ConfigError> {
-        let settings = [
-            ("TLS_CERT_FILE", &self.tls_cert_file, "TLS"),
-            ("TLS_KEY_FILE", &self.tls_key_file, "TLS"),
-            ("METRICS_ADDR", &self.metrics_addr, "metrics"),
-        ];
-        match settings.into_iter().find(|(_, value, _)| value.is_some()) {
-            Some((name, _, part)) => Err(ConfigError::NotInThisVersion(name, part)),
+        match self.metrics_addr {
+            Some(_) => Err(ConfigError::NotInThisVersion("METRICS_ADDR", "metrics")),
             None => Ok(()),
         }
     }
@@ -682,7 +704,8 @@ mod tests {
             (&["--dev", "--ack", "log", "--database-url", "postgres://h/d"], "ACK=log"),
             (&["--dev", "--pack-blob-bytes-max", "524289"], "--pack-blob-bytes-max"),
             (&["--dev", "--jwt-secret", "s"], "JWT_SECRET"),
-            (&["--dev", "--tls-cert-file", "f"], "TLS_CERT_FILE"),
+            (&["--dev", "--tls-cert-file", "f"], "TLS_KEY_FILE"),
+            (&["--dev", "--tls-key-file", "f"], "TLS_CERT_FILE"),
             (&["--dev", "--gc-interval-secs", "9"], "--gc-interval-secs"),
             (&["--dev", "--gc-batch-size", "1001"], "--gc-batch-size"),
             (&["--dev", "--gc-batch-size", "0"], "--gc-batch-size"),

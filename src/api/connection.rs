@@ -24,6 +24,7 @@ use crate::domain::entities::Principal;
 use crate::domain::value_objects::ByteRange;
 use crate::infrastructure::data_plane::buffers::Block;
 use crate::infrastructure::data_plane::runtime::{DataFile, Stream, within};
+use crate::infrastructure::data_plane::tls::TlsFailure;
 
 /// Blobs up to this size are read behind their heads and leave with them in one piece.
 const INLINE_BYTES_MAX: u64 = 16 * 1024;
@@ -47,7 +48,7 @@ where
     let transport = Transport::new(stream, registration.watch().clone());
     let mut connection =
         Connection { service: &service, transport, head: RequestHead::default(), responded: None };
-    let served = AssertUnwindSafe(connection.serve_requests()).catch_unwind().await;
+    let served = AssertUnwindSafe(connection.serve()).catch_unwind().await;
     if served.is_err() {
         tracing::error!("a request panicked; its connection is closed");
     }
@@ -57,6 +58,9 @@ where
 
 /// Answers a connection too many, and waits a little for the client to read the answer.
 pub async fn refuse<S, R, C>(service: Rc<Service<S, R, C>>, mut stream: Stream, _place: RefusalPlace) {
+    if stream.is_encrypted() && !matches!(within(LINGER, stream.handshake()).await, Some(Ok(()))) {
+        return;
+    }
     let mut bytes = too_many_connections(&service);
     let mut sent = 0;
     while sent < bytes.len() {
@@ -134,6 +138,20 @@ where
     R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
     C: Clock,
 {
+    async fn serve(&mut self) {
+        match self.transport.handshake().await {
+            Ok(()) => self.serve_requests().await,
+            Err(TlsFailure::PlainText) => {
+                return self.refuse(Problem::new(400, "tls_required", "this port speaks HTTPS only")).await;
+            }
+            Err(error) => return tracing::debug!(%error, "a TLS handshake has failed"),
+        }
+        // An answer that was cut off is not to look as if it had ended.
+        if self.responded.as_ref().is_none_or(|responded| responded.whole) {
+            self.transport.say_end();
+        }
+    }
+
     async fn serve_requests(&mut self) {
         let mut parser = HeadParser::default();
         loop {

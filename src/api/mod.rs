@@ -23,3 +23,12 @@ pub use handlers::add_object_fields;
 pub use http1::DateCache;
 pub use router::{Route, route};
 pub use service::{Limits, RequestIds, Service, SystemClock};
+
+/// The parameters of a query, for the fuzz target of queries. `None` if they are refused.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn read_query(query: &str, known: &[&'static str]) -> Option<Vec<(&'static str, String)>> {
+    let parameters = query::Parameters::parse(Some(query), known).ok()?;
+    let value = |name: &&'static str| parameters.get(name).map(|value| (*name, value.to_owned()));
+    Some(known.iter().filter_map(value).collect())
+}

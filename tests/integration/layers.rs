@@ -36,7 +36,7 @@ const RULES: [Rule; 10] = [
         part: "application/",
         own: &["domain", "application", INVARIANT],
         crates: None,
-        never: &["tokio", "sqlx", "monoio", "io_uring", "rustix", "socket2"],
+        never: &["tokio", "sqlx", "monoio", "io_uring", "rustix", "rustls", "socket2"],
     },
     Rule {
         part: "infrastructure/",
@@ -66,7 +66,7 @@ const RULES: [Rule; 10] = [
         part: "api/",
         own: &["domain", "application", "api", "infrastructure::data_plane", INVARIANT],
         crates: None,
-        never: &["sqlx", "monoio", "io_uring"],
+        never: &["sqlx", "monoio", "io_uring", "rustls"],
     },
     Rule {
         part: "maintenance/",

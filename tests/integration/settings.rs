@@ -128,6 +128,8 @@ fn settings_that_do_not_go_together_are_refused_by_name() {
         (&["--auth-mode", "none", "--jwt-secret", SECRET], &["AUTH_MODE=none", "JWT_SECRET"]),
         (&["--jwt-secret", &SECRET[1..]], &["JWT_SECRET", "32 bytes"]),
         (&["--jwt-secret-file", "/no/such/file"], &["JWT_SECRET_FILE", "/no/such/file"]),
+        (&["--tls-cert-file", "/cert"], &["TLS_CERT_FILE is set", "TLS_KEY_FILE is not"]),
+        (&["--tls-key-file", "/key"], &["TLS_KEY_FILE is set", "TLS_CERT_FILE is not"]),
     ] {
         let refusal = refused(serve_command(directory().path(), flags));
         assert_eq!(refusal.code, Some(2), "{flags:?}: {}", refusal.stderr);
@@ -195,17 +197,12 @@ fn keys_for_tokens_come_from_where_they_are_said_to() {
 
 #[test]
 fn what_this_version_does_not_have_is_refused_and_never_ignored() {
-    for (name, value) in
-        [("TLS_CERT_FILE", "/cert"), ("TLS_KEY_FILE", "/key"), ("METRICS_ADDR", "127.0.0.1:9")]
-    {
-        let directory = directory();
-        let mut command = serve_command(directory.path(), &[]);
-        command.env(name, value);
-        let refusal = refused(command);
-        assert_eq!(refusal.code, Some(2), "{name}: {}", refusal.stderr);
-        assert!(refusal.stderr.contains(name), "{name}: {}", refusal.stderr);
-        assert!(!refusal.stderr.contains("secret"), "a secret is not told: {}", refusal.stderr);
-    }
+    let directory = directory();
+    let mut command = serve_command(directory.path(), &[]);
+    command.env("METRICS_ADDR", "127.0.0.1:9");
+    let refusal = refused(command);
+    assert_eq!(refusal.code, Some(2), "{}", refusal.stderr);
+    assert!(refusal.stderr.contains("METRICS_ADDR"), "{}", refusal.stderr);
 }
 
 #[test]
