@@ -83,7 +83,7 @@ async fn serve_requests(
     (stored.content_hash, stored.place) = (location.content_hash, location.place);
     stored.object.content_hash = Some(location.content_hash);
     let commit = ObjectCommit { stored, precondition: Precondition::default(), is_first_version: false };
-    repository.commit(commit).await.expect("the object is committed");
+    repository.commit(commit, Default::default()).await.expect("the object is committed");
 
     // Its reader takes nothing meanwhile: the queue holds more records than there are requests.
     let (access_log, _reader) = AccessLog::new();

@@ -14,6 +14,7 @@ mod rebuild;
 mod restore;
 mod scrub;
 mod store;
+mod tenant;
 mod transfer;
 mod validate;
 
@@ -37,6 +38,7 @@ pub use keys::{CreateKeyArguments, KeyCommand, ListKeysArguments, RevokeKeyArgum
 pub use rebuild::RebuildArguments;
 pub use restore::RestoreArguments;
 pub use scrub::ScrubArguments;
+pub use tenant::TenantArguments;
 pub use validate::ValidateArguments;
 
 /// The tools.
@@ -57,6 +59,8 @@ pub enum MaintenanceCommand {
     /// Give out API keys, list them, and take them back
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Show what tenants have, and set what they may have at most
+    Tenant(TenantArguments),
 }
 
 /// How a tool's work came out.
@@ -227,6 +231,7 @@ fn run_to_verdict(command: MaintenanceCommand) -> Result<Verdict, MaintenanceErr
             MaintenanceCommand::Restore(arguments) => restore::restore(arguments).await,
             MaintenanceCommand::Rebuild(arguments) => rebuild::rebuild(arguments).await,
             MaintenanceCommand::Key(command) => keys::run(command).await,
+            MaintenanceCommand::Tenant(arguments) => tenant::run(arguments).await,
         }
     })
 }

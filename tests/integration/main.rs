@@ -40,6 +40,7 @@ mod maintenance_on_postgres;
 mod objects;
 mod packs;
 mod permissions;
+mod quotas;
 mod roots;
 mod settings;
 mod several_servers;

@@ -14,41 +14,67 @@ use crate::tokens::{claims, now, strict_server, token, token_of};
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
 
 /// A route by the name that the router gives it, a target of it in the tenant `acme` and the namespace `models`, what
-/// each of its methods needs, and whether the target itself names the scope.
+/// each of its methods needs, and what the target itself names.
 struct Entry {
     name: &'static str,
     target: String,
     needs: &'static [(&'static str, &'static str)],
-    names_scope: bool,
+    names: Names,
+}
+
+/// What a target names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// Nothing that belongs to a tenant, or an id, which says nothing of its scope.
+    NoScope,
+    Scope,
+    /// A tenant, of which the operator alone may ask.
+    Tenant,
 }
 
 const NOTHING: &str = "";
 
 /// The objects that the targets are about are made anew for each request.
-fn entries(id: &str) -> [Entry; 7] {
-    let entry = |name, target: String, needs, names_scope| Entry { name, target, needs, names_scope };
+fn entries(id: &str) -> [Entry; 8] {
+    let entry = |name, target: String, needs, names| Entry { name, target, needs, names };
     [
-        entry("Root", "/".into(), &[("GET", NOTHING), ("HEAD", NOTHING), ("POST", NOTHING)][..], false),
-        entry("Health", "/health".into(), &[("GET", NOTHING), ("HEAD", NOTHING)], false),
-        entry("Ready", "/health/ready".into(), &[("GET", NOTHING), ("HEAD", NOTHING)], false),
+        entry(
+            "Root",
+            "/".into(),
+            &[("GET", NOTHING), ("HEAD", NOTHING), ("POST", NOTHING)][..],
+            Names::NoScope,
+        ),
+        entry("Health", "/health".into(), &[("GET", NOTHING), ("HEAD", NOTHING)], Names::NoScope),
+        entry("Ready", "/health/ready".into(), &[("GET", NOTHING), ("HEAD", NOTHING)], Names::NoScope),
         entry(
             "Objects",
             "/v1/objects?namespace=models&tenant_id=acme".into(),
             &[("GET", "read"), ("HEAD", "read"), ("POST", "write")],
-            true,
+            Names::Scope,
         ),
         entry(
             "Object",
             format!("/v1/objects/{id}"),
             &[("GET", "read"), ("HEAD", "read"), ("DELETE", "delete")],
-            false,
+            Names::NoScope,
         ),
-        entry("ObjectInfo", format!("/v1/objects/{id}/info"), &[("GET", "read"), ("HEAD", "read")], false),
+        entry(
+            "ObjectInfo",
+            format!("/v1/objects/{id}/info"),
+            &[("GET", "read"), ("HEAD", "read")],
+            Names::NoScope,
+        ),
         entry(
             "Key",
             "/v1/keys/models/acme/k".into(),
             &[("GET", "read"), ("HEAD", "read"), ("PUT", "write"), ("DELETE", "delete")],
-            true,
+            Names::Scope,
+        ),
+        entry(
+            "Tenant",
+            "/v1/tenants/acme".into(),
+            &[("GET", "admin"), ("HEAD", "admin"), ("PUT", "admin")],
+            Names::Tenant,
         ),
     ]
 }
@@ -115,7 +141,14 @@ fn credentials(entry: &Entry, needed: &str) -> Vec<(String, Option<String>, Outc
     let every = "read write delete admin";
     let but =
         |left_out: &str| every.split(' ').filter(|word| *word != left_out).collect::<Vec<_>>().join(" ");
-    let out_of_reach = if entry.names_scope { Outcome::Forbidden } else { Outcome::NotFound };
+    let out_of_reach = match entry.names {
+        Names::NoScope => Outcome::NotFound,
+        Names::Scope | Names::Tenant => Outcome::Forbidden,
+    };
+    let is_for_operator = entry.names == Names::Tenant;
+    // Limits are for all namespaces of a tenant at once: which ones the operator reaches is of no account.
+    let elsewhere = if is_for_operator { Outcome::Done } else { out_of_reach };
+    let own = if is_for_operator { Outcome::Forbidden } else { Outcome::Done };
     let with = |tenant_id: &str, scope: &str, namespaces: Option<&[&str]>| {
         let mut claims = claims(tenant_id, scope);
         if let Some(namespaces) = namespaces {
@@ -136,11 +169,11 @@ fn credentials(entry: &Entry, needed: &str) -> Vec<(String, Option<String>, Outc
         ("of another tenant, without the scope", with("other", &but(needed), None), Outcome::Forbidden),
         ("of other namespaces", with("acme", every, Some(&["data", "model"])), out_of_reach),
         ("of no namespace", with("acme", every, Some(&[])), out_of_reach),
-        ("of the operator in other namespaces", with("*", every, Some(&["data"])), out_of_reach),
+        ("of the operator in other namespaces", with("*", every, Some(&["data"])), elsewhere),
         ("of the operator", with("*", every, None), Outcome::Done),
         ("of the operator without the scope", with("*", &but(needed), None), Outcome::Forbidden),
-        ("right", with("acme", needed, None), Outcome::Done),
-        ("right for this namespace", with("acme", needed, Some(&["data", "models"])), Outcome::Done),
+        ("of the tenant", with("acme", needed, None), own),
+        ("of the tenant in this namespace", with("acme", needed, Some(&["data", "models"])), own),
     ];
     let public = needed == NOTHING;
     let outcome = |outcome| if public { Outcome::Done } else { outcome };
@@ -206,11 +239,12 @@ fn every_route_and_method_lets_in_whom_it_should_and_nobody_else() {
             }
         }
     }
-    assert_eq!(cases, 7 * 8 * 15);
+    assert_eq!(cases, 8 * 8 * 15);
 }
 
 fn exchange(connection: &mut Connection, method: &str, target: &str, fields: &[(&str, &str)]) -> Response {
-    let body: &[u8] = if matches!(method, "POST" | "PUT") { b"body" } else { b"" };
+    // An object like any other, and limits that limit nothing.
+    let body: &[u8] = if matches!(method, "POST" | "PUT") { b"{}" } else { b"" };
     connection.exchange(method, target, fields, body)
 }
 
@@ -225,8 +259,11 @@ fn a_body_is_not_asked_for_from_whom_it_would_not_be_taken() {
     let server = strict_server(&[]);
     let other = format!("Bearer {}", token_of("other"));
     let reader = format!("Bearer {}", token(&claims("acme", "read")));
-    for target in ["/v1/objects?namespace=models&tenant_id=acme", "/v1/keys/models/acme/k"] {
-        let method = if target.contains("keys") { "PUT" } else { "POST" };
+    for (method, target) in [
+        ("POST", "/v1/objects?namespace=models&tenant_id=acme"),
+        ("PUT", "/v1/keys/models/acme/k"),
+        ("PUT", "/v1/tenants/acme"),
+    ] {
         for (field, status) in
             [(None, 401), (Some("Bearer x"), 401), (Some(&*other), 403), (Some(&*reader), 403)]
         {

@@ -5,6 +5,7 @@ mod download;
 mod health;
 mod list;
 mod root;
+mod tenants;
 mod upload;
 
 pub use download::add_object_fields;
@@ -109,6 +110,10 @@ where
         (Route::ObjectInfo(id), _) => download::info(service, head, by_id(id)).await,
         (Route::Object(id), Method::Delete) => delete::delete(service, head, by_id(id)).await,
         (Route::Object(id), _) => download::download(service, head, by_id(id), Freshness::Cached).await,
+        (Route::Tenant(tenant_id), Method::Put) => {
+            tenants::set(service, head, body, tenant_id, &principal).await
+        }
+        (Route::Tenant(tenant_id), _) => tenants::show(service, head, tenant_id, &principal).await,
         (Route::Key(path), Method::Put) => upload::put(service, head, body, path).await,
         (Route::Key(path), Method::Delete) => delete::delete(service, head, ObjectName::Key(path)).await,
         (Route::Key(path), _) => {

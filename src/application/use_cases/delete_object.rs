@@ -37,7 +37,7 @@ mod tests {
         let repository = FakeRepository::default();
         let commit = a_commit(None, 1, 1);
         let id = commit.stored.object.id;
-        block_on(repository.commit(commit)).unwrap();
+        block_on(repository.commit(commit, Default::default())).unwrap();
         let delete = |tenant_id: &str| {
             let name = ObjectName::of_id(id, &Reach::parse(tenant_id, None::<[&str; 0]>).unwrap());
             block_on(delete_object(&repository, &name, Precondition::default())).unwrap()

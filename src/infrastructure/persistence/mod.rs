@@ -21,8 +21,10 @@ mod postgres_api_keys;
 mod postgres_maintenance;
 mod postgres_queries;
 mod postgres_rows;
+mod postgres_tenants;
 mod postgres_writer;
 mod queries;
+mod quotas;
 mod recovery;
 mod replay;
 #[cfg(test)]
@@ -34,6 +36,7 @@ mod sqlite_columns;
 mod sqlite_maintenance;
 mod sqlite_packs;
 mod sqlite_rows;
+mod sqlite_tenants;
 #[cfg(test)]
 #[path = "../../../tests/throwaway_postgres/mod.rs"]
 mod throwaway_postgres;

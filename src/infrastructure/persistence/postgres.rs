@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgRow};
 use sqlx::{Connection as _, PgPool, Postgres, SqlSafeStr as _};
 use tokio::time::{sleep, timeout};
 
-use super::batch::BatchContext;
+use super::batch::{Applied, BatchContext};
 use super::collector::{Collected, Garbage};
 use super::columns::{class_number, status_number};
 use super::database::{DatabaseSettings, RootRow};
@@ -25,7 +25,7 @@ use super::postgres_writer::PostgresWriter;
 use crate::application::ports::{ListPage, ListQuery, ObjectName};
 use crate::domain::entities::{Object, StoredObject};
 use crate::domain::value_objects::{InstanceId, StorageClass, Timestamp};
-use crate::infrastructure::plane_channel::{Write, WriteOutcome};
+use crate::infrastructure::plane_channel::Write;
 use crate::infrastructure::storage::BlobFile;
 
 /// A connection that was idle for longer is asked whether it lives before it is used.
@@ -83,6 +83,7 @@ pub(super) fn migrator() -> Migrator {
         ("garbage", include_str!("../../../migrations/postgres/0002_garbage.sql")),
         ("maintenance", include_str!("../../../migrations/postgres/0003_maintenance.sql")),
         ("api_keys", include_str!("../../../migrations/postgres/0004_api_keys.sql")),
+        ("tenants", include_str!("../../../migrations/postgres/0005_tenants.sql")),
     ];
     let migration = |(version, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
@@ -159,7 +160,7 @@ impl PostgresDatabase {
     }
 
     /// Has one connection answer `asking` within the time that an answer may take.
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         asking: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> sqlx::Result<T> {
@@ -191,7 +192,7 @@ impl PostgresDatabase {
         writes: &[Write],
         next_sequence: &mut u64,
         context: BatchContext,
-    ) -> Result<Vec<WriteOutcome>, DatabaseError> {
+    ) -> Result<Applied, DatabaseError> {
         self.writer.apply(writes, next_sequence, context).await
     }
 

@@ -10,7 +10,8 @@ macro_rules! object_columns {
 
 macro_rules! held_columns {
     () => {
-        "o.sequence, o.id, o.namespace, o.tenant_id, o.key, o.status, o.storage_class, o.content_hash, o.updated_at"
+        "o.sequence, o.id, o.namespace, o.tenant_id, o.key, o.status, o.storage_class, o.content_hash, o.updated_at, \
+         o.size_bytes"
     };
 }
 
@@ -72,6 +73,61 @@ pub(super) const HELD_BLOBS: &str = "
     FROM unnest($1::bytea[], $2::smallint[]) AS n (content_hash, storage_class)
     JOIN blobs AS b ON b.content_hash = n.content_hash AND b.storage_class = n.storage_class
     FOR UPDATE OF b";
+
+/// What of a tenant's usage each server has counted, together.
+macro_rules! usage_of {
+    ($tenant:literal) => {
+        concat!(
+            "CROSS JOIN LATERAL (SELECT sum(s.bytes)::bigint AS bytes, sum(s.objects)::bigint AS objects \
+             FROM tenant_usage AS s WHERE s.tenant_id = ",
+            $tenant,
+            ") AS u"
+        )
+    };
+}
+
+/// `$1`: tenants: the limits and the usage of those that have limits. Nobody's usage is read that has none: batches that
+/// add to it on several servers then have nothing to do with each other.
+pub(super) const HELD_QUOTAS: &str = concat!(
+    "SELECT l.tenant_id, l.bytes_max, l.objects_max, u.bytes, u.objects FROM tenant_limits AS l ",
+    usage_of!("l.tenant_id"),
+    " WHERE l.tenant_id = ANY ($1::text[])"
+);
+
+/// The limits and the usage of every tenant that has limits.
+pub(super) const QUOTAS: &str = concat!(
+    "SELECT l.tenant_id, l.bytes_max, l.objects_max, u.bytes, u.objects FROM tenant_limits AS l ",
+    usage_of!("l.tenant_id"),
+    " ORDER BY l.tenant_id"
+);
+
+/// `$1`: tenants: of each the limits, which may be none, and the usage.
+pub(super) const QUOTAS_OF: &str = concat!(
+    "SELECT n.tenant_id, l.bytes_max, l.objects_max, u.bytes, u.objects FROM unnest($1::text[]) AS n (tenant_id) \
+     LEFT JOIN tenant_limits AS l ON l.tenant_id = n.tenant_id ",
+    usage_of!("n.tenant_id")
+);
+
+/// `$1`: tenants, `$2`: bytes more, `$3`: objects more, `$4`: the shard to add them to.
+pub(super) const PUT_USAGE: &str = "
+    INSERT INTO tenant_usage (tenant_id, shard, bytes, objects)
+    SELECT n.tenant_id, $4, n.bytes, n.objects
+    FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS n (tenant_id, bytes, objects)
+    ON CONFLICT (tenant_id, shard) DO UPDATE SET
+        bytes = tenant_usage.bytes + excluded.bytes, objects = tenant_usage.objects + excluded.objects";
+
+/// `$1`: the tenant, `$2`: the most bytes, `$3`: the most objects; NULL for no limit.
+pub(super) const SET_LIMITS: &str = "
+    INSERT INTO tenant_limits (tenant_id, bytes_max, objects_max) VALUES ($1, $2, $3)
+    ON CONFLICT (tenant_id) DO UPDATE SET bytes_max = excluded.bytes_max, objects_max = excluded.objects_max";
+
+/// Forgets limits that are none. `$1`: the tenant.
+pub(super) const DROP_LIMITS: &str =
+    "DELETE FROM tenant_limits WHERE tenant_id = $1 AND bytes_max IS NULL AND objects_max IS NULL";
+
+/// Tells servers that a tool has changed something.
+pub(super) const NOTE_OUTSIDE_CHANGE: &str =
+    "UPDATE clock SET outside_changes = outside_changes + 1 WHERE id = 1";
 
 /// `$1` to `$14`: the columns of the rows, `$15`: their writer.
 pub(super) const PUT_OBJECTS: &str = "

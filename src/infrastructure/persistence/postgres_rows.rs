@@ -122,17 +122,16 @@ pub(super) fn uuid_of(id: &ObjectId) -> Uuid {
 
 pub(super) fn held_objects(rows: &[PgRow]) -> sqlx::Result<HashMap<ObjectId, HeldObject>> {
     let decode = |row: &PgRow| {
-        let key_path = match key(row)? {
-            Some(key) => Some(KeyPath { scope: scope(row)?, key }),
-            None => None,
-        };
+        let scope = scope(row)?;
         let held = HeldObject {
             sequence: column::<i64>(row, 0)?.cast_unsigned(),
-            key_path,
+            tenant_id: scope.tenant_id.clone(),
+            key_path: key(row)?.map(|key| KeyPath { scope, key }),
             status: status_of_number(column(row, 5)?)?,
             storage_class: storage_class(row, 6)?,
             content_hash: optional_hash(row, 7)?,
             updated_at: Timestamp::from_millis(column(row, 8)?),
+            size_bytes: column::<Option<i64>>(row, 9)?.map(i64::cast_unsigned),
         };
         Ok((id(row)?, held))
     };

@@ -60,7 +60,8 @@ macro_rules! object_columns {
 
 macro_rules! held_columns {
     () => {
-        "o.sequence, o.id, o.namespace, o.tenant_id, o.key, o.status, o.storage_class, o.content_hash, o.updated_at"
+        "o.sequence, o.id, o.namespace, o.tenant_id, o.key, o.status, o.storage_class, o.content_hash, o.updated_at, \
+         o.size_bytes"
     };
 }
 
@@ -107,6 +108,35 @@ pub(super) const HELD_BLOBS: ByRows = by_rows!(
     "(?, ?)",
     ") AS j CROSS JOIN blobs AS b WHERE b.content_hash = j.column1 AND b.storage_class = j.column2"
 );
+
+/// `?1`: `["<tenant>", …]`: of each the limits, which may be none, and the usage.
+pub(super) const QUOTAS_OF: &str = "
+    SELECT j.value, l.bytes_max, l.objects_max, u.bytes, u.objects
+    FROM json_each(?1) AS j LEFT JOIN tenant_limits AS l ON l.tenant_id = j.value
+    LEFT JOIN tenant_usage AS u ON u.tenant_id = j.value";
+
+/// The limits and the usage of every tenant that has limits.
+pub(super) const QUOTAS: &str = "
+    SELECT tenant_limits.tenant_id, bytes_max, objects_max, u.bytes, u.objects
+    FROM tenant_limits LEFT JOIN tenant_usage AS u ON u.tenant_id = tenant_limits.tenant_id";
+
+/// `?1`: `[["<tenant>", bytes more, objects more], …]`
+pub(super) const PUT_USAGE: &str = "
+    INSERT INTO tenant_usage (tenant_id, bytes, objects)
+    SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2 FROM json_each(?1) AS j WHERE true
+    ON CONFLICT (tenant_id) DO UPDATE SET bytes = bytes + excluded.bytes, objects = objects + excluded.objects";
+
+/// `?1`: the tenant, `?2`: the most bytes, `?3`: the most objects; NULL for no limit.
+pub(super) const SET_LIMITS: &str = "
+    INSERT INTO tenant_limits (tenant_id, bytes_max, objects_max) VALUES (?1, ?2, ?3)
+    ON CONFLICT (tenant_id) DO UPDATE SET bytes_max = excluded.bytes_max, objects_max = excluded.objects_max";
+
+/// Forgets limits that are none. `?1`: the tenant.
+pub(super) const DROP_LIMITS: &str =
+    "DELETE FROM tenant_limits WHERE tenant_id = ?1 AND bytes_max IS NULL AND objects_max IS NULL";
+
+/// Tells servers that a tool has changed something.
+pub(super) const NOTE_OUTSIDE_CHANGE: &str = "UPDATE clock SET outside_changes = outside_changes + 1";
 
 /// Rows in the order of the columns.
 pub(super) const PUT_OBJECTS: ByRows = by_rows!(

@@ -16,7 +16,9 @@ use sqlx::sqlite::{
 };
 use sqlx::{Connection as _, Row as _, SqlSafeStr as _, Sqlite, SqliteConnection, SqlitePool};
 
-use super::batch::{self, BatchContext, Changes, Held, HeldBlob, LogContext, Synced, Touched, VersionCount};
+use super::batch::{
+    self, Applied, BatchContext, Changes, Held, HeldBlob, LogContext, Synced, Touched, VersionCount,
+};
 use super::collector::{Collected, Garbage};
 use super::columns::{class_number, status_number};
 use super::database::{DatabaseSettings, RootRow};
@@ -30,11 +32,12 @@ use super::sqlite_columns::{
 };
 use super::sqlite_packs::{freed_of_packs, packs_json};
 use super::sqlite_rows::{ObjectRows, Values, bind_blob, bind_blob_key, bind_key, execute, fetch};
+use super::sqlite_tenants::{load_quotas, usage_json};
 use crate::application::ports::{ListPage, ListQuery, ObjectName};
 use crate::domain::entities::{BlobLocation, KeyPath, Object, Reach, StoredObject};
 use crate::domain::value_objects::{InstanceId, ObjectId, StorageClass, Timestamp};
 use crate::fault_injection::{DurableSync, skips};
-use crate::infrastructure::plane_channel::{Write, WriteOutcome};
+use crate::infrastructure::plane_channel::Write;
 use crate::infrastructure::storage::{BlobFile, DatabaseRoom, Roots, blob_length};
 
 /// How long a connection waits for another one's lock. Only a foreign program could hold one for long.
@@ -73,6 +76,7 @@ pub(super) fn migrator() -> Migrator {
         ("maintenance", include_str!("../../../migrations/sqlite/0003_maintenance.sql")),
         ("packs", include_str!("../../../migrations/sqlite/0004_packs.sql")),
         ("api_keys", include_str!("../../../migrations/sqlite/0005_api_keys.sql")),
+        ("tenants", include_str!("../../../migrations/sqlite/0006_tenants.sql")),
     ];
     let migration = |(version, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
@@ -157,14 +161,18 @@ impl SqliteDatabase {
         writes: &[Write],
         next_sequence: &mut u64,
         context: BatchContext,
-    ) -> Result<Vec<WriteOutcome>, DatabaseError> {
+    ) -> Result<Applied, DatabaseError> {
         let change = async |transaction: &mut SqliteTransaction<'_>| {
-            let held = load(transaction, writes).await;
-            let held = held.map_err(DatabaseError::of("load what a batch touches"))?;
+            let held = async {
+                let mut held = load(transaction, writes).await?;
+                held.quotas = load_quotas(transaction, writes).await?;
+                Ok(held)
+            };
+            let held = held.await.map_err(DatabaseError::of("load what a batch touches"))?;
             let (outcomes, changes) = batch::apply(writes, held, next_sequence, context.now);
             let stored = store(transaction, &changes, context).await;
             stored.map_err(DatabaseError::of("store what a batch changes"))?;
-            Ok(outcomes)
+            Ok(Applied { outcomes, usage: changes.usage })
         };
         self.in_transaction(change).await
     }
@@ -177,7 +185,7 @@ impl SqliteDatabase {
         log: &LogContext,
         context: BatchContext,
         roots: &Roots,
-    ) -> Result<Vec<WriteOutcome>, DatabaseError> {
+    ) -> Result<Applied, DatabaseError> {
         let change = async |transaction: &mut SqliteTransaction<'_>| {
             let held = load(transaction, writes).await;
             let mut held = held.map_err(DatabaseError::of("load what a batch touches"))?;
@@ -185,7 +193,7 @@ impl SqliteDatabase {
             let (outcomes, changes) = batch::apply_logged(writes, log, held, context.now);
             let stored = store(transaction, &changes, context).await;
             stored.map_err(DatabaseError::of("store what a batch changes"))?;
-            Ok(outcomes)
+            Ok(Applied { outcomes, usage: changes.usage })
         };
         self.in_transaction_synced(log.synced, change).await
     }
@@ -559,6 +567,10 @@ pub(super) async fn store(
     execute(transaction, &queries::PUT_OBJECTS, &changes.put, bind).await?;
     let bind = |values: &mut Values, row: &_| bind_blob(values, row, context);
     execute(transaction, &queries::PUT_BLOBS, &changes.blobs, bind).await?;
+    if !changes.usage.is_empty() {
+        let query = sqlx::query(queries::PUT_USAGE).bind(usage_json(&changes.usage));
+        query.execute(&mut **transaction).await?;
+    }
     if !changes.packs.is_empty() {
         let query = sqlx::query(queries::PUT_PACKS).bind(packs_json(&changes.packs));
         query.execute(&mut **transaction).await?;
