@@ -88,7 +88,5 @@ fn a_connection_that_nobody_needs_is_closed() {
         assert!(lists.into_iter().all(|list| list.join().unwrap().status == 200));
     });
     // The heartbeat needs one now and then.
-    wait_until("one reader at most", || {
-        matches!(&*site.postgres.ask(CONNECTIONS), "1" | "2").then_some(())
-    });
+    wait_until("one reader at most", || matches!(&*site.postgres.ask(CONNECTIONS), "1" | "2").then_some(()));
 }

@@ -27,6 +27,7 @@ mod damage;
 mod database_away;
 mod database_connections;
 mod differential;
+mod documents;
 mod expectations;
 mod hostile_tokens;
 mod keys;
