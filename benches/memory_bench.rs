@@ -15,7 +15,8 @@ use allocation_counter::{AllocationInfo, measure};
 use criterion::{Criterion, criterion_group, criterion_main};
 use just_storage::api::connection::serve;
 use just_storage::api::{
-    Access, AccessLog, ConnectionTable, DateCache, Limits, RequestIds, Service, SystemClock, Timeouts,
+    Access, AccessLog, AuditLog, ConnectionTable, DateCache, Limits, RequestIds, Service, SystemClock,
+    Timeouts,
 };
 use just_storage::application::ports::{ObjectCommit, ObjectRepository as _};
 use just_storage::domain::value_objects::{Precondition, StorageClass};
@@ -96,6 +97,7 @@ async fn serve_requests(
         ready_limit: limit,
         table: ConnectionTable::new(TIMEOUTS, 1),
         access_log,
+        audit_log: AuditLog::off(),
         date: DateCache::default(),
         request_ids: RequestIds::new("bench".to_owned()),
     });

@@ -138,6 +138,8 @@ pub struct ServeArguments {
     #[command(flatten)]
     log: LogArguments,
     #[command(flatten)]
+    audit: AuditArguments,
+    #[command(flatten)]
     later: LaterArguments,
 }
 
@@ -257,6 +259,22 @@ struct LogArguments {
     /// What is logged; requests are told at info
     #[arg(long, env, value_enum, default_value = "info")]
     log_level: LogLevel,
+}
+
+/// What the server and the tools that change credentials or limits have in common.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Audit log")]
+pub struct AuditArguments {
+    /// A file that is told of every change, refusal and credential, a JSON object a line; made if it is not there, and made anew where it is moved away [default: none]
+    #[arg(long, env, value_name = "FILE")]
+    audit_log_file: Option<PathBuf>,
+}
+
+impl AuditArguments {
+    /// Where the file is, if there is to be one.
+    pub fn into_path(self) -> Option<PathBuf> {
+        self.audit_log_file
+    }
 }
 
 /// Settings that belong to parts which this version does not have. They are known by name, so that nobody believes
@@ -436,6 +454,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is logged.
     pub log_level: LogLevel,
+    /// Where changes and refusals are told of, if anywhere.
+    pub audit_log_file: Option<PathBuf>,
 }
 
 impl ServeArguments {
@@ -478,6 +498,7 @@ impl ServeArguments {
             gc: self.gc.settings(),
             log_format: self.log.log_format,
             log_level: self.log.log_level,
+            audit_log_file: self.audit.into_path(),
         })
     }
 

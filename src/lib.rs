@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod application;
+pub mod auditing;
 pub mod config;
 pub mod domain;
 mod fault_injection;

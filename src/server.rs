@@ -21,8 +21,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::api::connection::{refuse, serve};
-use crate::api::{Access, AccessLog, ConnectionTable, DateCache, RequestIds, Service, SystemClock};
+use crate::api::{Access, AccessLog, AuditLog, ConnectionTable, DateCache, RequestIds, Service, SystemClock};
 use crate::application::credentials::CurrentVerifier;
+use crate::auditing::{self, AuditStartError};
 use crate::config::{Authentication, Config, ConfigError, IoDriverChoice, LogLevel, buffer_bytes_of_core};
 use crate::domain::value_objects::{InstanceId, StorageClass};
 use crate::infrastructure::data_plane::buffers::BufferPool;
@@ -63,6 +64,9 @@ pub enum ServerError {
     /// The log cannot be started.
     #[error("cannot start the log")]
     Log(#[source] io::Error),
+    /// The audit log cannot be started.
+    #[error(transparent)]
+    Audit(#[from] AuditStartError),
     /// The keys that tokens are verified with cannot be had any more.
     #[error(transparent)]
     Keys(#[from] ConfigError),
@@ -115,6 +119,15 @@ pub fn serve_until_signalled(config: Config) -> Result<(), ServerError> {
 }
 
 fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerError> {
+    let (audit_log, audit_thread) = auditing::start(config.audit_log_file.as_deref())?;
+    let result = serve_with_logs(config, access_log, audit_log);
+    if let Some(audit_thread) = audit_thread {
+        audit_thread.finish();
+    }
+    result
+}
+
+fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) -> Result<(), ServerError> {
     let tls = config.tls.clone().map(TlsConfiguration::load).transpose()?.map(Arc::new);
     let _data_directory = DataDirectoryLock::acquire(&config.paths.data_dir)?;
     let _database = config.paths.database_url.file().map(DatabaseLock::acquire).transpose()?;
@@ -167,6 +180,7 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
         open_packs,
         instance,
         access_log,
+        audit_log,
         stopped,
         core_count: cpus.len(),
         shares: CoreShares::new(cpus.len()),
@@ -380,6 +394,7 @@ struct CoreTemplate {
     open_packs: Arc<OpenPacks>,
     instance: InstanceId,
     access_log: AccessLog,
+    audit_log: AuditLog,
     stopped: watch::Receiver<bool>,
     core_count: usize,
     shares: CoreShares,
@@ -485,6 +500,7 @@ impl CoreTemplate {
             ready_limit: limit(READY_LIMIT.min(config.storage_timeout).min(config.metadata_timeout)),
             table: ConnectionTable::new(config.timeouts, connections_max),
             access_log: self.access_log.clone(),
+            audit_log: self.audit_log.clone(),
             date: DateCache::default(),
             request_ids: RequestIds::new(format!("{}-{index}", self.instance)),
         }

@@ -14,7 +14,7 @@ use crate::domain::value_objects::{TenantId, Timestamp};
 pub(super) const RECORDS_QUEUED_MAX: usize = 16 * 1024;
 
 /// What is told of a request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AccessRecord {
     /// Its method.
     pub method: &'static str,

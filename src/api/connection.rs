@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::FutureExt as _;
 
 use super::access_log::AccessRecord;
+use super::audit_log::{AuditRecord, Note, Standing, audit_unavailable, is_refusal};
 use super::authentication::authenticate;
 use super::blob_transfer::{SendError, send_blob};
 use super::connection_table::{RefusalPlace, Registration};
@@ -129,6 +130,8 @@ struct Exchange {
     /// Who asks, once that is known.
     principal: Option<Rc<Principal>>,
     closes: bool,
+    /// What the audit log will tell of it besides, if it tells of it.
+    note: Option<Box<Note>>,
 }
 
 impl<S, R, C> Connection<'_, S, R, C>
@@ -202,7 +205,7 @@ where
     async fn refuse(&mut self, problem: Problem) {
         let started = Instant::now();
         let request_id = self.service.request_ids.next();
-        let exchange = Exchange { started, request_id, principal: None, closes: true };
+        let exchange = Exchange { started, request_id, principal: None, closes: true, note: None };
         self.head = RequestHead::default();
         let response = Response::problem(problem, "", &exchange.request_id);
         self.respond(&exchange, response).await;
@@ -220,10 +223,14 @@ where
             return false;
         }
         self.transport.watch().work();
-        let admitted = self.admit().await;
+        let standing = self.service.audit_log.standing(&self.head);
+        let admitted = match standing {
+            Standing::Barred => Err(audit_unavailable()),
+            Standing::Change | Standing::Reading => self.admit().await,
+        };
         let principal = admitted.as_ref().ok().map(|admitted| admitted.principal.clone());
         let mut body = RequestBody::new(&mut self.transport, &self.head, self.service.limits.body_bytes_max);
-        let result = match admitted {
+        let mut result = match admitted {
             Ok(admitted) => handle(self.service, &self.head, &mut body, admitted).await,
             Err(problem) => Err(problem),
         };
@@ -233,7 +240,8 @@ where
 
         let refused = result.as_ref().is_err_and(|problem| problem.closes);
         let closes = refused || !body_ended || !self.head.keeps_alive() || self.service.table.is_draining();
-        let exchange = Exchange { started, request_id, principal, closes };
+        let note = self.note(standing, &mut result);
+        let exchange = Exchange { started, request_id, principal, closes, note };
         let response = self.or_problem(result, &exchange);
         self.respond(&exchange, response).await;
         self.log(exchange, bytes_in);
@@ -254,6 +262,22 @@ where
         let route = route(&self.head)?;
         let principal = authenticate(self.service, &self.head, &route).await?;
         Ok(Admitted { route, principal })
+    }
+
+    /// What the audit log is to know of a request: of each that would change something, and of each that was refused.
+    fn note(
+        &self,
+        standing: Standing,
+        result: &mut Result<Response<S::Reader>, Problem>,
+    ) -> Option<Box<Note>> {
+        let refused = result.as_ref().is_err_and(is_refusal) && self.service.audit_log.is_on();
+        if standing == Standing::Reading && !refused {
+            return None;
+        }
+        Some(Box::new(match result {
+            Ok(response) => Note::of_change(response.change.take()),
+            Err(problem) => Note::of_problem(standing, problem, &self.head),
+        }))
     }
 
     /// The caller's own id, if it is short and visible.
@@ -366,21 +390,29 @@ where
 
     fn log(&mut self, exchange: Exchange, bytes_in: u64) {
         let Some(responded) = &self.responded else { return };
+        if !self.service.access_log.is_on() && exchange.note.is_none() {
+            return;
+        }
+        let record = AccessRecord {
+            method: self.head.method().as_str(),
+            path: self.head.path().to_owned(),
+            status: responded.status,
+            bytes_in,
+            bytes_out: responded.bytes_out,
+            ended: SystemTime::now(),
+            duration: exchange.started.elapsed(),
+            request_id: exchange.request_id,
+            asker: exchange.principal.as_deref().and_then(|principal| {
+                let tenant_id = principal.reach.tenant_id().cloned();
+                principal.credential_id.clone().map(|credential_id| (credential_id, tenant_id))
+            }),
+        };
+        if let Some(note) = exchange.note {
+            let (request, peer) = (record.clone(), self.transport.peer());
+            self.service.audit_log.push(AuditRecord { request, peer, note: *note });
+        }
         if self.service.access_log.is_on() {
-            self.service.access_log.push(AccessRecord {
-                method: self.head.method().as_str(),
-                path: self.head.path().to_owned(),
-                status: responded.status,
-                bytes_in,
-                bytes_out: responded.bytes_out,
-                ended: SystemTime::now(),
-                duration: exchange.started.elapsed(),
-                request_id: exchange.request_id,
-                asker: exchange.principal.as_deref().and_then(|principal| {
-                    let tenant_id = principal.reach.tenant_id().cloned();
-                    principal.credential_id.clone().map(|credential_id| (credential_id, tenant_id))
-                }),
-            });
+            self.service.access_log.push(record);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! core. Nothing outside this module knows HTTP; nothing in it knows SQL or where a blob lies.
 
 mod access_log;
+mod audit_log;
 mod authentication;
 mod blob_transfer;
 pub mod connection;
@@ -16,6 +17,7 @@ mod service;
 mod transport;
 
 pub use access_log::{AccessLog, AccessLogReader, AccessRecord, Wording};
+pub use audit_log::{AuditLog, AuditReader};
 pub use authentication::{Access, needed_permission};
 pub use connection_table::{ConnectionTable, Timeouts};
 pub use errors::Problem;

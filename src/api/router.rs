@@ -62,7 +62,11 @@ pub fn route(head: &RequestHead) -> Result<Route, Problem> {
     Err(problem)
 }
 
-fn find(path: &str) -> Result<Route, Problem> {
+/// Finds what a path is about, whatever the method.
+///
+/// # Errors
+/// `404` or `400`.
+pub(super) fn find(path: &str) -> Result<Route, Problem> {
     match path {
         "/" => return Ok(Route::Root),
         "/health" => return Ok(Route::Health),

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 
 use super::access_log::AccessLog;
+use super::audit_log::AuditLog;
 use super::authentication::Access;
 use super::connection_table::ConnectionTable;
 use super::http1::{DateCache, HeadLimits};
@@ -39,6 +40,8 @@ pub struct Service<S, R, C> {
     pub table: Rc<ConnectionTable>,
     /// Where requests are told of.
     pub access_log: AccessLog,
+    /// Where changes and refusals are told of.
+    pub audit_log: AuditLog,
     /// `Date`.
     pub date: DateCache,
     /// `X-Request-Id`.

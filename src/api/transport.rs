@@ -2,6 +2,7 @@
 //! Answers to requests that came together leave together: what is to be sent goes out before anything is waited for.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -51,6 +52,11 @@ impl Transport {
     /// Tells the client that all was sent, before the connection is closed.
     pub(super) fn say_end(&mut self) {
         self.stream.say_end();
+    }
+
+    /// Who has made the connection.
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.stream.peer()
     }
 
     pub(super) fn watch(&self) -> &Watch {

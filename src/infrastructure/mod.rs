@@ -1,5 +1,6 @@
 //! The ports, implemented: files and rings on the data plane, SQL on the metadata plane, and the channel between.
 
+pub mod audit_file;
 pub mod data_plane;
 pub mod known_keys;
 pub mod persistence;

@@ -10,9 +10,10 @@ use clap::{Args, Subcommand};
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::Serialize;
 
+use super::audit::{AuditTrail, ToolChange};
 use super::{MaintenanceError, Verdict};
 use crate::application::credentials::NewApiKey;
-use crate::config::{StoreArguments, StorePaths};
+use crate::config::{AuditArguments, StoreArguments, StorePaths};
 use crate::domain::entities::{ApiKey, ApiKeyId, Permission, Reach};
 use crate::domain::value_objects::{Namespace, TenantId, Timestamp};
 use crate::infrastructure::persistence::Database;
@@ -57,6 +58,8 @@ pub struct CreateKeyArguments {
     /// One JSON object instead of the key alone
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    audit: AuditArguments,
 }
 
 /// What `key list` is told.
@@ -77,6 +80,8 @@ pub struct RevokeKeyArguments {
     /// Its id: the 16 digits behind jsk_
     #[arg(value_parser = ApiKeyId::parse)]
     id: ApiKeyId,
+    #[command(flatten)]
+    audit: AuditArguments,
 }
 
 /// One tenant, or `*`.
@@ -174,7 +179,7 @@ fn now() -> Timestamp {
 }
 
 async fn create(arguments: CreateKeyArguments) -> Result<Verdict, MaintenanceError> {
-    let CreateKeyArguments { store, tenant, namespace, scope, expires_in, expires_at, label, json } =
+    let CreateKeyArguments { store, tenant, namespace, scope, expires_in, expires_at, label, json, audit } =
         arguments;
     let paths = store.into_paths()?;
     let created_at = now();
@@ -195,6 +200,7 @@ async fn create(arguments: CreateKeyArguments) -> Result<Verdict, MaintenanceErr
         expires_at,
         revoked_at: None,
     };
+    let audit = AuditTrail::open(audit)?;
     with_database(&paths, async |database| Ok(database.put_api_key(&kept).await?)).await?;
     match json {
         true => print_json(&KeyDto::of(&kept, Some(new.to_string()))),
@@ -203,6 +209,7 @@ async fn create(arguments: CreateKeyArguments) -> Result<Verdict, MaintenanceErr
             eprintln!("this is the only time that the key is shown; its id is {}", kept.id);
         }
     }
+    audit.tell(ToolChange::KeyCreated(&kept))?;
     Ok(Verdict::Clean)
 }
 
@@ -238,13 +245,15 @@ fn line(kept: &ApiKey, now: Timestamp) -> String {
 }
 
 async fn revoke(arguments: RevokeKeyArguments) -> Result<Verdict, MaintenanceError> {
-    let RevokeKeyArguments { store, id } = arguments;
+    let RevokeKeyArguments { store, id, audit } = arguments;
     let paths = store.into_paths()?;
+    let audit = AuditTrail::open(audit)?;
     let known = with_database(&paths, async |database| Ok(database.revoke_api_key(id, now()).await?)).await?;
     match known {
         true => println!("revoked {id}; servers forget it within seconds"),
         false => return Err(MaintenanceError::NoSuchKey(id)),
     }
+    audit.tell(ToolChange::KeyRevoked(id))?;
     Ok(Verdict::Clean)
 }
 

@@ -5,6 +5,7 @@
 //! nothing; what it cannot use it names, and has then changed nothing. The database tells a running server what it has
 //! to know: a hold stops its collector, a mark of damage reaches its caches within a second.
 
+mod audit;
 mod backup;
 mod backup_format;
 mod gc;
@@ -28,6 +29,7 @@ use thiserror::Error;
 use crate::config::ConfigError;
 use crate::domain::entities::ApiKeyId;
 use crate::domain::value_objects::StorageClass;
+use crate::infrastructure::audit_file::AuditFileError;
 use crate::infrastructure::persistence::{CopyError, CycleError, DatabaseError, OpenError, StartError};
 use crate::infrastructure::storage::{LockError, ReplayError, RootError};
 
@@ -170,6 +172,12 @@ enum MaintenanceError {
     /// The system gives no random bytes.
     #[error("cannot get random bytes for a key")]
     Random(#[source] std::io::Error),
+    /// The audit log cannot be opened.
+    #[error(transparent)]
+    Audit(AuditFileError),
+    /// The audit log could be opened, and not written then.
+    #[error("this was done, but the audit log does not tell of it")]
+    NotAudited(#[source] AuditFileError),
     /// The tool's own runtime cannot be made.
     #[error("cannot start")]
     Runtime(#[source] std::io::Error),
@@ -195,10 +203,14 @@ impl MaintenanceError {
             | Self::ExpiredKey
             | Self::NoSuchKey(_)
             | Self::Random(_)
+            | Self::Audit(_)
             | Self::Runtime(_) => REFUSED,
-            Self::Database(_) | Self::Copy(_) | Self::Cycle(_) | Self::Files { .. } | Self::HoldLost => {
-                NOT_CLEAN
-            }
+            Self::Database(_)
+            | Self::Copy(_)
+            | Self::Cycle(_)
+            | Self::Files { .. }
+            | Self::HoldLost
+            | Self::NotAudited(_) => NOT_CLEAN,
         }
     }
 

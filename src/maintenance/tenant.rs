@@ -4,9 +4,10 @@ use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
+use super::audit::{AuditTrail, ToolChange};
 use super::store::Store;
 use super::{MaintenanceError, Verdict};
-use crate::config::StoreArguments;
+use crate::config::{AuditArguments, StoreArguments};
 use crate::domain::entities::{Quota, QuotaLimits};
 use crate::domain::value_objects::TenantId;
 
@@ -64,6 +65,8 @@ struct SetArguments {
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    audit: AuditArguments,
 }
 
 /// A limit as it is said.
@@ -100,8 +103,9 @@ pub(super) async fn run(arguments: TenantArguments) -> Result<Verdict, Maintenan
 }
 
 async fn set(arguments: SetArguments) -> Result<(), MaintenanceError> {
-    let SetArguments { store, tenant, bytes_max, objects_max, json } = arguments;
+    let SetArguments { store, tenant, bytes_max, objects_max, json, audit } = arguments;
     let paths = store.into_paths()?;
+    let audit = AuditTrail::open(audit)?;
     let quota = Store::with(&paths, async |store| {
         let before = store.database.quota(&tenant).await?.limits;
         let limits = QuotaLimits {
@@ -113,7 +117,7 @@ async fn set(arguments: SetArguments) -> Result<(), MaintenanceError> {
     })
     .await?;
     print(&tenant, quota, json);
-    Ok(())
+    audit.tell(ToolChange::LimitsSet(&tenant, quota.limits))
 }
 
 /// As the interface shows a tenant.

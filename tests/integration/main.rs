@@ -19,6 +19,7 @@ mod valve;
 
 // What they hold the server to.
 mod api_keys;
+mod audit;
 mod bad_input;
 mod conditions;
 mod connection;

@@ -50,7 +50,7 @@ pub(super) async fn download<S: BlobStore, R: ObjectRepository, C>(
                 0 => Body::Bytes(Vec::new()),
                 _ => Body::Blob(reader, range, object.object.scope.tenant_id.clone()),
             };
-            Ok(Response { status, object: Some(object), fields, body })
+            Ok(Response { status, object: Some(object), fields, body, change: None })
         }
     }
 }
@@ -62,7 +62,8 @@ fn decide<Reader>(
     object: &Arc<StoredObject>,
 ) -> Result<Option<Response<Reader>>, Problem> {
     let about = |status, body| {
-        Ok(Some(Response { status, object: Some(object.clone()), fields: Fields::default(), body }))
+        let (object, fields) = (Some(object.clone()), Fields::default());
+        Ok(Some(Response { status, object, fields, body, change: None }))
     };
     match conditions.verdict(&object.current_version()) {
         Verdict::Failed => return Err(Problem::precondition_failed()),

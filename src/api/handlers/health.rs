@@ -32,9 +32,10 @@ pub(super) async fn ready<S: BlobStore, R: ObjectRepository, C>(
         futures_util::join!(limit.within(database), limit.within(hot), limit.within(cold));
     let (database, hot, cold) =
         (matches!(database, Some(Ok(()))), matches!(hot, Some(Ok(()))), matches!(cold, Some(Ok(()))));
-    let ready = database && hot && cold;
+    let audit = service.audit_log.takes_changes();
+    let ready = database && hot && cold && audit;
     let verdict = |works: bool| if works { "ok" } else { "failed" };
-    let answer = json!({
+    let mut answer = json!({
         "status": if ready { "ready" } else { "not ready" },
         "checks": {
             "database": verdict(database),
@@ -42,5 +43,8 @@ pub(super) async fn ready<S: BlobStore, R: ObjectRepository, C>(
             "cold_storage": verdict(cold),
         },
     });
+    if service.audit_log.is_on() {
+        answer["checks"]["audit_log"] = verdict(audit).into();
+    }
     Ok(Response::json(if ready { 200 } else { 503 }, answer.to_string().into_bytes()))
 }

@@ -13,6 +13,7 @@ pub use download::add_object_fields;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::audit_log::Change;
 use super::authentication::authorise;
 use super::errors::Problem;
 use super::http1::{Fields, Method, RequestHead};
@@ -34,6 +35,8 @@ pub(super) struct Response<Reader> {
     /// What its head says besides.
     pub(super) fields: Fields,
     pub(super) body: Body<Reader>,
+    /// What has been changed, where an audit log is to tell of it.
+    pub(super) change: Option<Box<Change>>,
 }
 
 /// What an answer carries.
@@ -52,7 +55,7 @@ impl<Reader> Response<Reader> {
     fn json(status: u16, body: Vec<u8>) -> Self {
         let mut fields = Fields::default();
         fields.add_lines("Content-Type: application/json\r\nCache-Control: no-store\r\n");
-        Self { status, object: None, fields, body: Body::Bytes(body) }
+        Self { status, object: None, fields, body: Body::Bytes(body), change: None }
     }
 
     /// Adds all fields of its head that are about what was asked for.
@@ -68,7 +71,7 @@ impl<Reader> Response<Reader> {
         let json = problem.to_json(instance, request_id);
         let mut fields = problem.fields;
         fields.add_lines("Content-Type: application/problem+json\r\nCache-Control: no-store\r\n");
-        Self { status: problem.status, object: None, fields, body: Body::Bytes(json) }
+        Self { status: problem.status, object: None, fields, body: Body::Bytes(json), change: None }
     }
 }
 

@@ -35,5 +35,5 @@ pub(super) async fn echo<Reader>(
         "Content-Type: application/octet-stream\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
          Content-Security-Policy: sandbox; default-src 'none'\r\n",
     );
-    Ok(Response { status: 200, object: None, fields, body: Body::Bytes(bytes) })
+    Ok(Response { status: 200, object: None, fields, body: Body::Bytes(bytes), change: None })
 }

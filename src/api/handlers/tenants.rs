@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::super::audit_log::Change;
 use super::super::errors::Problem;
 use super::super::http1::RequestHead;
 use super::super::query::Parameters;
@@ -41,7 +42,9 @@ pub(super) async fn set<S: BlobStore, R: ObjectRepository, C>(
     Parameters::parse(head.query(), &[])?;
     let limits = parse_limits(&body.read_whole(BODY_BYTES_MAX).await?)?;
     let quota = service.repository.set_limits(&tenant_id, limits).await?;
-    Ok(answer(&tenant_id, quota))
+    let mut response = answer(&tenant_id, quota);
+    response.change = service.audit_log.is_on().then(|| Box::new(Change::Limits(limits)));
+    Ok(response)
 }
 
 /// Refuses whoever is not the operator with the scope `admin`: a tenant sees and sets no limits, its own neither. Where

@@ -1,5 +1,6 @@
 //! `POST /v1/objects` and `PUT /v1/keys/…`: a body becomes an object.
 
+use super::super::audit_log::{AuditLog, Change};
 use super::super::errors::Problem;
 use super::super::http1::{BodyFraming, Conditions, RequestHead, parse_digests};
 use super::super::query::Parameters;
@@ -39,7 +40,7 @@ where
     }
     let order = order(head, scope, key, storage_class, Precondition::default())?;
     let uploaded = upload(service, head, body, order).await?;
-    Ok(created(&uploaded, 201))
+    Ok(created(uploaded, 201, &service.audit_log))
 }
 
 /// `PUT /v1/keys/{namespace}/{tenant_id}/{key…}`
@@ -58,7 +59,8 @@ where
     let precondition = Conditions::of(head).into_precondition();
     let order = order(head, path.scope, Some(path.key), StorageClass::Hot, precondition)?;
     let uploaded = upload(service, head, body, order).await?;
-    Ok(created(&uploaded, if uploaded.replaced { 200 } else { 201 }))
+    let status = if uploaded.replaced { 200 } else { 201 };
+    Ok(created(uploaded, status, &service.audit_log))
 }
 
 async fn upload<S, R, C>(
@@ -81,10 +83,11 @@ where
     Ok(upload_object((&service.store, &service.repository, &service.clock), order, body).await?)
 }
 
-fn created<Reader>(uploaded: &Uploaded, status: u16) -> Response<Reader> {
+fn created<Reader>(uploaded: Uploaded, status: u16, audit_log: &AuditLog) -> Response<Reader> {
     let mut response = Response::json(status, object_json(&uploaded.object));
     response.fields.add("Location", format_args!("/v1/objects/{}", uploaded.object.id));
     response.fields.add("ETag", format_args!("\"sha256-{}\"", uploaded.content_hash));
+    response.change = audit_log.is_on().then(|| Box::new(Change::Stored(uploaded)));
     response
 }
 

@@ -88,9 +88,8 @@ impl ApiKey {
 
     /// Whoever shows it.
     pub fn principal(&self) -> Principal {
-        let id = self.id.to_string();
         Principal {
-            credential_id: Some(CredentialId::new("jsk", &id, String::new)),
+            credential_id: Some(CredentialId::of_api_key(self.id)),
             reach: self.reach.clone(),
             permissions: self.permissions,
         }

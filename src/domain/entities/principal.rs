@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::Scope;
+use super::{ApiKeyId, Scope};
 use crate::domain::errors::InvalidValue;
 use crate::domain::value_objects::{Namespace, TenantId};
 
@@ -176,6 +176,11 @@ impl CredentialId {
         let fits = !name.is_empty() && kind.len() + 1 + name.len() <= Self::BYTES_MAX;
         let text = if is_plain && fits { format!("{kind}:{name}") } else { format!("{kind}:{}", plain()) };
         Self(text.into())
+    }
+
+    /// The name of an API key.
+    pub fn of_api_key(id: ApiKeyId) -> Self {
+        Self::new("jsk", &id.to_string(), String::new)
     }
 
     /// The name as text: visible ASCII without quotes or backslashes.

@@ -192,7 +192,7 @@ impl Listener {
     /// As accept(2): out of descriptors, mostly.
     pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
         let (socket, peer) = self.socket.accept().await?;
-        Ok((Stream { socket, driver: self.driver, tls: None }, peer))
+        Ok((Stream { socket, driver: self.driver, peer, tls: None }, peer))
     }
 }
 
@@ -200,6 +200,8 @@ impl Listener {
 pub struct Stream {
     socket: TcpStream,
     driver: IoDriver,
+    /// Who has made it. A connection that has been cut no longer says so itself.
+    peer: SocketAddr,
     /// Between the socket and those who read and write, where the listener speaks TLS.
     tls: Option<Box<TlsSession>>,
 }
@@ -209,6 +211,7 @@ pub struct Stream {
 pub struct StreamInTransit {
     socket: std::net::TcpStream,
     driver: IoDriver,
+    peer: SocketAddr,
 }
 
 impl StreamInTransit {
@@ -217,7 +220,8 @@ impl StreamInTransit {
     /// # Errors
     /// It cannot be registered with the core.
     pub fn arrive(self) -> io::Result<Stream> {
-        Ok(Stream { socket: TcpStream::from_std(self.socket)?, driver: self.driver, tls: None })
+        let socket = TcpStream::from_std(self.socket)?;
+        Ok(Stream { socket, driver: self.driver, peer: self.peer, tls: None })
     }
 }
 
@@ -229,7 +233,7 @@ impl Stream {
     pub fn depart(self) -> io::Result<StreamInTransit> {
         // monoio lets go of a descriptor only by closing it; the second one keeps the connection open.
         let second = borrowed(&self.socket.as_raw_fd()).try_clone_to_owned()?;
-        Ok(StreamInTransit { socket: second.into(), driver: self.driver })
+        Ok(StreamInTransit { socket: second.into(), driver: self.driver, peer: self.peer })
     }
 
     /// Sends small answers at once instead of waiting for more.
@@ -238,6 +242,11 @@ impl Stream {
     /// As setsockopt(2).
     pub fn set_nodelay(&self) -> io::Result<()> {
         self.socket.set_nodelay(true)
+    }
+
+    /// Who has made this connection.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     /// A way to end what this connection waits for, from outside.

@@ -1,0 +1,102 @@
+//! What tools tell the audit log: the same file that servers append to, and the same words.
+
+use std::time::SystemTime;
+
+use rustix::process::getuid;
+use serde::Serialize;
+
+use super::MaintenanceError;
+use crate::config::AuditArguments;
+use crate::domain::entities::{ApiKey, ApiKeyId, CredentialId, QuotaLimits};
+use crate::domain::value_objects::{Namespace, TenantId, Timestamp};
+use crate::infrastructure::audit_file::AuditFile;
+
+/// Where a tool tells what it has changed, if anywhere.
+#[derive(Debug)]
+pub(super) struct AuditTrail(Option<AuditFile>);
+
+/// What a tool has changed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum ToolChange<'c> {
+    KeyCreated(&'c ApiKey),
+    KeyRevoked(ApiKeyId),
+    LimitsSet(&'c TenantId, QuotaLimits),
+}
+
+/// A line. What is not of this event is left out.
+#[derive(Debug, Default, Serialize)]
+struct Line<'c> {
+    timestamp: String,
+    event: &'static str,
+    /// Which was made or taken back: a tool is not asked for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential_tenant: Option<&'c str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant_id: Option<&'c str>,
+    /// `null` for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespaces: Option<Option<Vec<&'c str>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    /// `null` for never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_max: Option<Option<u64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    objects_max: Option<Option<u64>>,
+    /// Whose process it was, in the words of the system.
+    uid: u32,
+}
+
+impl AuditTrail {
+    /// Opens the file, before anything is changed.
+    pub(super) fn open(arguments: AuditArguments) -> Result<Self, MaintenanceError> {
+        let file = arguments.into_path().map(|path| AuditFile::open(&path)).transpose();
+        file.map(Self).map_err(MaintenanceError::Audit)
+    }
+
+    /// Tells of a change that was made.
+    pub(super) fn tell(self, change: ToolChange<'_>) -> Result<(), MaintenanceError> {
+        let Some(mut file) = self.0 else { return Ok(()) };
+        // A struct of texts and numbers always has a JSON form.
+        let mut line = serde_json::to_vec(&Line::of(change, SystemTime::now().into())).unwrap_or_default();
+        line.push(b'\n');
+        file.follow().and_then(|()| file.append(&line)).map_err(MaintenanceError::NotAudited)
+    }
+}
+
+impl<'c> Line<'c> {
+    fn of(change: ToolChange<'c>, now: Timestamp) -> Self {
+        let plain = Self { timestamp: now.to_string(), uid: getuid().as_raw(), ..Self::default() };
+        match change {
+            ToolChange::KeyCreated(key) => Self {
+                event: "key_created",
+                credential: Some(name(key.id)),
+                credential_tenant: Some(key.reach.tenant()),
+                tenant_id: key.reach.tenant_id().map(TenantId::as_str),
+                namespaces: Some(
+                    key.reach.namespaces().map(|names| names.iter().map(Namespace::as_str).collect()),
+                ),
+                scope: Some(key.permissions.to_string()),
+                expires_at: Some(key.expires_at.map(|moment| moment.to_string())),
+                ..plain
+            },
+            ToolChange::KeyRevoked(id) => Self { event: "key_revoked", credential: Some(name(id)), ..plain },
+            ToolChange::LimitsSet(tenant_id, limits) => Self {
+                event: "limits_set",
+                tenant_id: Some(tenant_id.as_str()),
+                bytes_max: Some(limits.bytes_max),
+                objects_max: Some(limits.objects_max),
+                ..plain
+            },
+        }
+    }
+}
+
+/// The key as it is named wherever it is used.
+fn name(id: ApiKeyId) -> String {
+    CredentialId::of_api_key(id).as_str().to_owned()
+}
