@@ -7,7 +7,8 @@
 #![allow(missing_docs, reason = "the macros make public items without a word")]
 
 use std::hint::black_box;
-use std::rc::Rc;
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::FutureExt as _;
@@ -16,9 +17,9 @@ use just_storage::api::http1::{
     BodyDecoder, BodyFraming, DateCache, Fields, HeadLimits, HeadParser, RequestHead, ResponseHead,
 };
 use just_storage::api::{Problem, Route, SystemClock, add_object_fields, route};
-use just_storage::application::credentials::{Authenticator, NewApiKey};
+use just_storage::application::credentials::{Authenticator, NewApiKey, RequestRate, RequestRates, Verified};
 use just_storage::application::ports::ObjectCommit;
-use just_storage::domain::entities::{Principal, StoredObject};
+use just_storage::domain::entities::StoredObject;
 use just_storage::domain::value_objects::{ContentHash, PackId, Precondition};
 use just_storage::infrastructure::plane_channel::Write;
 use just_storage::infrastructure::storage::log_record;
@@ -142,9 +143,10 @@ fn encode_pack_record(
 }
 
 /// A core that has found one API key good a moment ago, and the key.
-fn core_that_knows_a_key() -> (Authenticator, String) {
+fn core_that_knows_a_key(rate: Option<RequestRate>) -> (Authenticator, String) {
     let key = NewApiKey::of_random(&[7; NewApiKey::RANDOM_BYTES]);
-    let (authenticator, text) = (Authenticator::new(None), key.to_string());
+    let rates = rate.map(RequestRates::new).map(Arc::new);
+    let (authenticator, text) = (Authenticator::new(None, rates), key.to_string());
     let repository = samples::OneApiKey(&key);
     let verified = authenticator.verify(text.as_bytes(), &repository, &SystemClock);
     verified.now_or_never().expect("it is looked up at once").expect("it is good");
@@ -152,11 +154,18 @@ fn core_that_knows_a_key() -> (Authenticator, String) {
     (authenticator, text)
 }
 
+/// Large enough for all that the benchmark asks.
+fn rate() -> Option<RequestRate> {
+    let per_second = NonZeroU32::new(1000)?;
+    Some(RequestRate::new(per_second, per_second))
+}
+
 #[library_benchmark(setup = core_that_knows_a_key)]
-#[bench::api_key()]
+#[bench::api_key(None)]
+#[bench::api_key_with_a_rate(rate())]
 fn know_credential(
     (authenticator, key): (Authenticator, String),
-) -> (Option<Rc<Principal>>, Authenticator, String) {
+) -> (Option<Verified>, Authenticator, String) {
     (authenticator.remembered(black_box(key.as_bytes())), authenticator, key)
 }
 

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::api::connection::{refuse, serve};
 use crate::api::{Access, AccessLog, ConnectionTable, DateCache, RequestIds, Service, SystemClock};
-use crate::application::credentials::CurrentVerifier;
+use crate::application::credentials::{CurrentVerifier, RequestRates};
 use crate::config::{Authentication, Config, ConfigError, IoDriverChoice, LogLevel, buffer_bytes_of_core};
 use crate::domain::value_objects::{InstanceId, StorageClass};
 use crate::infrastructure::data_plane::buffers::BufferPool;
@@ -158,6 +158,7 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     let template = CoreTemplate {
         config: config.clone(),
         tokens,
+        rates: config.request_rate.map(RequestRates::new).map(Arc::new),
         driver,
         tls: tls.clone(),
         roots,
@@ -371,6 +372,8 @@ struct CoreTemplate {
     config: Config,
     /// What tokens are verified with, on all cores.
     tokens: Option<CurrentVerifier>,
+    /// What all of them hold credentials to.
+    rates: Option<Arc<RequestRates>>,
     driver: IoDriver,
     tls: Option<Arc<TlsConfiguration>>,
     roots: Roots,
@@ -479,7 +482,9 @@ impl CoreTemplate {
             clock: SystemClock,
             access: match config.authentication {
                 Authentication::None => Access::open(),
-                Authentication::Required { .. } => Access::with_credentials(self.tokens.clone()),
+                Authentication::Required { .. } => {
+                    Access::with_credentials(self.tokens.clone(), self.rates.clone())
+                }
             },
             limits: config.limits,
             ready_limit: limit(READY_LIMIT.min(config.storage_timeout).min(config.metadata_timeout)),

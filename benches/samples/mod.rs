@@ -4,7 +4,7 @@
 use just_storage::api::http1::{HeadLimits, HeadParser, RequestHead};
 use just_storage::application::credentials::NewApiKey;
 use just_storage::application::errors::RepositoryError;
-use just_storage::application::ports::ApiKeyRepository;
+use just_storage::application::ports::{ApiKeyRepository, KeyStanding};
 use just_storage::domain::entities::{ApiKey, ApiKeyId, Object, Permissions, Reach, Scope, StoredObject};
 use just_storage::domain::value_objects::{
     ContentHash, ContentType, InstanceId, Key, Metadata, Namespace, ObjectId, ObjectStatus, Place,
@@ -93,7 +93,11 @@ pub(crate) fn stored_object() -> StoredObject {
 pub(crate) struct OneApiKey<'k>(pub(crate) &'k NewApiKey);
 
 impl ApiKeyRepository for OneApiKey<'_> {
-    async fn find_api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>, RepositoryError> {
+    async fn find_api_key(
+        &self,
+        id: ApiKeyId,
+        _standing: KeyStanding,
+    ) -> Result<Option<ApiKey>, RepositoryError> {
         Ok(Some(ApiKey {
             id,
             secret_hash: self.0.secret_hash(),

@@ -221,7 +221,7 @@ where
         }
         self.transport.watch().work();
         let admitted = self.admit().await;
-        let principal = admitted.as_ref().ok().map(|admitted| admitted.principal.clone());
+        let principal = admitted.as_ref().ok().map(|admitted| admitted.verified.principal.clone());
         let mut body = RequestBody::new(&mut self.transport, &self.head, self.service.limits.body_bytes_max);
         let result = match admitted {
             Ok(admitted) => handle(self.service, &self.head, &mut body, admitted).await,
@@ -252,8 +252,8 @@ where
     /// What is asked for, and by whom.
     async fn admit(&self) -> Result<Admitted, Problem> {
         let route = route(&self.head)?;
-        let principal = authenticate(self.service, &self.head, &route).await?;
-        Ok(Admitted { route, principal })
+        let verified = authenticate(self.service, &self.head, &route).await?;
+        Ok(Admitted { route, verified })
     }
 
     /// The caller's own id, if it is short and visible.

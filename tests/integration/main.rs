@@ -41,6 +41,7 @@ mod objects;
 mod packs;
 mod permissions;
 mod quotas;
+mod request_rates;
 mod roots;
 mod settings;
 mod several_servers;
