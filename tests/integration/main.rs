@@ -29,6 +29,7 @@ mod database_connections;
 mod differential;
 mod expectations;
 mod hostile_tokens;
+mod key_rotation;
 mod keys;
 mod layers;
 mod lifecycle;
