@@ -1,5 +1,5 @@
-//! How many instructions callgrind counts in what every request passes through: head parser, router, response writer.
-//! Unlike times they hardly move on a busy machine. `tools/check_instructions.py` holds them to the baseline.
+//! How many instructions callgrind counts in what every request passes through: head parser, router, credentials,
+//! response writer. Unlike times they hardly move on a busy machine. `tools/check_instructions.py` holds them to the baseline.
 //!
 //! What a function is given is made in its `setup`, and so not counted; what it returns is dropped behind the count.
 //! Whatever is reused between the requests of a connection has been used once before.
@@ -7,13 +7,17 @@
 #![allow(missing_docs, reason = "the macros make public items without a word")]
 
 use std::hint::black_box;
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::FutureExt as _;
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use just_storage::api::http1::{
     BodyDecoder, BodyFraming, DateCache, Fields, HeadLimits, HeadParser, RequestHead, ResponseHead,
 };
-use just_storage::api::{Problem, Route, add_object_fields, route};
+use just_storage::api::{Problem, Route, SystemClock, add_object_fields, route};
+use just_storage::application::credentials::{Authenticator, NewApiKey, RequestRate, RequestRates, Verified};
 use just_storage::application::ports::ObjectCommit;
 use just_storage::domain::entities::StoredObject;
 use just_storage::domain::value_objects::{ContentHash, PackId, Precondition};
@@ -138,9 +142,37 @@ fn encode_pack_record(
     (link, batch, write, body)
 }
 
+/// A core that has found one API key good a moment ago, and the key.
+fn core_that_knows_a_key(rate: Option<RequestRate>) -> (Authenticator, String) {
+    let key = NewApiKey::of_random(&[7; NewApiKey::RANDOM_BYTES]);
+    let rates = rate.map(RequestRates::new).map(Arc::new);
+    let (authenticator, text) = (Authenticator::new(None, rates), key.to_string());
+    let repository = samples::OneApiKey(&key);
+    let verified = authenticator.verify(text.as_bytes(), &repository, &SystemClock);
+    verified.now_or_never().expect("it is looked up at once").expect("it is good");
+    authenticator.remembered(text.as_bytes()).expect("it is remembered");
+    (authenticator, text)
+}
+
+/// Large enough for all that the benchmark asks.
+fn rate() -> Option<RequestRate> {
+    let per_second = NonZeroU32::new(1000)?;
+    Some(RequestRate::new(per_second, per_second))
+}
+
+#[library_benchmark(setup = core_that_knows_a_key)]
+#[bench::api_key(None)]
+#[bench::api_key_with_a_rate(rate())]
+fn know_credential(
+    (authenticator, key): (Authenticator, String),
+) -> (Option<Verified>, Authenticator, String) {
+    (authenticator.remembered(black_box(key.as_bytes())), authenticator, key)
+}
+
 library_benchmark_group!(name = parser, benchmarks = [parse_head, decode_64_kib]);
 library_benchmark_group!(name = router, benchmarks = find_route);
+library_benchmark_group!(name = credentials, benchmarks = know_credential);
 library_benchmark_group!(name = response_writer, benchmarks = [write_head_of, write_bare_head]);
 library_benchmark_group!(name = pack_encoding, benchmarks = encode_pack_record);
 
-main!(library_benchmark_groups = [parser, router, response_writer, pack_encoding]);
+main!(library_benchmark_groups = [parser, router, credentials, response_writer, pack_encoding]);

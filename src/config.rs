@@ -5,6 +5,7 @@ mod credentials;
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use thiserror::Error;
 
 use crate::api::http1::HeadLimits;
 use crate::api::{Limits, Timeouts};
-use crate::application::credentials::KeyError;
+use crate::application::credentials::{KeyError, RequestRate};
 use crate::fault_injection::gc_interval;
 use crate::infrastructure::data_plane::buffers::LARGE_BLOCK_BYTES;
 use crate::infrastructure::data_plane::tls_configuration::TlsFiles;
@@ -26,6 +27,9 @@ pub use credentials::{AuthMode, Authentication, TokenSettings};
 
 /// The largest blob that goes into a pack, where nothing else is said and packs are the log.
 const PACK_BLOB_BYTES_MAX: u32 = 64 * 1024;
+
+/// So many seconds' worth of requests may come at once, where nothing else is said.
+const BURST_SECONDS: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 
 /// What the program is told on its command line.
 #[derive(Debug, Parser)]
@@ -175,6 +179,12 @@ struct LimitArguments {
     /// The most memory for bodies on their way in or out, over all cores
     #[arg(long, env, value_name = "BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(8 << 20..=1 << 40))]
     buffer_bytes_max: u64,
+    /// The most requests a second with one credential, over all cores; 0 is no limit
+    #[arg(long, env, value_name = "COUNT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    rate_limit_per_second: u32,
+    /// How many of them may come at once after a pause [default: those of two seconds]
+    #[arg(long, env, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    rate_limit_burst: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -359,6 +369,14 @@ pub enum ConfigError {
     /// Keys for tokens that nobody is asked for.
     #[error("AUTH_MODE=none asks nobody for a token, but {0} is set; unset one of them")]
     TokensNotAsked(&'static str),
+    /// A rate for credentials that nobody is asked for.
+    #[error(
+        "AUTH_MODE=none asks nobody for a credential, so that RATE_LIMIT_PER_SECOND limits nobody; unset one of them"
+    )]
+    RateOfNobody,
+    /// A burst of nothing.
+    #[error("RATE_LIMIT_BURST is set and RATE_LIMIT_PER_SECOND is not, so that there is no limit")]
+    BurstWithoutRate,
     /// Something about tokens, and nothing to verify them with.
     #[error(
         "{0} is set, but there is nothing to verify tokens with: set one of JWT_SECRET, JWT_SECRET_FILE, \
@@ -426,6 +444,8 @@ pub struct Config {
     pub listen_addr: SocketAddr,
     /// Whom to let in.
     pub authentication: Authentication,
+    /// How often each of them may ask, if that is limited.
+    pub request_rate: Option<RequestRate>,
     /// How many cores serve; all where it is not said.
     pub cores: Option<u16>,
     /// This server's name.
@@ -467,6 +487,7 @@ impl ServeArguments {
         self.later.refuse()?;
         let listen_addr = self.listen_addr();
         let authentication = self.credentials.authentication(self.store.dev, listen_addr)?;
+        let request_rate = self.limits.request_rate(&authentication)?;
         let paths = self.store.into_paths()?;
         let durability = match (self.ack, paths.database_url.is_shared()) {
             (Some(Ack::Log), true) => return Err(ConfigError::LogOfShared),
@@ -484,6 +505,7 @@ impl ServeArguments {
             pack_blob_bytes_max: pack_blob_bytes_max as usize,
             listen_addr,
             authentication,
+            request_rate,
             cores: self.cores,
             node_name: self.node_name,
             io_driver: self.io_driver,
@@ -528,6 +550,21 @@ impl LimitArguments {
                 fields_max: self.header_fields_max as usize,
             },
             body_bytes_max: self.body_bytes_max,
+        }
+    }
+
+    fn request_rate(&self, authentication: &Authentication) -> Result<Option<RequestRate>, ConfigError> {
+        match (NonZeroU32::new(self.rate_limit_per_second), self.rate_limit_burst, authentication) {
+            (None, Some(_), _) => Err(ConfigError::BurstWithoutRate),
+            (None, None, _) => Ok(None),
+            (Some(_), _, Authentication::None) => Err(ConfigError::RateOfNobody),
+            (Some(per_second), burst, Authentication::Required { .. }) => {
+                let burst = burst.and_then(NonZeroU32::new);
+                Ok(Some(RequestRate::new(
+                    per_second,
+                    burst.unwrap_or(per_second.saturating_mul(BURST_SECONDS)),
+                )))
+            }
         }
     }
 }
@@ -702,6 +739,36 @@ mod tests {
             let error = config(flags).unwrap_err();
             assert!(words.iter().all(|word| error.contains(word)), "{flags:?}: {error}");
             assert!(!error.contains(SECRET), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_for_credentials_and_its_burst_is_two_seconds() {
+        let rate = |per_second, burst| {
+            let [per_second, burst] = [per_second, burst].map(|number| NonZeroU32::new(number).unwrap());
+            Some(RequestRate::new(per_second, burst))
+        };
+        for (flags, expected) in [
+            (&[][..], None),
+            (&["--rate-limit-per-second", "0"], None),
+            (&["--dev", "--rate-limit-per-second", "0"], None),
+            (&["--rate-limit-per-second", "1"], rate(1, 2)),
+            (&["--rate-limit-per-second", "1000000"], rate(1_000_000, 2_000_000)),
+            (&["--rate-limit-per-second", "50", "--rate-limit-burst", "1"], rate(50, 1)),
+            (&["--rate-limit-per-second", "50", "--rate-limit-burst", "10000000"], rate(50, 10_000_000)),
+        ] {
+            assert_eq!(config(flags).unwrap().request_rate, expected, "{flags:?}");
+        }
+        for (flags, words) in [
+            (&["--dev", "--rate-limit-per-second", "1"][..], "AUTH_MODE=none"),
+            (&["--auth-mode", "none", "--rate-limit-per-second", "1"], "RATE_LIMIT_PER_SECOND"),
+            (&["--rate-limit-burst", "1"], "RATE_LIMIT_BURST"),
+            (&["--rate-limit-per-second", "1000001"], "--rate-limit-per-second"),
+            (&["--rate-limit-per-second", "1", "--rate-limit-burst", "0"], "--rate-limit-burst"),
+            (&["--rate-limit-per-second", "1", "--rate-limit-burst", "10000001"], "--rate-limit-burst"),
+        ] {
+            let error = config(flags).unwrap_err();
+            assert!(error.contains(words), "{flags:?}: {error}");
         }
     }
 

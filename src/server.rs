@@ -22,9 +22,11 @@ use tokio::sync::{mpsc, watch};
 
 use crate::api::connection::{refuse, serve};
 use crate::api::{Access, AccessLog, AuditLog, ConnectionTable, DateCache, RequestIds, Service, SystemClock};
-use crate::application::credentials::CurrentVerifier;
+use crate::application::credentials::{CurrentVerifier, RequestRates};
 use crate::auditing::{self, AuditStartError};
-use crate::config::{Authentication, Config, ConfigError, IoDriverChoice, LogLevel, buffer_bytes_of_core};
+use crate::config::{
+    Authentication, Config, ConfigError, IoDriverChoice, LogLevel, TokenSettings, buffer_bytes_of_core,
+};
 use crate::domain::value_objects::{InstanceId, StorageClass};
 use crate::infrastructure::data_plane::buffers::BufferPool;
 use crate::infrastructure::data_plane::core_shares::{CoreShare, CoreShares};
@@ -133,7 +135,9 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
     let _database = config.paths.database_url.file().map(DatabaseLock::acquire).transpose()?;
     let driver = choose_driver(config.io_driver)?;
     let tokens = match &config.authentication {
-        Authentication::Required { tokens: Some(settings) } => Some(CurrentVerifier::new(settings.load()?)),
+        Authentication::Required { tokens: Some(settings) } => {
+            Some((settings, CurrentVerifier::new(settings.load()?)))
+        }
         Authentication::Required { tokens: None } | Authentication::None => None,
     };
     let roots = Roots::open(&config.paths.hot_storage_root, &config.paths.cold_storage_root)?;
@@ -164,13 +168,15 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
     let metadata_thread = plane.start(metadata_end)?;
     DataDirectoryLock::make_durable(&config.paths.data_dir)?;
 
-    let signals = Signals::catch(tls.clone())?;
+    let renewable = Renewable::new(tls.clone(), tokens.as_ref());
+    let signals = Signals::catch(renewable)?;
     let listeners = listen(sockets, address)?;
     let (stop, stopped) = watch::channel(false);
     let (arrivals, arriving): (Vec<_>, Vec<_>) = cpus.iter().map(|_| mpsc::channel(ARRIVALS_MAX)).unzip();
     let template = CoreTemplate {
         config: config.clone(),
-        tokens,
+        tokens: tokens.map(|(_, verifier)| verifier),
+        rates: config.request_rate.map(RequestRates::new).map(Arc::new),
         driver,
         tls: tls.clone(),
         roots,
@@ -310,27 +316,27 @@ struct Signals {
     runtime: tokio::runtime::Runtime,
     terminate: Signal,
     interrupt: Signal,
-    /// Without TLS there is nothing to read again, and the end of a terminal ends the server as ever.
-    hang_up: Option<(Signal, Arc<TlsConfiguration>)>,
+    /// Where there is nothing to read again, the end of a terminal ends the server as ever.
+    hang_up: Option<(Signal, Renewable)>,
 }
 
 impl Signals {
-    fn catch(tls: Option<Arc<TlsConfiguration>>) -> Result<Self, ServerError> {
+    fn catch(renewable: Option<Renewable>) -> Result<Self, ServerError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(ServerError::Threads)?;
         let entered = runtime.enter();
         let catch = |kind| signal(kind).map_err(ServerError::Threads);
         let terminate = catch(SignalKind::terminate())?;
         let interrupt = catch(SignalKind::interrupt())?;
-        let hang_up = match tls {
-            Some(tls) => Some((catch(SignalKind::hangup())?, tls)),
+        let hang_up = match renewable {
+            Some(renewable) => Some((catch(SignalKind::hangup())?, renewable)),
             None => None,
         };
         drop(entered);
         Ok(Self { runtime, terminate, interrupt, hang_up })
     }
 
-    /// Reads the certificate again on SIGHUP. SIGTERM or SIGINT is `true`; a core that ends by itself is `false`.
+    /// Reads files again on SIGHUP. SIGTERM or SIGINT is `true`; a core that ends by itself is `false`.
     fn wait_for_end(self, cores: &[JoinHandle<io::Result<()>>]) -> bool {
         const LOOK: Duration = Duration::from_millis(500);
         let Self { runtime, mut terminate, mut interrupt, mut hang_up } = self;
@@ -339,7 +345,7 @@ impl Signals {
                 tokio::select! {
                     _ = terminate.recv() => return true,
                     _ = interrupt.recv() => return true,
-                    tls = hung_up(&mut hang_up) => reload(tls),
+                    renewable = hung_up(&mut hang_up) => renewable.renew(),
                     () = tokio::time::sleep(LOOK) => {
                         if cores.iter().any(JoinHandle::is_finished) {
                             return false;
@@ -351,17 +357,60 @@ impl Signals {
     }
 }
 
-async fn hung_up(hang_up: &mut Option<(Signal, Arc<TlsConfiguration>)>) -> &TlsConfiguration {
+async fn hung_up(hang_up: &mut Option<(Signal, Renewable)>) -> &Renewable {
     match hang_up {
-        Some((signal, tls)) => {
+        Some((signal, renewable)) => {
             signal.recv().await;
-            tls
+            renewable
         }
         None => std::future::pending().await,
     }
 }
 
-fn reload(tls: &TlsConfiguration) {
+/// What came from files and can be read from them again, while the server runs. What cannot be used there changes
+/// nothing.
+struct Renewable {
+    certificate: Option<Arc<TlsConfiguration>>,
+    token_keys: Option<(TokenSettings, CurrentVerifier)>,
+}
+
+impl Renewable {
+    /// `None` where nothing came from a file.
+    fn new(
+        certificate: Option<Arc<TlsConfiguration>>,
+        tokens: Option<&(&TokenSettings, CurrentVerifier)>,
+    ) -> Option<Self> {
+        let in_file = tokens.filter(|(settings, _)| settings.source().1.is_some());
+        let token_keys = in_file.map(|(settings, verifier)| ((*settings).clone(), verifier.clone()));
+        (certificate.is_some() || token_keys.is_some()).then_some(Self { certificate, token_keys })
+    }
+
+    fn renew(&self) {
+        if let Some(tls) = &self.certificate {
+            renew_certificate(tls);
+        }
+        if let Some((settings, current)) = &self.token_keys {
+            renew_token_keys(settings, current);
+        }
+    }
+}
+
+fn renew_token_keys(settings: &TokenSettings, current: &CurrentVerifier) {
+    match settings.load() {
+        Ok(verifier) => {
+            let (keys, (setting, _)) = (verifier.keys().count(), settings.source());
+            current.replace(verifier);
+            tracing::info!(keys, setting, "tokens are verified with the keys as they are now");
+        }
+        // It names the setting, and its cause too.
+        Err(error) => tracing::error!(
+            %error,
+            "the keys of tokens cannot be read again; tokens are verified with the old ones"
+        ),
+    }
+}
+
+fn renew_certificate(tls: &TlsConfiguration) {
     let certificate = tls.files().certificate.display();
     match tls.reload() {
         Ok(()) => tracing::info!(%certificate, "new connections are shown the certificate as it is now"),
@@ -385,6 +434,8 @@ struct CoreTemplate {
     config: Config,
     /// What tokens are verified with, on all cores.
     tokens: Option<CurrentVerifier>,
+    /// What all of them hold credentials to.
+    rates: Option<Arc<RequestRates>>,
     driver: IoDriver,
     tls: Option<Arc<TlsConfiguration>>,
     roots: Roots,
@@ -494,7 +545,9 @@ impl CoreTemplate {
             clock: SystemClock,
             access: match config.authentication {
                 Authentication::None => Access::open(),
-                Authentication::Required { .. } => Access::with_credentials(self.tokens.clone()),
+                Authentication::Required { .. } => {
+                    Access::with_credentials(self.tokens.clone(), self.rates.clone())
+                }
             },
             limits: config.limits,
             ready_limit: limit(READY_LIMIT.min(config.storage_timeout).min(config.metadata_timeout)),

@@ -2,7 +2,10 @@
 #![allow(dead_code, reason = "each benchmark takes what it needs")]
 
 use just_storage::api::http1::{HeadLimits, HeadParser, RequestHead};
-use just_storage::domain::entities::{Object, Scope, StoredObject};
+use just_storage::application::credentials::NewApiKey;
+use just_storage::application::errors::RepositoryError;
+use just_storage::application::ports::{ApiKeyRepository, KeyStanding};
+use just_storage::domain::entities::{ApiKey, ApiKeyId, Object, Permissions, Reach, Scope, StoredObject};
 use just_storage::domain::value_objects::{
     ContentHash, ContentType, InstanceId, Key, Metadata, Namespace, ObjectId, ObjectStatus, Place,
     StorageClass, TenantId, Timestamp,
@@ -84,4 +87,26 @@ pub(crate) fn stored_object() -> StoredObject {
     };
     let place = Place::File { instance: InstanceId::from_i64(1), number: 1 };
     StoredObject { object, content_hash, size_bytes: 4096, place, damaged: false }
+}
+
+/// A repository that has given out one key, of the operator.
+pub(crate) struct OneApiKey<'k>(pub(crate) &'k NewApiKey);
+
+impl ApiKeyRepository for OneApiKey<'_> {
+    async fn find_api_key(
+        &self,
+        id: ApiKeyId,
+        _standing: KeyStanding,
+    ) -> Result<Option<ApiKey>, RepositoryError> {
+        Ok(Some(ApiKey {
+            id,
+            secret_hash: self.0.secret_hash(),
+            reach: Reach::everything(),
+            permissions: Permissions::all(),
+            label: None,
+            created_at: Timestamp::from_millis(0),
+            expires_at: None,
+            revoked_at: None,
+        }))
+    }
 }

@@ -4,12 +4,15 @@
 //! nothing and asks nobody.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::errors::Problem;
 use super::http1::{Method, RequestHead};
 use super::router::Route;
 use super::service::Service;
-use crate::application::credentials::{ApiKeySecret, AuthenticationError, Authenticator, CurrentVerifier};
+use crate::application::credentials::{
+    ApiKeySecret, AuthenticationError, Authenticator, CurrentVerifier, RequestRates, Verified,
+};
 use crate::application::ports::{ApiKeyRepository, Clock};
 use crate::domain::entities::{Forbidden, Permission, Principal};
 
@@ -31,9 +34,10 @@ impl Access {
         Self::Open(Rc::new(Principal::anybody()))
     }
 
-    /// Whoever shows an API key that is good, or a token where there is something to verify it with.
-    pub fn with_credentials(tokens: Option<CurrentVerifier>) -> Self {
-        Self::Credentials(Authenticator::new(tokens), Rc::new(Principal::nobody()))
+    /// Whoever shows an API key that is good, or a token where there is something to verify it with; and that as often as
+    /// its rate allows, where there is one.
+    pub fn with_credentials(tokens: Option<CurrentVerifier>, rates: Option<Arc<RequestRates>>) -> Self {
+        Self::Credentials(Authenticator::new(tokens, rates), Rc::new(Principal::nobody()))
     }
 }
 
@@ -51,7 +55,8 @@ pub fn needed_permission(route: &Route, method: Method) -> Option<Permission> {
     }
 }
 
-/// Finds out who asks. On a route that needs no credential, nobody is asked for one, and it is not looked at.
+/// Finds out who asks, and whether they may ask now. On a route that needs no credential, nobody is asked for one, and it
+/// is not looked at.
 ///
 /// # Errors
 /// `401`; `400` where there are two credentials; `503` where it cannot be found out whether an API key is good.
@@ -59,17 +64,19 @@ pub(super) async fn authenticate<S, R: ApiKeyRepository, C: Clock>(
     service: &Service<S, R, C>,
     head: &RequestHead,
     route: &Route,
-) -> Result<Rc<Principal>, Problem> {
+) -> Result<Verified, Problem> {
+    let unlimited =
+        |principal: &Rc<Principal>| Verified { principal: principal.clone(), within_rate: Ok(()) };
     let (authenticator, nobody) = match &service.access {
-        Access::Open(anybody) => return Ok(anybody.clone()),
+        Access::Open(anybody) => return Ok(unlimited(anybody)),
         Access::Credentials(authenticator, nobody) => (authenticator, nobody),
     };
     if needed_permission(route, head.method()).is_none() {
-        return Ok(nobody.clone());
+        return Ok(unlimited(nobody));
     }
     let credential = credential(head)?;
-    if let Some(principal) = authenticator.remembered(credential) {
-        return Ok(principal);
+    if let Some(verified) = authenticator.remembered(credential) {
+        return Ok(verified);
     }
     // This is rare, and its state would be part of every connection.
     let verified = Box::pin(authenticator.verify(credential, &service.repository, &service.clock)).await;

@@ -228,7 +228,7 @@ where
             Standing::Barred => Err(audit_unavailable()),
             Standing::Change | Standing::Reading => self.admit().await,
         };
-        let principal = admitted.as_ref().ok().map(|admitted| admitted.principal.clone());
+        let principal = admitted.as_ref().ok().map(|admitted| admitted.verified.principal.clone());
         let mut body = RequestBody::new(&mut self.transport, &self.head, self.service.limits.body_bytes_max);
         let mut result = match admitted {
             Ok(admitted) => handle(self.service, &self.head, &mut body, admitted).await,
@@ -260,8 +260,8 @@ where
     /// What is asked for, and by whom.
     async fn admit(&self) -> Result<Admitted, Problem> {
         let route = route(&self.head)?;
-        let principal = authenticate(self.service, &self.head, &route).await?;
-        Ok(Admitted { route, principal })
+        let verified = authenticate(self.service, &self.head, &route).await?;
+        Ok(Admitted { route, verified })
     }
 
     /// What the audit log is to know of a request: of each that would change something, and of each that was refused.

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::http1::{BodyError, DigestError, Fields, HeadError, status_title};
+use crate::application::credentials::RateExceeded;
 use crate::application::errors::{
     DownloadError, QuotaExceeded, RepositoryError, SourceError, StoreError, UploadError,
 };
@@ -91,6 +92,16 @@ impl Problem {
         };
         // A struct of texts and numbers always has a JSON form.
         serde_json::to_vec(&problem).unwrap_or_default()
+    }
+}
+
+impl From<RateExceeded> for Problem {
+    fn from(error: RateExceeded) -> Self {
+        let mut problem = Self::new(429, "rate_limited", error.to_string());
+        // Whole seconds (RFC 9110 §10.2.3), and never too few of them.
+        let seconds = error.retry_after.as_millis().div_ceil(1000).max(1);
+        problem.fields.add("Retry-After", seconds);
+        problem
     }
 }
 

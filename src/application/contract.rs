@@ -3,7 +3,7 @@
 use super::fakes::{FakeSource, a_scope, an_api_key, an_object, block_on};
 use super::ports::{
     ApiKeyRepository, BlobReader, BlobStore, BlobUpload, BodyState, ByteSource, CommitOutcome, DeleteOutcome,
-    Freshness, ListQuery, ObjectCommit, ObjectName, ObjectRepository, Published, Room as _,
+    Freshness, KeyStanding, ListQuery, ObjectCommit, ObjectName, ObjectRepository, Published, Room as _,
 };
 use crate::application::errors::{SourceError, StoreError};
 use crate::domain::entities::{
@@ -110,7 +110,7 @@ async fn an_id_out_of_reach_is_one_that_does_not_exist(repository: &impl ObjectR
 /// Runs on an empty repository; `put` gives out a key, or changes one.
 pub(crate) async fn api_key_contract(repository: &impl ApiKeyRepository, put: impl AsyncFn(&ApiKey)) {
     let key = an_api_key(ApiKeyId::from_u64(u64::MAX));
-    assert_eq!(repository.find_api_key(key.id).await.unwrap(), None);
+    assert_eq!(repository.find_api_key(key.id, KeyStanding::Unproven).await.unwrap(), None);
     let moment = Timestamp::from_millis;
     let everything = ApiKey {
         reach: Reach::everything(),
@@ -127,11 +127,14 @@ pub(crate) async fn api_key_contract(repository: &impl ApiKeyRepository, put: im
         put(key).await;
     }
     for key in [&key, &everything, &nothing] {
-        assert_eq!(repository.find_api_key(key.id).await.unwrap().as_ref(), Some(key));
+        for standing in [KeyStanding::Unproven, KeyStanding::Proven] {
+            assert_eq!(repository.find_api_key(key.id, standing).await.unwrap().as_ref(), Some(key));
+        }
     }
     let revoked = ApiKey { revoked_at: Some(moment(7)), ..key };
     put(&revoked).await;
-    assert_eq!(repository.find_api_key(revoked.id).await.unwrap(), Some(revoked), "it is known, and no good");
+    let found = repository.find_api_key(revoked.id, KeyStanding::Proven).await.unwrap();
+    assert_eq!(found, Some(revoked), "it is known, and no good");
 }
 
 async fn a_reservation_is_seen_and_can_be_taken_back(repository: &impl ObjectRepository) {

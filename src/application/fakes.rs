@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::errors::{QuotaExceeded, ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
 use super::ports::{
     ApiKeyRepository, BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteSource, Clock,
-    CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, LooseCommit, LooseOutcome, ObjectCommit,
-    ObjectName, ObjectRepository, Published, ReadPace, ReadProgress, Room, Section,
+    CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery, LooseCommit, LooseOutcome,
+    ObjectCommit, ObjectName, ObjectRepository, Published, ReadPace, ReadProgress, Room, Section,
 };
 use super::use_cases::UploadOrder;
 use crate::domain::entities::{
@@ -301,6 +301,7 @@ struct FakeRepositoryState {
     reserved: HashMap<TenantId, Usage>,
     api_keys: HashMap<ApiKeyId, ApiKey>,
     key_error: Option<RepositoryError>,
+    last_key_standing: Option<KeyStanding>,
 }
 
 #[derive(Default)]
@@ -354,6 +355,11 @@ impl FakeRepository {
 
     pub(crate) fn fail_next_key(&self, error: RepositoryError) {
         self.0.borrow_mut().key_error = Some(error);
+    }
+
+    /// What the last key that was looked up was said to be.
+    pub(crate) fn last_key_standing(&self) -> KeyStanding {
+        self.0.borrow().last_key_standing.unwrap()
     }
 
     pub(crate) fn fail_next_commit(&self, error: RepositoryError) {
@@ -577,8 +583,13 @@ impl ObjectRepository for FakeRepository {
 }
 
 impl ApiKeyRepository for FakeRepository {
-    async fn find_api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>, RepositoryError> {
+    async fn find_api_key(
+        &self,
+        id: ApiKeyId,
+        standing: KeyStanding,
+    ) -> Result<Option<ApiKey>, RepositoryError> {
         let mut state = self.0.borrow_mut();
+        state.last_key_standing = Some(standing);
         state.key_error.take().map_or(Ok(()), Err)?;
         Ok(state.api_keys.get(&id).cloned())
     }

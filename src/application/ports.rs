@@ -462,11 +462,24 @@ pub trait ObjectRepository {
     async fn list(&self, query: ListQuery) -> Result<ListPage, RepositoryError>;
 }
 
+/// What is known of a key before it is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyStanding {
+    /// Nothing: it may be one of any number of guesses. Those wait for each other, and for nothing else to wait for them.
+    Unproven,
+    /// The very same key, with its secret, was good before. Nobody sends many of those who does not have them.
+    Proven,
+}
+
 /// The API keys that have been given out.
 pub trait ApiKeyRepository {
     /// What is kept of a key, whether or not it is still good.
     ///
     /// # Errors
     /// [`RepositoryError`].
-    async fn find_api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>, RepositoryError>;
+    async fn find_api_key(
+        &self,
+        id: ApiKeyId,
+        standing: KeyStanding,
+    ) -> Result<Option<ApiKey>, RepositoryError>;
 }

@@ -22,7 +22,7 @@ pub(super) struct CredentialArguments {
     /// The secret that tokens are signed with (HS256), of 32 bytes at least
     #[arg(long, env, value_name = "SECRET", hide_env_values = true)]
     jwt_secret: Option<String>,
-    /// A file with such secrets, one a line
+    /// A file with such secrets, one a line; each file with keys is read again on SIGHUP
     #[arg(long, env, value_name = "FILE")]
     jwt_secret_file: Option<PathBuf>,
     /// A file with the public keys of who signs tokens, in PEM
@@ -158,6 +158,17 @@ impl CredentialArguments {
 }
 
 impl TokenSettings {
+    /// The setting that says where the keys are, and which file that is, if they are in one.
+    pub fn source(&self) -> (&'static str, Option<&Path>) {
+        let file = match &self.source {
+            KeySource::Secret(_) => None,
+            KeySource::SecretFile(path) | KeySource::PublicKeyFile(path) | KeySource::KeySetFile(path) => {
+                Some(&**path)
+            }
+        };
+        (self.source.setting(), file)
+    }
+
     /// Reads the keys as they are now.
     ///
     /// # Errors

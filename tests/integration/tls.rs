@@ -601,6 +601,30 @@ fn a_new_certificate_is_shown_to_new_connections_and_old_ones_go_on() {
 }
 
 #[test]
+fn a_bad_certificate_keeps_no_good_keys_of_tokens_from_being_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let secrets = directory.path().join("secrets");
+    std::fs::write(&secrets, "x".repeat(32)).unwrap();
+    let mut tls_server = TlsServer::start(&["--jwt-secret-file", secrets.to_str().unwrap()]);
+    let authorization = format!("Bearer {}", crate::tokens::token_of("acme"));
+    let mut connection = tls_server.connect();
+    let mut status =
+        || connection.exchange("GET", KEY, &[("Authorization", authorization.as_str())], b"").status;
+    assert_eq!(status(), 401);
+    std::fs::write(&secrets, crate::tokens::SECRET).unwrap();
+    std::fs::write(&tls_server.identity.certificate, "no certificate").unwrap();
+    tls_server.server.signal(Signal::HUP);
+    for (level, words) in
+        [("ERROR", "new connections are shown the old one"), ("INFO", "the keys as they are now")]
+    {
+        tls_server.server.wait_for_line(words, |line| {
+            line["level"] == level && line["message"].as_str().is_some_and(|message| message.contains(words))
+        });
+    }
+    assert_eq!(status(), 404);
+}
+
+#[test]
 fn a_connection_too_many_is_told_to_come_back_over_tls_too() {
     let tls_server = TlsServer::start(&["--connections-max", "1", "--cores", "1"]);
     let mut first = tls_server.connect();

@@ -10,7 +10,6 @@ mod upload;
 
 pub use download::add_object_fields;
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::audit_log::Change;
@@ -21,6 +20,7 @@ use super::query::Parameters;
 use super::request_body::RequestBody;
 use super::router::{Route, route};
 use super::service::Service;
+use crate::application::credentials::Verified;
 use crate::application::dto::ObjectDto;
 use crate::application::ports::{BlobStore, Clock, Freshness, ObjectName, ObjectRepository};
 use crate::domain::entities::{Object, Principal, Scope, StoredObject};
@@ -75,10 +75,10 @@ impl<Reader> Response<Reader> {
     }
 }
 
-/// A request whose route is known, and who asks.
+/// A request whose route is known, and who asks. One that comes too soon is not dropped here: the log names who sent it.
 pub(super) struct Admitted {
     pub(super) route: Route,
-    pub(super) principal: Rc<Principal>,
+    pub(super) verified: Verified,
 }
 
 /// Answers one request.
@@ -86,13 +86,14 @@ pub(super) async fn handle<S, R, C>(
     service: &Service<S, R, C>,
     head: &RequestHead,
     body: &mut RequestBody<'_>,
-    Admitted { route, principal }: Admitted,
+    Admitted { route, verified: Verified { principal, within_rate } }: Admitted,
 ) -> Result<Response<S::Reader>, Problem>
 where
     S: BlobStore<Buffer = Block>,
     R: ObjectRepository<Buffer = S::Buffer>,
     C: Clock,
 {
+    within_rate?;
     authorise(&principal, &route, head.method())?;
     let by_id = |id: ObjectId| ObjectName::of_id(id, &principal.reach);
     if head.has_other_expectation() {

@@ -5,15 +5,17 @@
 
 mod api_key_secret;
 mod authenticator;
+mod request_rate;
 mod token_verifier;
 mod verification_keys;
 mod verified_credentials;
 
 pub use api_key_secret::{ApiKeySecret, NewApiKey};
 pub use authenticator::{AuthenticationError, Authenticator, CurrentVerifier};
+pub use request_rate::{ACCOUNTS_MAX, RateExceeded, RequestRate, RequestRates};
 pub use token_verifier::{TOKEN_LEEWAY, TokenVerifier};
 pub use verification_keys::{KeyError, TokenAlgorithm, VerificationKeys};
-pub use verified_credentials::{CREDENTIALS_REMEMBERED_MAX, REMEMBERED_FOR};
+pub use verified_credentials::{CREDENTIALS_REMEMBERED_MAX, REMEMBERED_FOR, Verified};
 
 /// The longest credential that is looked at. A longer one is refused before anything in it is decoded.
 pub const CREDENTIAL_BYTES_MAX: usize = 8 * 1024;

@@ -108,6 +108,11 @@ impl TokenVerifier {
         Self { keys, issuer, audience }
     }
 
+    /// The keys.
+    pub fn keys(&self) -> &VerificationKeys {
+        &self.keys
+    }
+
     /// What a token is worth at this moment; `None` if nothing.
     pub fn verify(&self, token: &[u8], now: Timestamp) -> Option<VerifiedToken> {
         let token = std::str::from_utf8(token).ok()?;

@@ -201,6 +201,11 @@ impl VerificationKeys {
         }
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.keys.len()
+    }
+
     /// How the tokens are signed that they verify.
     pub fn algorithm(&self) -> TokenAlgorithm {
         self.algorithm

@@ -6,11 +6,12 @@
 //! No answer is waited for longer than a limit. A write that is late may still happen: what it changes in the cache
 //! is forgotten when it ends, and not only when its caller gives up.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::buffers::Block;
 use super::deadline_list::WaitLimit;
@@ -18,7 +19,7 @@ use super::object_cache::ObjectCache;
 use super::runtime::spawn;
 use crate::application::errors::{QuotaExceeded, RepositoryError, StoreError, UploadError};
 use crate::application::ports::{
-    ApiKeyRepository, CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, LooseCommit,
+    ApiKeyRepository, CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery, LooseCommit,
     LooseOutcome, ObjectCommit, ObjectName, ObjectRepository,
 };
 use crate::domain::entities::{
@@ -30,6 +31,10 @@ use crate::infrastructure::quota_ledger::QuotaRoom;
 use crate::infrastructure::storage::log_record::is_logged;
 use crate::infrastructure::storage::{Change, Content, Packs};
 
+/// How many API keys a core looks up at once of those that may be guesses. Whoever sends a flood of them waits behind
+/// itself, and the metadata plane has one more question from each core at the most.
+pub const GUESSES_AT_ONCE_MAX: usize = 1;
+
 /// A core's way to the metadata plane.
 #[derive(Clone)]
 pub struct MetadataClient {
@@ -37,13 +42,16 @@ pub struct MetadataClient {
     cache: Arc<ObjectCache>,
     limit: WaitLimit,
     log: Option<Rc<Packs>>,
+    /// Turns in the order of asking. No more wait than there are connections.
+    guesses: Rc<Semaphore>,
 }
 
 impl MetadataClient {
     /// A client that remembers what it finds in `cache`, which all cores share, and waits up to `limit` for each answer.
     /// With a log, changes go through that first.
     pub fn new(channel: DataEnd, cache: Arc<ObjectCache>, limit: WaitLimit, log: Option<Rc<Packs>>) -> Self {
-        Self { channel, cache, limit, log }
+        let guesses = Rc::new(Semaphore::new(GUESSES_AT_ONCE_MAX));
+        Self { channel, cache, limit, log, guesses }
     }
 
     async fn write(&self, write: Write) -> Result<WriteOutcome, RepositoryError> {
@@ -339,7 +347,19 @@ impl ObjectRepository for MetadataClient {
 }
 
 impl ApiKeyRepository for MetadataClient {
-    async fn find_api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>, RepositoryError> {
+    async fn find_api_key(
+        &self,
+        id: ApiKeyId,
+        standing: KeyStanding,
+    ) -> Result<Option<ApiKey>, RepositoryError> {
+        let _turn = match standing {
+            KeyStanding::Proven => None,
+            KeyStanding::Unproven => {
+                let turn = self.limit.within(pin!(self.guesses.acquire())).await;
+                // They are closed by nobody.
+                Some(turn.ok_or(RepositoryError::Overloaded)?)
+            }
+        };
         self.ask(|reply| Query::FindApiKey(id, reply)).await
     }
 }
@@ -370,6 +390,43 @@ mod tests {
         assert_eq!(asking.as_mut().now_or_never(), None);
         deadlines.sweep(Instant::now() + 2 * LIMIT);
         assert_eq!(asking.now_or_never(), Some(Err(RepositoryError::Unavailable)));
+    }
+
+    #[test]
+    fn keys_that_may_be_guesses_wait_for_each_other_and_nothing_waits_for_them() {
+        let (data_end, mut metadata_end) = plane_channel(Durability::Transaction);
+        let deadlines = DeadlineList::new();
+        let limit = WaitLimit::new(&deadlines, LIMIT);
+        let client = MetadataClient::new(data_end, Arc::new(ObjectCache::default()), limit, None);
+        let find = |bits, standing| Box::pin(client.find_api_key(ApiKeyId::from_u64(bits), standing));
+        let mut asked = || match metadata_end.queries.try_recv().ok()?.query {
+            Query::FindApiKey(id, reply) => Some((id.as_u64(), reply)),
+            query => panic!("nobody asks {query:?}"),
+        };
+        let mut guesses: Vec<_> = (0..5).map(|bits| find(bits, KeyStanding::Unproven)).collect();
+        for guess in &mut guesses {
+            assert_eq!(guess.now_or_never(), None);
+        }
+        let (first, reply) = asked().unwrap();
+        assert!(first == 0 && asked().is_none(), "so many at once, and no more");
+        let mut proven = find(9, KeyStanding::Proven);
+        assert_eq!((&mut proven).now_or_never(), None);
+        assert_eq!(asked().unwrap().0, 9, "a key that was good waits for none of them");
+
+        reply.send(Ok(None)).unwrap();
+        assert_eq!(guesses.remove(0).now_or_never(), Some(Ok(None)));
+        for guess in guesses.iter_mut().rev() {
+            assert_eq!(guess.now_or_never(), None);
+        }
+        let (second, _reply) = asked().unwrap();
+        assert!(second == 1 && asked().is_none(), "in the order in which they came");
+        drop(guesses.remove(1));
+        deadlines.sweep(Instant::now() + 2 * LIMIT);
+        let late: Vec<_> = guesses.drain(1..).map(|guess| guess.now_or_never()).collect();
+        assert_eq!(late, [const { Some(Err(RepositoryError::Overloaded)) }; 2], "nobody asked about these");
+        assert_eq!(guesses.remove(0).now_or_never(), Some(Err(RepositoryError::Unavailable)));
+        assert_eq!(find(7, KeyStanding::Unproven).now_or_never(), None);
+        assert_eq!(asked().unwrap().0, 7, "and others have their turn");
     }
 
     #[test]
