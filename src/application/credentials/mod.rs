@@ -6,13 +6,15 @@
 mod api_key_secret;
 mod authenticator;
 mod token_verifier;
+mod url_signatures;
 mod verification_keys;
 mod verified_credentials;
 
 pub use api_key_secret::{ApiKeySecret, NewApiKey};
 pub use authenticator::{AuthenticationError, Authenticator, CurrentVerifier};
 pub use token_verifier::{TOKEN_LEEWAY, TokenVerifier};
-pub use verification_keys::{KeyError, TokenAlgorithm, VerificationKeys};
+pub use url_signatures::{PresentSigner, SIGNING_SECRETS_MAX, Signer, UrlSignatures, UrlSigningKeys};
+pub use verification_keys::{KeyDigest, KeyError, TokenAlgorithm, VerificationKeys};
 pub use verified_credentials::{CREDENTIALS_REMEMBERED_MAX, REMEMBERED_FOR};
 
 /// The longest credential that is looked at. A longer one is refused before anything in it is decoded.
