@@ -22,7 +22,7 @@ use crate::infrastructure::plane_channel::Durability;
 use crate::maintenance::MaintenanceCommand;
 
 use credentials::CredentialArguments;
-pub use credentials::{AuthMode, Authentication, TokenSettings};
+pub use credentials::{AuthMode, Authentication, TokenSettings, UrlSigningSettings};
 
 /// The largest blob that goes into a pack, where nothing else is said and packs are the log.
 const PACK_BLOB_BYTES_MAX: u32 = 64 * 1024;
@@ -338,9 +338,9 @@ pub enum ConfigError {
          let everyone in who reaches it"
     )]
     OpenToOthers(SocketAddr),
-    /// Keys for tokens that nobody is asked for.
-    #[error("AUTH_MODE=none asks nobody for a token, but {0} is set; unset one of them")]
-    TokensNotAsked(&'static str),
+    /// Keys for credentials that nobody is asked for.
+    #[error("AUTH_MODE=none asks nobody for a credential, but {0} is set; unset one of them")]
+    CredentialsNotAsked(&'static str),
     /// Something about tokens, and nothing to verify them with.
     #[error(
         "{0} is set, but there is nothing to verify tokens with: set one of JWT_SECRET, JWT_SECRET_FILE, \
@@ -408,6 +408,8 @@ pub struct Config {
     pub listen_addr: SocketAddr,
     /// Whom to let in.
     pub authentication: Authentication,
+    /// What URLs are signed with, if they are.
+    pub url_signing: Option<UrlSigningSettings>,
     /// How many cores serve; all where it is not said.
     pub cores: Option<u16>,
     /// This server's name.
@@ -446,7 +448,9 @@ impl ServeArguments {
     pub fn into_config(self) -> Result<Config, ConfigError> {
         self.later.refuse()?;
         let listen_addr = self.listen_addr();
-        let authentication = self.credentials.authentication(self.store.dev, listen_addr)?;
+        let url_signing = self.credentials.url_signing()?;
+        let authentication =
+            self.credentials.authentication(self.store.dev, listen_addr, url_signing.as_ref())?;
         let paths = self.store.into_paths()?;
         let durability = match (self.ack, paths.database_url.is_shared()) {
             (Some(Ack::Log), true) => return Err(ConfigError::LogOfShared),
@@ -464,6 +468,7 @@ impl ServeArguments {
             pack_blob_bytes_max: pack_blob_bytes_max as usize,
             listen_addr,
             authentication,
+            url_signing,
             cores: self.cores,
             node_name: self.node_name,
             io_driver: self.io_driver,
@@ -656,6 +661,7 @@ mod tests {
             ),
             (&["--jwt-secret", SECRET], "Required { tokens: Some(HS256 by JWT_SECRET) }"),
             (&["--dev", "--jwt-secret", SECRET], "Required { tokens: Some(HS256 by JWT_SECRET) }"),
+            (&["--dev", "--url-signing-key", SECRET], "Required { tokens: None }"),
         ] {
             assert_eq!(format!("{:?}", config(flags).unwrap().authentication), expected, "{flags:?}");
         }
@@ -677,6 +683,14 @@ mod tests {
             (&["--jwt-algorithm", "hs256", "--jwt-secret", SECRET], &["--jwt-algorithm"]),
             (&["--jwt-issuer", "me"], &["JWT_ISSUER", "JWT_SECRET_FILE"]),
             (&["--dev", "--jwt-audience", "me"], &["JWT_AUDIENCE"]),
+            (&["--url-signing-key", &SECRET[1..]], &["URL_SIGNING_KEY", "32 bytes"]),
+            (&["--url-signing-key", ""], &["URL_SIGNING_KEY", "no key"]),
+            (
+                &["--url-signing-key", SECRET, "--url-signing-key-file", "f"],
+                &["URL_SIGNING_KEY", "URL_SIGNING_KEY_FILE"],
+            ),
+            (&["--url-signing-key-file", "/no/file"], &["URL_SIGNING_KEY_FILE", "/no/file"]),
+            (&["--url-signing-key", SECRET, "--auth-mode", "none"], &["URL_SIGNING_KEY", "AUTH_MODE=none"]),
         ] {
             let error = config(flags).unwrap_err();
             assert!(words.iter().all(|word| error.contains(word)), "{flags:?}: {error}");

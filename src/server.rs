@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::api::connection::{refuse, serve};
 use crate::api::{Access, AccessLog, ConnectionTable, DateCache, RequestIds, Service, SystemClock};
-use crate::application::credentials::CurrentVerifier;
+use crate::application::credentials::{CurrentVerifier, UrlSigningKeys};
 use crate::config::{Authentication, Config, ConfigError, IoDriverChoice, LogLevel, buffer_bytes_of_core};
 use crate::domain::value_objects::{InstanceId, StorageClass};
 use crate::infrastructure::data_plane::buffers::BufferPool;
@@ -63,7 +63,7 @@ pub enum ServerError {
     /// The log cannot be started.
     #[error("cannot start the log")]
     Log(#[source] io::Error),
-    /// The keys that tokens are verified with cannot be had any more.
+    /// The keys that tokens are verified with, or URLs signed with, cannot be had any more.
     #[error(transparent)]
     Keys(#[from] ConfigError),
     /// The certificate cannot be used.
@@ -123,6 +123,7 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
         Authentication::Required { tokens: Some(settings) } => Some(CurrentVerifier::new(settings.load()?)),
         Authentication::Required { tokens: None } | Authentication::None => None,
     };
+    let url_signing = config.url_signing.as_ref().map(|settings| settings.load()).transpose()?.map(Arc::new);
     let roots = Roots::open(&config.paths.hot_storage_root, &config.paths.cold_storage_root)?;
     let allowed_cpus = sched_getaffinity(None).unwrap_or_default();
     let cpus = usable_cpus(&allowed_cpus, config.cores);
@@ -158,6 +159,7 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     let template = CoreTemplate {
         config: config.clone(),
         tokens,
+        url_signing,
         driver,
         tls: tls.clone(),
         roots,
@@ -371,6 +373,8 @@ struct CoreTemplate {
     config: Config,
     /// What tokens are verified with, on all cores.
     tokens: Option<CurrentVerifier>,
+    /// What URLs are signed with, on all cores.
+    url_signing: Option<Arc<UrlSigningKeys>>,
     driver: IoDriver,
     tls: Option<Arc<TlsConfiguration>>,
     roots: Roots,
@@ -479,7 +483,9 @@ impl CoreTemplate {
             clock: SystemClock,
             access: match config.authentication {
                 Authentication::None => Access::open(),
-                Authentication::Required { .. } => Access::with_credentials(self.tokens.clone()),
+                Authentication::Required { .. } => {
+                    Access::with_credentials(self.tokens.clone(), self.url_signing.clone())
+                }
             },
             limits: config.limits,
             ready_limit: limit(READY_LIMIT.min(config.storage_timeout).min(config.metadata_timeout)),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::FutureExt as _;
 
 use super::access_log::AccessRecord;
-use super::authentication::authenticate;
+use super::authentication::{authenticate, refuse_target};
 use super::blob_transfer::{SendError, send_blob};
 use super::connection_table::{RefusalPlace, Registration};
 use super::errors::Problem;
@@ -17,6 +17,7 @@ use super::http1::{Fields, HeadParser, Method, RequestHead, ResponseHead, Status
 use super::request_body::RequestBody;
 use super::router::route;
 use super::service::Service;
+use super::signed_url::without_signature;
 use super::transport::Transport;
 use crate::application::errors::StoreError;
 use crate::application::ports::{ApiKeyRepository, BlobReader, BlobStore, Clock, ObjectRepository};
@@ -221,7 +222,7 @@ where
         }
         self.transport.watch().work();
         let admitted = self.admit().await;
-        let principal = admitted.as_ref().ok().map(|admitted| admitted.principal.clone());
+        let principal = admitted.as_ref().ok().map(|admitted| admitted.asker.principal.clone());
         let mut body = RequestBody::new(&mut self.transport, &self.head, self.service.limits.body_bytes_max);
         let result = match admitted {
             Ok(admitted) => handle(self.service, &self.head, &mut body, admitted).await,
@@ -250,10 +251,10 @@ where
     }
 
     /// What is asked for, and by whom.
-    async fn admit(&self) -> Result<Admitted, Problem> {
-        let route = route(&self.head)?;
-        let principal = authenticate(self.service, &self.head, &route).await?;
-        Ok(Admitted { route, principal })
+    async fn admit(&mut self) -> Result<Admitted, Problem> {
+        let route = route(&self.head).map_err(|problem| refuse_target(self.service, &self.head, problem))?;
+        let asker = authenticate(self.service, &mut self.head, &route).await?;
+        Ok(Admitted { route, asker })
     }
 
     /// The caller's own id, if it is short and visible.
@@ -291,7 +292,9 @@ where
         result: Result<Response<S::Reader>, Problem>,
         exchange: &Exchange,
     ) -> Response<S::Reader> {
-        result.unwrap_or_else(|problem| Response::problem(problem, self.head.path(), &exchange.request_id))
+        result.unwrap_or_else(|problem| {
+            Response::problem(problem, &without_signature(self.head.path()), &exchange.request_id)
+        })
     }
 
     async fn send(&mut self, exchange: &Exchange, mut response: Response<S::Reader>) -> io::Result<Sent> {

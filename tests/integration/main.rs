@@ -44,6 +44,7 @@ mod quotas;
 mod roots;
 mod settings;
 mod several_servers;
+mod signed_urls;
 mod smuggling;
 mod tenants;
 mod timeouts;

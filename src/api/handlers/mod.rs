@@ -5,15 +5,15 @@ mod download;
 mod health;
 mod list;
 mod root;
+mod sign;
 mod tenants;
 mod upload;
 
 pub use download::add_object_fields;
 
-use std::rc::Rc;
 use std::sync::Arc;
 
-use super::authentication::authorise;
+use super::authentication::{Asker, authorise};
 use super::errors::Problem;
 use super::http1::{Fields, Method, RequestHead};
 use super::query::Parameters;
@@ -21,7 +21,9 @@ use super::request_body::RequestBody;
 use super::router::{Route, route};
 use super::service::Service;
 use crate::application::dto::ObjectDto;
-use crate::application::ports::{BlobStore, Clock, Freshness, ObjectName, ObjectRepository};
+use crate::application::ports::{
+    ApiKeyRepository, BlobStore, Clock, Freshness, ObjectName, ObjectRepository,
+};
 use crate::domain::entities::{Object, Principal, Scope, StoredObject};
 use crate::domain::value_objects::{ByteRange, Namespace, ObjectId, TenantId};
 use crate::infrastructure::data_plane::buffers::Block;
@@ -75,7 +77,7 @@ impl<Reader> Response<Reader> {
 /// A request whose route is known, and who asks.
 pub(super) struct Admitted {
     pub(super) route: Route,
-    pub(super) principal: Rc<Principal>,
+    pub(super) asker: Asker,
 }
 
 /// Answers one request.
@@ -83,11 +85,11 @@ pub(super) async fn handle<S, R, C>(
     service: &Service<S, R, C>,
     head: &RequestHead,
     body: &mut RequestBody<'_>,
-    Admitted { route, principal }: Admitted,
+    Admitted { route, asker: Asker { principal, digest } }: Admitted,
 ) -> Result<Response<S::Reader>, Problem>
 where
     S: BlobStore<Buffer = Block>,
-    R: ObjectRepository<Buffer = S::Buffer>,
+    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
     C: Clock,
 {
     authorise(&principal, &route, head.method())?;
@@ -100,6 +102,9 @@ where
         ));
     }
     refuse_unbuilt_fields(head)?;
+    if let Some(digest) = digest {
+        body.hold_to(*digest);
+    }
     match (route, head.method()) {
         (Route::Root, Method::Post) => root::echo(head, body).await,
         (Route::Root, _) => root::describe(head),
@@ -114,6 +119,8 @@ where
             tenants::set(service, head, body, tenant_id, &principal).await
         }
         (Route::Tenant(tenant_id), _) => tenants::show(service, head, tenant_id, &principal).await,
+        // This is rare, and its state would be part of every connection.
+        (Route::Sign, _) => Box::pin(sign::sign(service, head, body)).await,
         (Route::Key(path), Method::Put) => upload::put(service, head, body, path).await,
         (Route::Key(path), Method::Delete) => delete::delete(service, head, ObjectName::Key(path)).await,
         (Route::Key(path), _) => {
