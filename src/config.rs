@@ -23,7 +23,7 @@ use crate::infrastructure::plane_channel::Durability;
 use crate::maintenance::MaintenanceCommand;
 
 use credentials::CredentialArguments;
-pub use credentials::{AuthMode, Authentication, TokenSettings};
+pub use credentials::{AuthMode, Authentication, TokenSettings, UrlSigningSettings};
 
 /// The largest blob that goes into a pack, where nothing else is said and packs are the log.
 const PACK_BLOB_BYTES_MAX: u32 = 64 * 1024;
@@ -366,9 +366,9 @@ pub enum ConfigError {
          let everyone in who reaches it"
     )]
     OpenToOthers(SocketAddr),
-    /// Keys for tokens that nobody is asked for.
-    #[error("AUTH_MODE=none asks nobody for a token, but {0} is set; unset one of them")]
-    TokensNotAsked(&'static str),
+    /// Keys for credentials that nobody is asked for.
+    #[error("AUTH_MODE=none asks nobody for a credential, but {0} is set; unset one of them")]
+    CredentialsNotAsked(&'static str),
     /// A rate for credentials that nobody is asked for.
     #[error(
         "AUTH_MODE=none asks nobody for a credential, so that RATE_LIMIT_PER_SECOND limits nobody; unset one of them"
@@ -446,6 +446,8 @@ pub struct Config {
     pub authentication: Authentication,
     /// How often each of them may ask, if that is limited.
     pub request_rate: Option<RequestRate>,
+    /// What URLs are signed with, if they are.
+    pub url_signing: Option<UrlSigningSettings>,
     /// How many cores serve; all where it is not said.
     pub cores: Option<u16>,
     /// This server's name.
@@ -486,7 +488,9 @@ impl ServeArguments {
     pub fn into_config(self) -> Result<Config, ConfigError> {
         self.later.refuse()?;
         let listen_addr = self.listen_addr();
-        let authentication = self.credentials.authentication(self.store.dev, listen_addr)?;
+        let url_signing = self.credentials.url_signing()?;
+        let authentication =
+            self.credentials.authentication(self.store.dev, listen_addr, url_signing.as_ref())?;
         let request_rate = self.limits.request_rate(&authentication)?;
         let paths = self.store.into_paths()?;
         let durability = match (self.ack, paths.database_url.is_shared()) {
@@ -506,6 +510,7 @@ impl ServeArguments {
             listen_addr,
             authentication,
             request_rate,
+            url_signing,
             cores: self.cores,
             node_name: self.node_name,
             io_driver: self.io_driver,
@@ -714,6 +719,7 @@ mod tests {
             ),
             (&["--jwt-secret", SECRET], "Required { tokens: Some(HS256 by JWT_SECRET) }"),
             (&["--dev", "--jwt-secret", SECRET], "Required { tokens: Some(HS256 by JWT_SECRET) }"),
+            (&["--dev", "--url-signing-key", SECRET], "Required { tokens: None }"),
         ] {
             assert_eq!(format!("{:?}", config(flags).unwrap().authentication), expected, "{flags:?}");
         }
@@ -735,6 +741,14 @@ mod tests {
             (&["--jwt-algorithm", "hs256", "--jwt-secret", SECRET], &["--jwt-algorithm"]),
             (&["--jwt-issuer", "me"], &["JWT_ISSUER", "JWT_SECRET_FILE"]),
             (&["--dev", "--jwt-audience", "me"], &["JWT_AUDIENCE"]),
+            (&["--url-signing-key", &SECRET[1..]], &["URL_SIGNING_KEY", "32 bytes"]),
+            (&["--url-signing-key", ""], &["URL_SIGNING_KEY", "no key"]),
+            (
+                &["--url-signing-key", SECRET, "--url-signing-key-file", "f"],
+                &["URL_SIGNING_KEY", "URL_SIGNING_KEY_FILE"],
+            ),
+            (&["--url-signing-key-file", "/no/file"], &["URL_SIGNING_KEY_FILE", "/no/file"]),
+            (&["--url-signing-key", SECRET, "--auth-mode", "none"], &["URL_SIGNING_KEY", "AUTH_MODE=none"]),
         ] {
             let error = config(flags).unwrap_err();
             assert!(words.iter().all(|word| error.contains(word)), "{flags:?}: {error}");

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::api::connection::{refuse, serve};
 use crate::api::{Access, AccessLog, AuditLog, ConnectionTable, DateCache, RequestIds, Service, SystemClock};
-use crate::application::credentials::{CurrentVerifier, RequestRates};
+use crate::application::credentials::{CurrentVerifier, RequestRates, UrlSigningKeys};
 use crate::auditing::{self, AuditStartError};
 use crate::config::{
     Authentication, Config, ConfigError, IoDriverChoice, LogLevel, TokenSettings, buffer_bytes_of_core,
@@ -69,7 +69,7 @@ pub enum ServerError {
     /// The audit log cannot be started.
     #[error(transparent)]
     Audit(#[from] AuditStartError),
-    /// The keys that tokens are verified with cannot be had any more.
+    /// The keys that tokens are verified with, or URLs signed with, cannot be had any more.
     #[error(transparent)]
     Keys(#[from] ConfigError),
     /// The certificate cannot be used.
@@ -140,6 +140,7 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
         }
         Authentication::Required { tokens: None } | Authentication::None => None,
     };
+    let url_signing = config.url_signing.as_ref().map(|settings| settings.load()).transpose()?.map(Arc::new);
     let roots = Roots::open(&config.paths.hot_storage_root, &config.paths.cold_storage_root)?;
     let allowed_cpus = sched_getaffinity(None).unwrap_or_default();
     let cpus = usable_cpus(&allowed_cpus, config.cores);
@@ -177,6 +178,7 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
         config: config.clone(),
         tokens: tokens.map(|(_, verifier)| verifier),
         rates: config.request_rate.map(RequestRates::new).map(Arc::new),
+        url_signing,
         driver,
         tls: tls.clone(),
         roots,
@@ -436,6 +438,8 @@ struct CoreTemplate {
     tokens: Option<CurrentVerifier>,
     /// What all of them hold credentials to.
     rates: Option<Arc<RequestRates>>,
+    /// What URLs are signed with, on all cores.
+    url_signing: Option<Arc<UrlSigningKeys>>,
     driver: IoDriver,
     tls: Option<Arc<TlsConfiguration>>,
     roots: Roots,
@@ -546,7 +550,8 @@ impl CoreTemplate {
             access: match config.authentication {
                 Authentication::None => Access::open(),
                 Authentication::Required { .. } => {
-                    Access::with_credentials(self.tokens.clone(), self.rates.clone())
+                    let (tokens, signing) = (self.tokens.clone(), self.url_signing.clone());
+                    Access::with_credentials(tokens, signing, self.rates.clone())
                 }
             },
             limits: config.limits,

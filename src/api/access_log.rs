@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, SystemTime};
 
+use super::signed_url::without_signature;
 use crate::domain::entities::{CredentialId, Reach};
 use crate::domain::value_objects::{TenantId, Timestamp};
 
@@ -122,7 +123,7 @@ impl Wording {
         }
         let (second, millis) = (&self.second.1, ended.as_millis().rem_euclid(1000));
         let AccessRecord { method, path, status, bytes_in, bytes_out, duration, request_id, .. } = record;
-        let duration_us = duration.as_micros();
+        let (path, duration_us) = (&*without_signature(path), duration.as_micros());
         let asker = record.asker.as_ref().map(|(credential_id, tenant_id)| {
             let tenant = tenant_id.as_ref().map_or(Reach::EVERY_TENANT, |tenant_id| tenant_id.as_str());
             (credential_id.as_str(), tenant)

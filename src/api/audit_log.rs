@@ -18,7 +18,7 @@ use super::http1::{Method, RequestHead};
 use super::query::Parameters;
 use super::router::{Route, find};
 use crate::application::use_cases::Uploaded;
-use crate::domain::entities::{KeyPath, QuotaLimits, Reach};
+use crate::domain::entities::{KeyPath, QuotaLimits, Reach, Scope};
 use crate::domain::value_objects::{ContentHash, Key, Namespace, ObjectId, TenantId, Timestamp};
 
 /// How many bytes of records wait for the audit thread at most. Past that no change is begun, and refusals are counted
@@ -70,6 +70,17 @@ pub(super) enum Change {
     Stored(Uploaded),
     Deleted { ids: Vec<ObjectId>, key_path: Option<KeyPath> },
     Limits(QuotaLimits),
+    Signed(SignedUrl),
+}
+
+/// What a URL was signed for.
+#[derive(Debug)]
+pub(super) struct SignedUrl {
+    pub(super) method: &'static str,
+    pub(super) scope: Scope,
+    pub(super) key: Option<Key>,
+    pub(super) object_id: Option<ObjectId>,
+    pub(super) until: Timestamp,
 }
 
 /// What there is to tell of a request that stands in no access log.
@@ -267,6 +278,10 @@ struct Line<'r> {
     bytes_max: Option<Option<u64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     objects_max: Option<Option<u64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signed_method: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text_if_any")]
+    expires_at: Option<Timestamp>,
     bytes_in: u64,
     request_id: &'r str,
     #[serde(serialize_with = "as_text")]
@@ -287,7 +302,7 @@ impl AuditRecord {
     fn weight_bytes(&self) -> usize {
         let texts = self.request.path.len() + self.request.request_id.len();
         let change = self.note.change.as_ref().map_or(0, |change| match change.as_ref() {
-            Change::Stored(_) | Change::Limits(_) => size_of::<Change>(),
+            Change::Stored(_) | Change::Limits(_) | Change::Signed(_) => size_of::<Change>(),
             Change::Deleted { ids, .. } => size_of::<Change>() + size_of_val(ids.as_slice()),
         });
         size_of::<Self>() + texts + change
@@ -318,6 +333,8 @@ impl AuditRecord {
             size_bytes: None,
             bytes_max: None,
             objects_max: None,
+            signed_method: None,
+            expires_at: None,
             bytes_in: *bytes_in,
             request_id,
             peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
@@ -326,7 +343,7 @@ impl AuditRecord {
             Some(Route::Key(key_path)) => line.name(key_path),
             Some(Route::Object(id) | Route::ObjectInfo(id)) => line.object_id = Some(*id),
             Some(Route::Tenant(tenant_id)) => line.tenant_id = Some(tenant_id.as_str()),
-            Some(Route::Root | Route::Health | Route::Ready | Route::Objects) | None => {}
+            Some(Route::Root | Route::Health | Route::Ready | Route::Objects | Route::Sign) | None => {}
         }
         match note.change.as_deref() {
             Some(Change::Stored(Uploaded { object, content_hash, .. })) => {
@@ -350,6 +367,14 @@ impl AuditRecord {
                 line.bytes_max = Some(limits.bytes_max);
                 line.objects_max = Some(limits.objects_max);
             }
+            Some(Change::Signed(SignedUrl { method, scope, key, object_id, until })) => {
+                line.tenant_id = Some(scope.tenant_id.as_str());
+                line.namespace = Some(scope.namespace.as_str());
+                line.key = key.as_ref().map(Key::as_str);
+                line.object_id = *object_id;
+                line.signed_method = Some(method);
+                line.expires_at = Some(*until);
+            }
             None => {}
         }
         line
@@ -372,6 +397,7 @@ fn event(status: u16, note: &Note) -> &'static str {
         (_, Some(Change::Stored(_))) => "object_created",
         (_, Some(Change::Deleted { .. })) => "object_deleted",
         (_, Some(Change::Limits(_))) => "limits_set",
+        (_, Some(Change::Signed(_))) => "url_signed",
         (..=399, None) => "changed",
         _ if note.code == Some(UNAVAILABLE) => "refused",
         _ => "failed",

@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 
 use super::access_log::AccessRecord;
 use super::audit_log::{AuditRecord, Note, Standing, audit_unavailable, is_refusal};
-use super::authentication::authenticate;
+use super::authentication::{authenticate, refuse_target};
 use super::blob_transfer::{SendError, send_blob};
 use super::connection_table::{RefusalPlace, Registration};
 use super::errors::Problem;
@@ -18,6 +18,7 @@ use super::http1::{Fields, HeadParser, Method, RequestHead, ResponseHead, Status
 use super::request_body::RequestBody;
 use super::router::route;
 use super::service::Service;
+use super::signed_url::without_signature;
 use super::transport::Transport;
 use crate::application::errors::StoreError;
 use crate::application::ports::{ApiKeyRepository, BlobReader, BlobStore, Clock, ObjectRepository};
@@ -228,7 +229,7 @@ where
             Standing::Barred => Err(audit_unavailable()),
             Standing::Change | Standing::Reading => self.admit().await,
         };
-        let principal = admitted.as_ref().ok().map(|admitted| admitted.verified.principal.clone());
+        let principal = admitted.as_ref().ok().map(|admitted| admitted.asker.principal.clone());
         let mut body = RequestBody::new(&mut self.transport, &self.head, self.service.limits.body_bytes_max);
         let mut result = match admitted {
             Ok(admitted) => handle(self.service, &self.head, &mut body, admitted).await,
@@ -258,10 +259,10 @@ where
     }
 
     /// What is asked for, and by whom.
-    async fn admit(&self) -> Result<Admitted, Problem> {
-        let route = route(&self.head)?;
-        let verified = authenticate(self.service, &self.head, &route).await?;
-        Ok(Admitted { route, verified })
+    async fn admit(&mut self) -> Result<Admitted, Problem> {
+        let route = route(&self.head).map_err(|problem| refuse_target(self.service, &self.head, problem))?;
+        let asker = authenticate(self.service, &mut self.head, &route).await?;
+        Ok(Admitted { route, asker })
     }
 
     /// What the audit log is to know of a request: of each that would change something, and of each that was refused.
@@ -315,7 +316,9 @@ where
         result: Result<Response<S::Reader>, Problem>,
         exchange: &Exchange,
     ) -> Response<S::Reader> {
-        result.unwrap_or_else(|problem| Response::problem(problem, self.head.path(), &exchange.request_id))
+        result.unwrap_or_else(|problem| {
+            Response::problem(problem, &without_signature(self.head.path()), &exchange.request_id)
+        })
     }
 
     async fn send(&mut self, exchange: &Exchange, mut response: Response<S::Reader>) -> io::Result<Sent> {

@@ -14,6 +14,7 @@ mod query;
 mod request_body;
 mod router;
 mod service;
+mod signed_url;
 mod transport;
 
 pub use access_log::{AccessLog, AccessLogReader, AccessRecord, Wording};

@@ -45,9 +45,20 @@ impl<'t> RequestBody<'t> {
         }
     }
 
-    /// Notes the hash that the header declares.
-    pub(super) fn declare(&mut self, hash: Option<ContentHash>) {
-        self.declared = hash;
+    /// Holds the body to a hash, whatever its sender declares.
+    pub(super) fn hold_to(&mut self, hash: ContentHash) {
+        self.declared = Some(hash);
+    }
+
+    /// Notes the hash that the header declares; `false` if the body is held to another one.
+    pub(super) fn declare(&mut self, hash: Option<ContentHash>) -> bool {
+        match (self.declared, hash) {
+            (Some(held_to), Some(hash)) => held_to == hash,
+            (held_to, hash) => {
+                self.declared = held_to.or(hash);
+                true
+            }
+        }
     }
 
     /// Content that has been read.

@@ -25,6 +25,8 @@ pub enum Route {
     Key(KeyPath),
     /// `/v1/tenants/{tenant_id}`
     Tenant(TenantId),
+    /// `/v1/sign`
+    Sign,
 }
 
 impl Route {
@@ -37,6 +39,7 @@ impl Route {
             Self::Object(_) => &[Method::Get, Method::Head, Method::Delete],
             Self::Key(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
             Self::Tenant(_) => &[Method::Get, Method::Head, Method::Put],
+            Self::Sign => &[Method::Post],
         }
     }
 }
@@ -72,6 +75,7 @@ pub(super) fn find(path: &str) -> Result<Route, Problem> {
         "/health" => return Ok(Route::Health),
         "/health/ready" => return Ok(Route::Ready),
         "/v1/objects" => return Ok(Route::Objects),
+        "/v1/sign" => return Ok(Route::Sign),
         _ => {}
     }
     if let Some(rest) = path.strip_prefix("/v1/keys/") {
@@ -138,7 +142,7 @@ mod tests {
             find("/v1/tenants/acme%2Eeu").unwrap(),
             Route::Tenant(TenantId::parse("acme.eu").unwrap())
         );
-        for path in ["/", "/health", "/health/ready", "/v1/objects"] {
+        for path in ["/", "/health", "/health/ready", "/v1/objects", "/v1/sign"] {
             assert_eq!(status(path), 200);
         }
     }
@@ -158,6 +162,7 @@ mod tests {
             "/v1/tenants",
             "/v1/tenants/",
             "/v1/tenants/a/b",
+            "/v1/sign/",
             "/v1/blobs/sha256:00",
             "/metrics",
         ] {

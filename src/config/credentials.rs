@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::ConfigError;
-use crate::application::credentials::{KeyError, TokenAlgorithm, TokenVerifier, VerificationKeys};
+use crate::application::credentials::{
+    KeyError, TokenAlgorithm, TokenVerifier, UrlSigningKeys, VerificationKeys,
+};
 
 /// The largest file with keys.
 const KEY_FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -16,7 +18,7 @@ const KEY_FILE_BYTES_MAX: u64 = 1024 * 1024;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Credentials")]
 pub(super) struct CredentialArguments {
-    /// Who may do what. Without credentials, say so in words: none [default: required; with --dev and no JWT_…: none]
+    /// Who may do what. Without credentials, say so in words: none [default: required; with --dev, no JWT_… and no URL_SIGNING_KEY: none]
     #[arg(long, env, value_enum)]
     auth_mode: Option<AuthMode>,
     /// The secret that tokens are signed with (HS256), of 32 bytes at least
@@ -40,6 +42,12 @@ pub(super) struct CredentialArguments {
     /// Whom tokens have to be for (aud) [default: anyone]
     #[arg(long, env, value_name = "NAME")]
     jwt_audience: Option<String>,
+    /// The secret that URLs are signed with, of 32 bytes at least; the same on all servers of a database [default: none are signed]
+    #[arg(long, env, value_name = "SECRET", hide_env_values = true)]
+    url_signing_key: Option<String>,
+    /// A file with one or two such secrets, one a line: the first one signs, both verify
+    #[arg(long, env, value_name = "FILE")]
+    url_signing_key_file: Option<PathBuf>,
 }
 
 /// Whether credentials are asked for.
@@ -72,6 +80,15 @@ pub struct TokenSettings {
     audience: Option<String>,
 }
 
+/// The secrets that URLs are signed with: what was said, from which [`load`](Self::load) makes them.
+#[derive(Clone)]
+pub enum UrlSigningSettings {
+    /// The secret itself.
+    Secret(String),
+    /// The file that they are in.
+    File(PathBuf),
+}
+
 /// Where the keys are.
 #[derive(Clone)]
 enum KeySource {
@@ -99,22 +116,68 @@ impl std::fmt::Debug for TokenSettings {
     }
 }
 
+/// Without what may be a secret.
+impl std::fmt::Debug for UrlSigningSettings {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.setting())
+    }
+}
+
+impl UrlSigningSettings {
+    const fn setting(&self) -> &'static str {
+        match self {
+            Self::Secret(_) => "URL_SIGNING_KEY",
+            Self::File(_) => "URL_SIGNING_KEY_FILE",
+        }
+    }
+
+    /// Reads the secrets as they are now.
+    ///
+    /// # Errors
+    /// [`ConfigError::KeyFile`] or [`ConfigError::Keys`].
+    pub fn load(&self) -> Result<UrlSigningKeys, ConfigError> {
+        let setting = self.setting();
+        let keys = match self {
+            Self::Secret(secret) => UrlSigningKeys::of_secrets(secret),
+            Self::File(path) => UrlSigningKeys::of_secrets(&read_file(setting, path)?),
+        };
+        keys.map_err(|source| ConfigError::Keys { setting, source })
+    }
+}
+
 impl CredentialArguments {
+    /// How URLs are signed, if they are. The secrets are there and good.
+    pub(super) fn url_signing(&self) -> Result<Option<UrlSigningSettings>, ConfigError> {
+        let settings = match (self.url_signing_key.clone(), self.url_signing_key_file.clone()) {
+            (Some(_), Some(_)) => {
+                return Err(ConfigError::TwoKeySources("URL_SIGNING_KEY", "URL_SIGNING_KEY_FILE"));
+            }
+            (Some(secret), None) => Some(UrlSigningSettings::Secret(secret)),
+            (None, Some(path)) => Some(UrlSigningSettings::File(path)),
+            (None, None) => None,
+        };
+        settings.as_ref().map(UrlSigningSettings::load).transpose()?;
+        Ok(settings)
+    }
+
     /// Checks what goes together, and that the keys are there and good.
     pub(super) fn authentication(
         self,
         dev: bool,
         listen_addr: SocketAddr,
+        url_signing: Option<&UrlSigningSettings>,
     ) -> Result<Authentication, ConfigError> {
         let mode = self.auth_mode;
         let tokens = self.token_settings()?;
-        match (mode, tokens) {
-            // Who has set up keys does not mean to let in everybody.
-            (Some(AuthMode::None), Some(tokens)) => Err(ConfigError::TokensNotAsked(tokens.source.setting())),
+        // Who has set up keys does not mean to let in everybody.
+        let set_up = tokens.as_ref().map(|tokens| tokens.source.setting());
+        let set_up = set_up.or(url_signing.map(UrlSigningSettings::setting));
+        match (mode, set_up) {
+            (Some(AuthMode::None), Some(setting)) => Err(ConfigError::CredentialsNotAsked(setting)),
             (Some(AuthMode::None), None) => Ok(Authentication::None),
             (None, None) if dev && listen_addr.ip().is_loopback() => Ok(Authentication::None),
             (None, None) if dev => Err(ConfigError::OpenToOthers(listen_addr)),
-            (Some(AuthMode::Required) | None, tokens) => {
+            (Some(AuthMode::Required) | None, _) => {
                 tokens.as_ref().map(TokenSettings::load).transpose()?;
                 Ok(Authentication::Required { tokens })
             }
@@ -175,18 +238,23 @@ impl TokenSettings {
     /// [`ConfigError::KeyFile`] or [`ConfigError::Keys`].
     pub fn load(&self) -> Result<TokenVerifier, ConfigError> {
         let setting = self.source.setting();
-        let read_file = |path: &Path| {
-            read(path).map_err(|source| ConfigError::KeyFile { setting, path: path.into(), source })
-        };
         let keys = match &self.source {
             KeySource::Secret(secret) => VerificationKeys::of_secrets(secret),
-            KeySource::SecretFile(path) => VerificationKeys::of_secrets(&read_file(path)?),
-            KeySource::PublicKeyFile(path) => VerificationKeys::of_pem(self.algorithm, &read_file(path)?),
-            KeySource::KeySetFile(path) => VerificationKeys::of_key_set(self.algorithm, &read_file(path)?),
+            KeySource::SecretFile(path) => VerificationKeys::of_secrets(&read_file(setting, path)?),
+            KeySource::PublicKeyFile(path) => {
+                VerificationKeys::of_pem(self.algorithm, &read_file(setting, path)?)
+            }
+            KeySource::KeySetFile(path) => {
+                VerificationKeys::of_key_set(self.algorithm, &read_file(setting, path)?)
+            }
         };
         let keys = keys.map_err(|source: KeyError| ConfigError::Keys { setting, source })?;
         Ok(TokenVerifier::new(keys, self.issuer.clone(), self.audience.clone()))
     }
+}
+
+fn read_file(setting: &'static str, path: &Path) -> Result<String, ConfigError> {
+    read(path).map_err(|source| ConfigError::KeyFile { setting, path: path.into(), source })
 }
 
 fn read(path: &Path) -> io::Result<String> {

@@ -48,6 +48,7 @@ mod request_rates;
 mod roots;
 mod settings;
 mod several_servers;
+mod signed_urls;
 mod smuggling;
 mod tenants;
 mod timeouts;

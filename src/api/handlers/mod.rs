@@ -5,6 +5,7 @@ mod download;
 mod health;
 mod list;
 mod root;
+mod sign;
 mod tenants;
 mod upload;
 
@@ -13,16 +14,17 @@ pub use download::add_object_fields;
 use std::sync::Arc;
 
 use super::audit_log::Change;
-use super::authentication::authorise;
+use super::authentication::{Asker, authorise};
 use super::errors::Problem;
 use super::http1::{Fields, Method, RequestHead};
 use super::query::Parameters;
 use super::request_body::RequestBody;
 use super::router::{Route, route};
 use super::service::Service;
-use crate::application::credentials::Verified;
 use crate::application::dto::ObjectDto;
-use crate::application::ports::{BlobStore, Clock, Freshness, ObjectName, ObjectRepository};
+use crate::application::ports::{
+    ApiKeyRepository, BlobStore, Clock, Freshness, ObjectName, ObjectRepository,
+};
 use crate::domain::entities::{Object, Principal, Scope, StoredObject};
 use crate::domain::value_objects::{ByteRange, Namespace, ObjectId, TenantId};
 use crate::infrastructure::data_plane::buffers::Block;
@@ -78,7 +80,7 @@ impl<Reader> Response<Reader> {
 /// A request whose route is known, and who asks. One that comes too soon is not dropped here: the log names who sent it.
 pub(super) struct Admitted {
     pub(super) route: Route,
-    pub(super) verified: Verified,
+    pub(super) asker: Asker,
 }
 
 /// Answers one request.
@@ -86,11 +88,11 @@ pub(super) async fn handle<S, R, C>(
     service: &Service<S, R, C>,
     head: &RequestHead,
     body: &mut RequestBody<'_>,
-    Admitted { route, verified: Verified { principal, within_rate } }: Admitted,
+    Admitted { route, asker: Asker { principal, within_rate, digest } }: Admitted,
 ) -> Result<Response<S::Reader>, Problem>
 where
     S: BlobStore<Buffer = Block>,
-    R: ObjectRepository<Buffer = S::Buffer>,
+    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
     C: Clock,
 {
     within_rate?;
@@ -104,6 +106,9 @@ where
         ));
     }
     refuse_unbuilt_fields(head)?;
+    if let Some(digest) = digest {
+        body.hold_to(*digest);
+    }
     match (route, head.method()) {
         (Route::Root, Method::Post) => root::echo(head, body).await,
         (Route::Root, _) => root::describe(head),
@@ -118,6 +123,8 @@ where
             tenants::set(service, head, body, tenant_id, &principal).await
         }
         (Route::Tenant(tenant_id), _) => tenants::show(service, head, tenant_id, &principal).await,
+        // This is rare, and its state would be part of every connection.
+        (Route::Sign, _) => Box::pin(sign::sign(service, head, body)).await,
         (Route::Key(path), Method::Put) => upload::put(service, head, body, path).await,
         (Route::Key(path), Method::Delete) => delete::delete(service, head, ObjectName::Key(path)).await,
         (Route::Key(path), _) => {

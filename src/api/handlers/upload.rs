@@ -79,7 +79,10 @@ where
         return Err(SourceError::TooLarge { bytes_max }.into());
     }
     let digests = head.values("repr-digest").chain(head.values("content-digest"));
-    body.declare(parse_digests(digests)?);
+    if !body.declare(parse_digests(digests)?) {
+        let detail = "the declared digest is not the one that the URL is signed for";
+        return Err(Problem::new(400, "digest_mismatch", detail));
+    }
     Ok(upload_object((&service.store, &service.repository, &service.clock), order, body).await?)
 }
 

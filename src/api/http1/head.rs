@@ -201,6 +201,14 @@ impl RequestHead {
         self.query.clone().map(|range| ascii(&self.bytes[range]))
     }
 
+    /// Goes on with no more of the query than so many bytes from its beginning, and with none where that is nothing.
+    pub fn cut_query(&mut self, bytes: usize) {
+        self.query = self.query.take().filter(|_| bytes > 0);
+        if let Some(query) = &mut self.query {
+            query.end = query.end.min(query.start + bytes);
+        }
+    }
+
     /// How the body's end is known.
     pub fn framing(&self) -> BodyFraming {
         self.framing
@@ -592,6 +600,20 @@ mod tests {
         assert_eq!((head.single("host"), head.single("x-a")), (Some("localhost:80"), Some("")));
         assert_eq!(head.framing(), BodyFraming::Length(42));
         assert!(head.expects_continue() && head.keeps_alive() && !head.has_other_expectation());
+    }
+
+    #[test]
+    fn a_query_can_be_cut_to_its_beginning() {
+        for (bytes, left) in
+            [(0, None), (1, Some("a")), (3, Some("a=b")), (5, Some("a=b&c")), (9, Some("a=b&c"))]
+        {
+            let mut head = parsed("GET /x?a=b&c HTTP/1.1\r\nHost: h\r\n\r\n");
+            head.cut_query(bytes);
+            assert_eq!((head.path(), head.query(), head.single("host")), ("/x", left, Some("h")));
+        }
+        let mut head = parsed("GET /x HTTP/1.1\r\nHost: h\r\n\r\n");
+        head.cut_query(1);
+        assert_eq!(head.query(), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::token_verifier::TokenVerifier;
 use super::verified_credentials::{Entry, REMEMBERED_FOR, Verified, VerifiedCredentials};
 use crate::application::errors::RepositoryError;
 use crate::application::ports::{ApiKeyRepository, Clock, KeyStanding};
-use crate::domain::entities::Principal;
+use crate::domain::entities::{ApiKey, Principal};
 use crate::domain::value_objects::Timestamp;
 
 /// The verifier of tokens that is in force, which all cores share. Another one can take its place at any time, and is
@@ -48,7 +48,7 @@ impl CurrentVerifier {
 
     /// The one that is in force. Asked only for credentials that are not remembered, and held for no longer than a
     /// clone takes.
-    fn get(&self) -> Arc<TokenVerifier> {
+    pub(super) fn get(&self) -> Arc<TokenVerifier> {
         self.0.verifier.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -126,14 +126,11 @@ impl Authenticator {
         keys: &impl ApiKeyRepository,
         clock: &impl Clock,
     ) -> Result<(Principal, Duration), AuthenticationError> {
-        let shown = ApiKeySecret::parse(credential).ok_or(AuthenticationError::Invalid)?;
         let standing =
             if self.verified.was_good(credential) { KeyStanding::Proven } else { KeyStanding::Unproven };
-        let kept = keys.find_api_key(shown.id(), standing).await?;
-        let now = clock.now();
-        let good = kept.filter(|kept| shown.is_of(kept) && kept.is_good_at(now));
-        let good = good.ok_or(AuthenticationError::Invalid)?;
-        Ok((good.principal(), good.expires_at.map_or(REMEMBERED_FOR, |expires_at| until(expires_at, now))))
+        let good = find_good_key(credential, standing, keys, clock).await?;
+        let good_for = good.expires_at.map_or(REMEMBERED_FOR, |expires_at| until(expires_at, clock.now()));
+        Ok((good.principal(), good_for))
     }
 
     fn verify_token(&self, credential: &[u8], clock: &impl Clock) -> Option<(Principal, Duration)> {
@@ -143,7 +140,24 @@ impl Authenticator {
     }
 }
 
-fn until(moment: Timestamp, now: Timestamp) -> Duration {
+/// What is kept of the API key that a credential is.
+///
+/// # Errors
+/// [`AuthenticationError::Invalid`] if it is none that is good at this moment.
+pub(super) async fn find_good_key(
+    credential: &[u8],
+    standing: KeyStanding,
+    keys: &impl ApiKeyRepository,
+    clock: &impl Clock,
+) -> Result<ApiKey, AuthenticationError> {
+    let shown = ApiKeySecret::parse(credential).ok_or(AuthenticationError::Invalid)?;
+    let kept = keys.find_api_key(shown.id(), standing).await?;
+    let good = kept.filter(|kept| shown.is_of(kept) && kept.is_good_at(clock.now()));
+    good.ok_or(AuthenticationError::Invalid)
+}
+
+/// How long it is until then; nothing once it is past.
+pub(super) fn until(moment: Timestamp, now: Timestamp) -> Duration {
     let millis = moment.as_millis().saturating_sub(now.as_millis());
     Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
@@ -156,7 +170,6 @@ mod tests {
     use super::super::{NewApiKey, RateExceeded, RequestRate, VerificationKeys};
     use super::*;
     use crate::application::fakes::{FakeRepository, an_api_key, block_on};
-    use crate::domain::entities::ApiKey;
 
     const NOW: Timestamp = Timestamp::from_millis(1_795_468_200_000);
 

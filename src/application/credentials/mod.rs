@@ -7,6 +7,7 @@ mod api_key_secret;
 mod authenticator;
 mod request_rate;
 mod token_verifier;
+mod url_signatures;
 mod verification_keys;
 mod verified_credentials;
 
@@ -14,7 +15,8 @@ pub use api_key_secret::{ApiKeySecret, NewApiKey};
 pub use authenticator::{AuthenticationError, Authenticator, CurrentVerifier};
 pub use request_rate::{ACCOUNTS_MAX, RateExceeded, RequestRate, RequestRates};
 pub use token_verifier::{TOKEN_LEEWAY, TokenVerifier};
-pub use verification_keys::{KeyError, TokenAlgorithm, VerificationKeys};
+pub use url_signatures::{PresentSigner, SIGNING_SECRETS_MAX, Signer, UrlSignatures, UrlSigningKeys};
+pub use verification_keys::{KeyDigest, KeyError, TokenAlgorithm, VerificationKeys};
 pub use verified_credentials::{CREDENTIALS_REMEMBERED_MAX, REMEMBERED_FOR, Verified};
 
 /// The longest credential that is looked at. A longer one is refused before anything in it is decoded.

@@ -12,7 +12,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest as _, Sha256};
 
-use super::verification_keys::VerificationKeys;
+use super::verification_keys::{KeyDigest, VerificationKeys};
 use crate::domain::entities::{CredentialId, Permissions, Principal, Reach};
 use crate::domain::value_objects::Timestamp;
 
@@ -36,6 +36,8 @@ pub struct VerifiedToken {
     pub principal: Principal,
     /// When it stops being good, by its own word.
     pub expires_at: Timestamp,
+    /// Which key it is signed with.
+    pub key: KeyDigest,
 }
 
 /// The head of a token (RFC 7515 §4.1), as far as it decides anything. Where a key is to be had (`jku`, `jwk`, `x5u`,
@@ -119,9 +121,10 @@ impl TokenVerifier {
         let (message, signature) = token.rsplit_once('.')?;
         let (head, claims) = message.split_once('.').filter(|(_, claims)| !claims.contains('.'))?;
         let head: Head = decode(head)?;
-        if !self.takes(&head) || !self.keys.have_signed(message.as_bytes(), signature, head.kid.as_deref()) {
+        if !self.takes(&head) {
             return None;
         }
+        let key = self.keys.find_signing(message.as_bytes(), signature, head.kid.as_deref())?;
         let claims: Claims = decode(claims)?;
         if !self.takes_claims(&claims, now) {
             return None;
@@ -137,7 +140,12 @@ impl TokenVerifier {
             reach,
             permissions: Permissions::of_words(&claims.scope),
         };
-        Some(VerifiedToken { principal, expires_at: moment(claims.exp) })
+        Some(VerifiedToken { principal, expires_at: moment(claims.exp), key })
+    }
+
+    /// What each key in force can be told by.
+    pub fn key_digests(&self) -> impl Iterator<Item = KeyDigest> {
+        self.keys.digests()
     }
 
     fn takes(&self, head: &Head) -> bool {

@@ -196,7 +196,7 @@ fn keys_that_are_weak_or_none_are_refused() {
     for (error, expected) in [
         (VerificationKeys::of_secrets(&SECRET[1..]).unwrap_err(), KeyError::SecretTooShort),
         (VerificationKeys::of_secrets("\n\n").unwrap_err(), KeyError::None),
-        (VerificationKeys::of_secrets(&long).unwrap_err(), KeyError::TooMany),
+        (VerificationKeys::of_secrets(&long).unwrap_err(), KeyError::TooMany(16)),
         (pem(TokenAlgorithm::Rs256, pem!("rsa_short.public")).unwrap_err(), KeyError::RsaLength),
         (pem(TokenAlgorithm::Es256, pem!("ec_p384.public")).unwrap_err(), KeyError::Broken("ES256")),
         (pem(TokenAlgorithm::Rs256, pem!("ec_one.public")).unwrap_err(), KeyError::Pem("RS256")),

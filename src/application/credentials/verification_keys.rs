@@ -10,9 +10,10 @@ use jsonwebtoken::crypto::verify;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-/// The fewest bytes of a secret for HS256 (RFC 7518 §3.2).
+/// The fewest bytes of a secret for HMAC with SHA-256 (RFC 7518 §3.2).
 pub(super) const SECRET_BYTES_MIN: usize = 32;
 /// The bytes of an RSA modulus: 2048 bits at least (RFC 7518 §3.3), and no more than a core can go through at a stretch.
 const RSA_MODULUS_BYTES: RangeInclusive<usize> = 256..=512;
@@ -93,10 +94,10 @@ pub enum KeyError {
     #[error("there is no key in it")]
     None,
     /// More than are tried.
-    #[error("there are more than {max} keys in it", max = KEYS_MAX)]
-    TooMany,
+    #[error("there are more than {0} keys in it")]
+    TooMany(usize),
     /// A secret that could be guessed.
-    #[error("a secret for HS256 has {min} bytes at least", min = SECRET_BYTES_MIN)]
+    #[error("a secret has {min} bytes at least", min = SECRET_BYTES_MIN)]
     SecretTooShort,
     /// A modulus that could be factored, or holds a core up.
     #[error("an RSA key has 2048 to 4096 bits")]
@@ -115,10 +116,43 @@ pub enum KeyError {
     Broken(&'static str),
 }
 
+/// What one key can be told from another by. It goes into what is signed on the strength of a token, and is shown to
+/// nobody: whoever had it could try guesses at a secret.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KeyDigest([u8; 32]);
+
+impl KeyDigest {
+    /// That of no key.
+    pub const NONE: Self = Self([0; 32]);
+
+    fn of(algorithm: TokenAlgorithm, key: &DecodingKey) -> Self {
+        let digest = Sha256::new().chain_update(algorithm.as_str()).chain_update([0]);
+        let digest = match key.kind() {
+            DecodingKeyKind::SecretOrDer(bytes) => digest.chain_update(bytes),
+            DecodingKeyKind::RsaModulusExponent { n, e } => {
+                digest.chain_update((n.len() as u64).to_be_bytes()).chain_update(n).chain_update(e)
+            }
+        };
+        Self(digest.finalize().into())
+    }
+
+    /// Its bytes.
+    pub(super) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeyDigest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("KeyDigest")
+    }
+}
+
 /// A key and the name that its set gives it.
 struct VerificationKey {
     name: Option<String>,
     key: DecodingKey,
+    digest: KeyDigest,
 }
 
 /// All keys of one algorithm.
@@ -192,12 +226,16 @@ impl VerificationKeys {
         algorithm: TokenAlgorithm,
         keys: impl IntoIterator<Item = (Option<String>, DecodingKey)>,
     ) -> Result<Self, KeyError> {
-        let check = |(name, key)| check(algorithm, &key).map(|()| VerificationKey { name, key });
+        let check = |(name, key)| {
+            check(algorithm, &key)?;
+            let digest = KeyDigest::of(algorithm, &key);
+            Ok(VerificationKey { name, key, digest })
+        };
         let keys = keys.into_iter().map(check).collect::<Result<Vec<_>, _>>()?;
         match keys.len() {
             0 => Err(KeyError::None),
             1..=KEYS_MAX => Ok(Self { algorithm, keys }),
-            _ => Err(KeyError::TooMany),
+            _ => Err(KeyError::TooMany(KEYS_MAX)),
         }
     }
 
@@ -211,8 +249,14 @@ impl VerificationKeys {
         self.algorithm
     }
 
-    /// Whether one of them made this signature. A token that names its key is held to that one, where keys have names.
-    pub fn have_signed(&self, message: &[u8], signature: &str, named: Option<&str>) -> bool {
+    /// What each of them can be told by.
+    pub fn digests(&self) -> impl Iterator<Item = KeyDigest> {
+        self.keys.iter().map(|key| key.digest)
+    }
+
+    /// Which of them made this signature, if one did. A token that names its key is held to that one, where keys have
+    /// names.
+    pub fn find_signing(&self, message: &[u8], signature: &str, named: Option<&str>) -> Option<KeyDigest> {
         let meant = |key: &&VerificationKey| match (&key.name, named) {
             (Some(name), Some(named)) => name == named,
             _ => true,
@@ -221,7 +265,8 @@ impl VerificationKeys {
         self.keys
             .iter()
             .filter(meant)
-            .any(|key| verify(signature, message, &key.key, algorithm).unwrap_or(false))
+            .find(|key| verify(signature, message, &key.key, algorithm).unwrap_or(false))
+            .map(|key| key.digest)
     }
 }
 
