@@ -40,7 +40,7 @@ impl Access {
 /// What a request on this route needs to be permitted; `None` where it needs no credential at all.
 pub fn needed_permission(route: &Route, method: Method) -> Option<Permission> {
     match route {
-        Route::Root | Route::Health | Route::Ready => None,
+        Route::Root | Route::Health | Route::Ready | Route::OpenApi => None,
         Route::Objects | Route::Object(_) | Route::ObjectInfo(_) | Route::Key(_) => Some(match method {
             Method::Get | Method::Head => Permission::Read,
             Method::Post | Method::Put | Method::Patch => Permission::Write,
@@ -92,7 +92,7 @@ pub(super) fn authorise(principal: &Principal, route: &Route, method: Method) ->
         Route::Objects | Route::Object(_) | Route::ObjectInfo(_) => Ok(()),
         // Only the operator's is enough, whichever tenant it is: the handler looks.
         Route::Tenant(_) => Ok(()),
-        Route::Root | Route::Health | Route::Ready => Ok(()),
+        Route::Root | Route::Health | Route::Ready | Route::OpenApi => Ok(()),
     }
 }
 
