@@ -343,7 +343,10 @@ impl AuditRecord {
             Some(Route::Key(key_path)) => line.name(key_path),
             Some(Route::Object(id) | Route::ObjectInfo(id)) => line.object_id = Some(*id),
             Some(Route::Tenant(tenant_id)) => line.tenant_id = Some(tenant_id.as_str()),
-            Some(Route::Root | Route::Health | Route::Ready | Route::Objects | Route::Sign) | None => {}
+            Some(
+                Route::Root | Route::Health | Route::Ready | Route::OpenApi | Route::Objects | Route::Sign,
+            )
+            | None => {}
         }
         match note.change.as_deref() {
             Some(Change::Stored(Uploaded { object, content_hash, .. })) => {

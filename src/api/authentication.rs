@@ -81,9 +81,9 @@ impl Asker {
 }
 
 /// Whether a request on this route has to say who asks.
-fn needs_credential(route: &Route) -> bool {
+pub(super) fn needs_credential(route: &Route) -> bool {
     match route {
-        Route::Root | Route::Health | Route::Ready => false,
+        Route::Root | Route::Health | Route::Ready | Route::OpenApi => false,
         Route::Objects
         | Route::Object(_)
         | Route::ObjectInfo(_)
@@ -96,7 +96,7 @@ fn needs_credential(route: &Route) -> bool {
 /// What a request on this route needs to be permitted; `None` where that is nothing, or not to be seen from here.
 pub fn needed_permission(route: &Route, method: Method) -> Option<Permission> {
     match route {
-        Route::Root | Route::Health | Route::Ready => None,
+        Route::Root | Route::Health | Route::Ready | Route::OpenApi => None,
         Route::Objects | Route::Object(_) | Route::ObjectInfo(_) | Route::Key(_) => Some(match method {
             Method::Get | Method::Head => Permission::Read,
             Method::Post | Method::Put | Method::Patch => Permission::Write,
@@ -212,7 +212,7 @@ pub(super) fn authorise(principal: &Principal, route: &Route, method: Method) ->
         Route::Tenant(_) => Ok(()),
         // The same for what is to be signed, and that stands in the body.
         Route::Sign => Ok(()),
-        Route::Root | Route::Health | Route::Ready => Ok(()),
+        Route::Root | Route::Health | Route::Ready | Route::OpenApi => Ok(()),
     }
 }
 

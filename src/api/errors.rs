@@ -1,6 +1,7 @@
 //! The one place where an error becomes a status: exhaustively, so that a new error has to choose its own.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::http1::{BodyError, DigestError, Fields, HeadError, status_title};
 use crate::application::credentials::RateExceeded;
@@ -28,8 +29,10 @@ pub struct Problem {
     pub(super) closes: bool,
 }
 
-#[derive(Serialize)]
-struct ProblemDto<'a> {
+/// A problem as callers see it (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemDto<'a> {
     r#type: &'static str,
     title: &'static str,
     status: u16,

@@ -10,6 +10,7 @@ mod connection_table;
 mod errors;
 mod handlers;
 pub mod http1;
+pub mod openapi;
 mod query;
 mod request_body;
 mod router;

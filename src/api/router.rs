@@ -15,6 +15,8 @@ pub enum Route {
     Health,
     /// `/health/ready`
     Ready,
+    /// `/openapi.json`: the description of all this.
+    OpenApi,
     /// `/v1/objects`
     Objects,
     /// `/v1/objects/{id}`
@@ -34,7 +36,7 @@ impl Route {
     pub fn methods(&self) -> &'static [Method] {
         match self {
             Self::Root => &[Method::Get, Method::Head, Method::Post],
-            Self::Health | Self::Ready | Self::ObjectInfo(_) => &[Method::Get, Method::Head],
+            Self::Health | Self::Ready | Self::OpenApi | Self::ObjectInfo(_) => &[Method::Get, Method::Head],
             Self::Objects => &[Method::Get, Method::Head, Method::Post],
             Self::Object(_) => &[Method::Get, Method::Head, Method::Delete],
             Self::Key(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
@@ -74,6 +76,7 @@ pub(super) fn find(path: &str) -> Result<Route, Problem> {
         "/" => return Ok(Route::Root),
         "/health" => return Ok(Route::Health),
         "/health/ready" => return Ok(Route::Ready),
+        "/openapi.json" => return Ok(Route::OpenApi),
         "/v1/objects" => return Ok(Route::Objects),
         "/v1/sign" => return Ok(Route::Sign),
         _ => {}
@@ -142,7 +145,7 @@ mod tests {
             find("/v1/tenants/acme%2Eeu").unwrap(),
             Route::Tenant(TenantId::parse("acme.eu").unwrap())
         );
-        for path in ["/", "/health", "/health/ready", "/v1/objects", "/v1/sign"] {
+        for path in ["/", "/health", "/health/ready", "/openapi.json", "/v1/objects", "/v1/sign"] {
             assert_eq!(status(path), 200);
         }
     }

@@ -4,28 +4,40 @@ use std::fmt;
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::domain::entities::{Object, Quota};
 use crate::domain::value_objects::{Metadata, TenantId};
 
 /// An object as callers see it. A field that is not known yet is `null`, never left out.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Object)]
 pub struct ObjectDto<'a> {
     #[serde(serialize_with = "as_text")]
+    #[schema(value_type = String, format = "uuid")]
     id: &'a crate::domain::value_objects::ObjectId,
     namespace: &'a str,
     tenant_id: &'a str,
+    #[schema(required)]
     key: Option<&'a str>,
+    #[schema(pattern = "^(WRITING|COMMITTED|DELETING|DELETED)$")]
     status: &'static str,
+    #[schema(pattern = "^(hot|cold)$")]
     storage_class: &'static str,
+    /// SHA-256, as 64 hexadecimal digits.
+    #[schema(required, pattern = "^[0-9a-f]{64}$")]
     content_hash: Option<String>,
+    #[schema(required)]
     size_bytes: Option<u64>,
     content_type: &'a str,
     #[serde(serialize_with = "as_map")]
+    #[schema(value_type = std::collections::HashMap<String, String>)]
     metadata: &'a Metadata,
     #[serde(serialize_with = "as_text")]
+    #[schema(value_type = String, format = DateTime)]
     created_at: crate::domain::value_objects::Timestamp,
     #[serde(serialize_with = "as_text")]
+    #[schema(value_type = String, format = DateTime)]
     updated_at: crate::domain::value_objects::Timestamp,
 }
 
@@ -49,23 +61,29 @@ impl<'a> From<&'a Object> for ObjectDto<'a> {
 }
 
 /// A page of a listing as callers see it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = List)]
 pub struct ListDto<'a> {
     /// The objects, newest first.
     pub objects: Vec<ObjectDto<'a>>,
     /// What the keys have in common up to a delimiter; empty where none was asked for.
+    #[schema(value_type = Vec<String>)]
     pub common_prefixes: [&'a str; 0],
     /// How to ask for the next page, or `null` after the last.
+    #[schema(required)]
     pub next_cursor: Option<&'a str>,
 }
 
 /// What a tenant has and may have, as the operator sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Tenant)]
 pub struct TenantDto<'a> {
     tenant_id: &'a str,
     bytes: u64,
     objects: u64,
+    #[schema(required)]
     bytes_max: Option<u64>,
+    #[schema(required)]
     objects_max: Option<u64>,
 }
 

@@ -9,6 +9,7 @@
 
 // What the tests stand on.
 mod content;
+mod description;
 mod raw;
 mod server;
 mod site;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::description::assert_described;
+
 /// Longer than anything here takes on a busy machine; a test that runs into it has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A head of the server's is far smaller.
@@ -86,7 +88,7 @@ impl<S: Read + Write> Connection<S> {
         }
     }
 
-    /// Sends a request with a body of known length, and reads its answer.
+    /// Sends a request with a body of known length, and reads its answer, which has to be one that is described.
     pub(crate) fn exchange(
         &mut self,
         method: &str,
@@ -105,7 +107,9 @@ impl<S: Read + Write> Connection<S> {
         body: &[u8],
     ) -> io::Result<Response> {
         self.try_send(request(method, target, fields, body))?;
-        self.read_response(method == "HEAD")
+        let response = self.read_response(method == "HEAD")?;
+        assert_described(method, target, &response);
+        Ok(response)
     }
 
     /// Reads an answer to anything but `HEAD`.

@@ -2,7 +2,8 @@
 
 use std::pin::pin;
 
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::errors::Problem;
 use super::super::http1::RequestHead;
@@ -11,6 +12,28 @@ use super::super::service::Service;
 use super::Response;
 use crate::application::ports::{BlobStore, ObjectRepository};
 use crate::domain::value_objects::StorageClass;
+
+/// What was found of everything that a request may need.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Readiness)]
+pub(in crate::api) struct ReadinessDto {
+    /// Whether all of it works.
+    #[schema(pattern = "^(ready|not ready)$")]
+    status: &'static str,
+    checks: ChecksDto,
+}
+
+/// Each is `ok` or `failed`.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Checks)]
+pub(in crate::api) struct ChecksDto {
+    database: &'static str,
+    hot_storage: &'static str,
+    cold_storage: &'static str,
+    /// Where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audit_log: Option<&'static str>,
+}
 
 /// `GET /health`: asks nobody.
 pub(super) fn alive<Reader>(head: &RequestHead) -> Result<Response<Reader>, Problem> {
@@ -35,16 +58,15 @@ pub(super) async fn ready<S: BlobStore, R: ObjectRepository, C>(
     let audit = service.audit_log.takes_changes();
     let ready = database && hot && cold && audit;
     let verdict = |works: bool| if works { "ok" } else { "failed" };
-    let mut answer = json!({
-        "status": if ready { "ready" } else { "not ready" },
-        "checks": {
-            "database": verdict(database),
-            "hot_storage": verdict(hot),
-            "cold_storage": verdict(cold),
+    let answer = ReadinessDto {
+        status: if ready { "ready" } else { "not ready" },
+        checks: ChecksDto {
+            database: verdict(database),
+            hot_storage: verdict(hot),
+            cold_storage: verdict(cold),
+            audit_log: service.audit_log.is_on().then(|| verdict(audit)),
         },
-    });
-    if service.audit_log.is_on() {
-        answer["checks"]["audit_log"] = verdict(audit).into();
-    }
-    Ok(Response::json(if ready { 200 } else { 503 }, answer.to_string().into_bytes()))
+    };
+    // A struct of texts always has a JSON form.
+    Ok(Response::json(if ready { 200 } else { 503 }, serde_json::to_vec(&answer).unwrap_or_default()))
 }

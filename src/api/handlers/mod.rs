@@ -10,6 +10,9 @@ mod tenants;
 mod upload;
 
 pub use download::add_object_fields;
+pub(super) use health::ReadinessDto;
+pub(super) use sign::{SignBody, SignedDto};
+pub(super) use tenants::LimitsBody;
 
 use std::sync::Arc;
 
@@ -114,6 +117,7 @@ where
         (Route::Root, _) => root::describe(head),
         (Route::Health, _) => health::alive(head),
         (Route::Ready, _) => health::ready(service, head).await,
+        (Route::OpenApi, _) => root::openapi(head),
         (Route::Objects, Method::Post) => upload::create(service, head, body, &principal).await,
         (Route::Objects, _) => list::list(service, head, &principal).await,
         (Route::ObjectInfo(id), _) => download::info(service, head, by_id(id)).await,

@@ -1,7 +1,8 @@
-//! `/`: what this server is; and what arrives here of a body that is sent to it.
+//! `/`: what this server is; and what arrives here of a body that is sent to it. `/openapi.json`: what can be asked.
 
 use super::super::errors::Problem;
 use super::super::http1::{Fields, RequestHead};
+use super::super::openapi;
 use super::super::query::Parameters;
 use super::super::request_body::RequestBody;
 use super::{Body, Response};
@@ -18,8 +19,15 @@ pub(super) fn describe<Reader>(head: &RequestHead) -> Result<Response<Reader>, P
         "objects": "/v1/objects",
         "keys": "/v1/keys/{namespace}/{tenant_id}/{key}",
         "health": "/health",
+        "openapi": "/openapi.json",
     });
     Ok(Response::json(200, description.to_string().into_bytes()))
+}
+
+/// `GET /openapi.json`
+pub(super) fn openapi<Reader>(head: &RequestHead) -> Result<Response<Reader>, Problem> {
+    Parameters::parse(head.query(), &[])?;
+    Ok(Response::json(200, openapi::json().to_vec()))
 }
 
 /// `POST /`: the body comes back as it was understood, so that whoever sets up a proxy can see what it makes of

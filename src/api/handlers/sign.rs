@@ -1,6 +1,7 @@
 //! `POST /v1/sign`: a URL that lets others do one thing that whoever asks may do.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::super::audit_log::{Change, SignedUrl};
 use super::super::authentication::{
@@ -24,22 +25,29 @@ pub(crate) const SIGNED_SECONDS_MAX: u64 = 7 * 24 * 60 * 60;
 const BODY_BYTES_MAX: usize = 8 * 1024;
 
 /// What a body asks for, as it is written.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = SignRequest)]
 #[serde(deny_unknown_fields)]
-struct SignBody {
+pub(in crate::api) struct SignBody {
+    #[schema(pattern = "^(GET|HEAD|POST|PUT|DELETE)$")]
     method: String,
+    /// Path and query as of the request that is to be let in.
     path: String,
+    #[schema(minimum = 1, maximum = 604_800)]
     expires_in_seconds: u64,
     #[serde(default)]
     size_bytes: Option<u64>,
     #[serde(default)]
+    #[schema(pattern = "^sha256:[0-9a-f]{64}$")]
     digest: Option<String>,
 }
 
 /// What is given for it.
-#[derive(Serialize)]
-struct SignedDto {
+#[derive(Serialize, ToSchema)]
+#[schema(as = SignedUrl)]
+pub(in crate::api) struct SignedDto {
     url: String,
+    #[schema(format = DateTime)]
     expires_at: String,
 }
 
@@ -147,7 +155,13 @@ fn parse_target(order: &SignOrder, principal: &Principal) -> Result<Target, Prob
         Route::Object(id) => Target::Object(id),
         Route::ObjectInfo(id) => Target::ObjectInfo(id),
         Route::Key(path) => Target::Key(path),
-        Route::Objects | Route::Root | Route::Health | Route::Ready | Route::Tenant(_) | Route::Sign => {
+        Route::Objects
+        | Route::Root
+        | Route::Health
+        | Route::Ready
+        | Route::OpenApi
+        | Route::Tenant(_)
+        | Route::Sign => {
             return Err(invalid("path", "it is not that of one object or key"));
         }
     };

@@ -1,6 +1,7 @@
 //! `GET` and `PUT /v1/tenants/{tenant_id}`: what a tenant has and may have, for the operator.
 
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::super::audit_log::Change;
 use super::super::errors::Problem;
@@ -58,12 +59,15 @@ fn check_operator(principal: &Principal) -> Result<(), Problem> {
 }
 
 /// What a `PUT` carries. A limit that is left out is none.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Limits)]
 #[serde(deny_unknown_fields)]
-struct LimitsBody {
+pub(in crate::api) struct LimitsBody {
     #[serde(default)]
+    #[schema(maximum = 9_223_372_036_854_775_807_u64)]
     bytes_max: Option<u64>,
     #[serde(default)]
+    #[schema(maximum = 9_223_372_036_854_775_807_u64)]
     objects_max: Option<u64>,
 }
 

@@ -1,0 +1,492 @@
+//! What can be asked, and what is answered: one row for each method of each path.
+
+use std::collections::BTreeMap;
+
+use super::super::http1::Method;
+use crate::domain::entities::Permission;
+
+/// One method of one path.
+pub(super) struct Operation {
+    pub(super) path: &'static str,
+    pub(super) method: Method,
+    /// A name for programs.
+    pub(super) id: &'static str,
+    pub(super) summary: &'static str,
+    pub(super) tag: &'static str,
+    pub(super) needs: Needs,
+    pub(super) parameters: &'static [Parameter],
+    pub(super) sent: Sent,
+    /// What it answers where all is well, and what is particular about it where it is not.
+    own_answers: &'static [(u16, Answer)],
+}
+
+/// What a request has to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    Nothing,
+    /// A credential; what that has to permit is said by what is asked for.
+    Credential,
+    /// A credential that permits this.
+    Permission(Permission),
+}
+
+/// What a request carries.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sent {
+    Nothing,
+    Bytes,
+    Limits,
+    SignRequest,
+}
+
+/// What an answer carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    Nothing,
+    Bytes,
+    Object,
+    List,
+    Tenant,
+    SignedUrl,
+    Readiness,
+    ReadinessOrProblem,
+    Json,
+    Problem,
+}
+
+/// Where a parameter stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Path,
+    /// Whether it has to be there.
+    Query(bool),
+    Header,
+}
+
+/// What a parameter is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    Integer,
+}
+
+/// A parameter of the path, of the query, or a header field.
+pub(super) struct Parameter {
+    pub(super) name: &'static str,
+    pub(super) place: Place,
+    pub(super) kind: Kind,
+    pub(super) description: &'static str,
+    pub(super) pattern: Option<&'static str>,
+    /// The least and the most: of a number, or of characters.
+    pub(super) bounds: Option<(usize, usize)>,
+    /// The only values.
+    pub(super) words: &'static [&'static str],
+}
+
+/// Refusals that any request may meet: a message that is none, a limit, too much at once.
+const OF_ANY: [u16; 7] = [400, 408, 413, 414, 431, 501, 503];
+/// Refusals for want of a good credential, and of one that asks too often.
+const OF_CREDENTIALS: [u16; 3] = [401, 403, 429];
+
+impl Operation {
+    /// Everything that it may answer.
+    pub(super) fn answers(&self) -> BTreeMap<u16, Answer> {
+        let credentials = OF_CREDENTIALS.iter().filter(|_| self.needs != Needs::Nothing);
+        let mut answers: BTreeMap<_, _> =
+            OF_ANY.iter().chain(credentials).map(|status| (*status, Answer::Problem)).collect();
+        answers.extend([(417, Answer::Problem), (505, Answer::Problem)]);
+        answers.extend(self.own_answers.iter().copied());
+        answers
+    }
+}
+
+impl Answer {
+    /// Words for it, where those of the status do not say it.
+    pub(super) const fn description(self) -> Option<&'static str> {
+        match self {
+            Self::Bytes => Some("The bytes"),
+            Self::Object => Some("The object"),
+            Self::List => Some("A page of the list"),
+            Self::SignedUrl => Some("The URL"),
+            Self::Tenant => Some("What the tenant has and may have"),
+            Self::Readiness | Self::ReadinessOrProblem => Some("Each check by name"),
+            Self::Nothing | Self::Json | Self::Problem => None,
+        }
+    }
+
+    /// The header fields that are particular about it.
+    pub(super) const fn fields(self, status: u16) -> &'static [(&'static str, &'static str)] {
+        match (self, status) {
+            (Self::Bytes, 206) => &[VERSION, ("Content-Range", "Which bytes these are")],
+            (Self::Bytes, _) | (Self::Nothing, 304) => &[VERSION],
+            (Self::Object, 201) => &[VERSION, ("Location", "Where the object is by its id")],
+            (Self::List, _) => &[("Link", "Where there is a next page: that, with rel=\"next\"")],
+            (Self::Problem, 401) => &[("WWW-Authenticate", "What would let the request in")],
+            (Self::Problem, 416) => &[("Content-Range", "How long the object is")],
+            (Self::Problem, 429) | (Self::Problem | Self::ReadinessOrProblem, 503) => {
+                &[("Retry-After", "Seconds")]
+            }
+            _ => &[],
+        }
+    }
+}
+
+const VERSION: (&str, &str) = ("ETag", "\"sha256-\" and the content's hash");
+
+const fn parameter(name: &'static str, place: Place, description: &'static str) -> Parameter {
+    Parameter { name, place, kind: Kind::Text, description, pattern: None, bounds: None, words: &[] }
+}
+
+const NAMESPACE_PATTERN: &str = "^[a-z0-9][a-z0-9._-]{0,62}$";
+const TENANT_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$";
+/// Of what may be a key, what needs no more than this to be said.
+const KEY_PATTERN: &str = "^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$";
+
+const fn namespace(place: Place) -> Parameter {
+    let named = parameter("namespace", place, "The namespace");
+    Parameter { pattern: Some(NAMESPACE_PATTERN), ..named }
+}
+
+const fn tenant(place: Place) -> Parameter {
+    let named = parameter("tenant_id", place, "The tenant");
+    Parameter { pattern: Some(TENANT_PATTERN), ..named }
+}
+
+const fn key(place: Place) -> Parameter {
+    let description = "1 to 1024 bytes of UTF-8, with slashes as they are; no empty segment, no . and no .., no control \
+                       character";
+    Parameter { pattern: Some(KEY_PATTERN), bounds: Some((1, 1024)), ..parameter("key", place, description) }
+}
+
+const fn class() -> Parameter {
+    Parameter {
+        words: &["hot", "cold"],
+        ..parameter("storage_class", Place::Query(false), "Through the page cache, or around it")
+    }
+}
+
+const ID: Parameter = Parameter {
+    pattern: Some("^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"),
+    ..parameter("id", Place::Path, "The object's id (UUIDv7)")
+};
+const IF_MATCH: Parameter = parameter("If-Match", Place::Header, "Only if one of these versions is there");
+const IF_NONE_MATCH: Parameter =
+    parameter("If-None-Match", Place::Header, "Only if none of these versions is there");
+const IF_MODIFIED_SINCE: Parameter =
+    parameter("If-Modified-Since", Place::Header, "Only if it has been changed since then");
+const IF_UNMODIFIED_SINCE: Parameter =
+    parameter("If-Unmodified-Since", Place::Header, "Only if it has not been changed since then");
+const RANGE: Parameter = parameter("Range", Place::Header, "One range of bytes");
+const IF_RANGE: Parameter =
+    parameter("If-Range", Place::Header, "The range only of this version, else the whole");
+const STATUS: Parameter = Parameter {
+    words: &["WRITING", "COMMITTED", "DELETING", "DELETED"],
+    ..parameter("status", Place::Query(false), "Which objects; COMMITTED if nothing is said")
+};
+const LIMIT: Parameter = Parameter {
+    kind: Kind::Integer,
+    bounds: Some((1, 1000)),
+    ..parameter("limit", Place::Query(false), "How many at most; 100 if nothing is said")
+};
+const CURSOR: Parameter = parameter(
+    "cursor",
+    Place::Query(false),
+    "Where the page before has ended: its next_cursor, for the same query",
+);
+
+const OF_A_DOWNLOAD: [Parameter; 7] =
+    [ID, RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
+const OF_A_KEY: [Parameter; 9] = [
+    namespace(Place::Path),
+    tenant(Place::Path),
+    key(Place::Path),
+    RANGE,
+    IF_RANGE,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_UNMODIFIED_SINCE,
+];
+const OF_A_CHANGED_KEY: [Parameter; 6] = [
+    namespace(Place::Path),
+    tenant(Place::Path),
+    key(Place::Path),
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_UNMODIFIED_SINCE,
+];
+
+const DOWNLOADED: &[(u16, Answer)] = &[
+    (200, Answer::Bytes),
+    (206, Answer::Bytes),
+    (304, Answer::Nothing),
+    (404, Answer::Problem),
+    (412, Answer::Problem),
+    (416, Answer::Problem),
+    (500, Answer::Problem),
+];
+const LOOKED_AT: &[(u16, Answer)] =
+    &[(200, Answer::Bytes), (304, Answer::Nothing), (404, Answer::Problem), (412, Answer::Problem)];
+const DELETED: &[(u16, Answer)] =
+    &[(204, Answer::Nothing), (404, Answer::Problem), (412, Answer::Problem), (507, Answer::Problem)];
+
+/// What of an operation is the same for the most.
+const PLAIN: Operation = Operation {
+    path: "",
+    method: Method::Get,
+    id: "",
+    summary: "",
+    tag: "server",
+    needs: Needs::Nothing,
+    parameters: &[],
+    sent: Sent::Nothing,
+    own_answers: &[(200, Answer::Json)],
+};
+
+/// All of them.
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation { path: "/", id: "describe", summary: "What this server is", ..PLAIN },
+    Operation {
+        path: "/",
+        method: Method::Head,
+        id: "describeHead",
+        summary: "The same, without a body",
+        ..PLAIN
+    },
+    Operation {
+        path: "/",
+        method: Method::Post,
+        id: "echo",
+        summary: "Sends a body of at most 64 KiB back as it was understood",
+        sent: Sent::Bytes,
+        own_answers: &[(200, Answer::Bytes)],
+        ..PLAIN
+    },
+    Operation { path: "/health", id: "health", summary: "Whether the process lives", ..PLAIN },
+    Operation {
+        path: "/health",
+        method: Method::Head,
+        id: "healthHead",
+        summary: "The same, without a body",
+        ..PLAIN
+    },
+    Operation {
+        path: "/health/ready",
+        id: "ready",
+        summary: "Whether the database answers and both roots take writes",
+        own_answers: &[(200, Answer::Readiness), (503, Answer::ReadinessOrProblem)],
+        ..PLAIN
+    },
+    Operation {
+        path: "/health/ready",
+        method: Method::Head,
+        id: "readyHead",
+        summary: "The same, without a body",
+        own_answers: &[(200, Answer::Readiness), (503, Answer::ReadinessOrProblem)],
+        ..PLAIN
+    },
+    Operation { path: "/openapi.json", id: "openapi", summary: "This description", ..PLAIN },
+    Operation {
+        path: "/openapi.json",
+        method: Method::Head,
+        id: "openapiHead",
+        summary: "The same, without a body",
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/objects",
+        method: Method::Post,
+        id: "createObject",
+        summary: "Stores the body as a new object",
+        tag: "objects",
+        needs: Needs::Permission(Permission::Write),
+        parameters: &[
+            namespace(Place::Query(true)),
+            tenant(Place::Query(true)),
+            key(Place::Query(false)),
+            class(),
+        ],
+        sent: Sent::Bytes,
+        own_answers: &[(201, Answer::Object), (415, Answer::Problem), (507, Answer::Problem)],
+    },
+    Operation {
+        path: "/v1/objects",
+        id: "listObjects",
+        summary: "Lists objects, newest first",
+        tag: "objects",
+        needs: Needs::Permission(Permission::Read),
+        parameters: &[
+            namespace(Place::Query(true)),
+            tenant(Place::Query(true)),
+            class(),
+            STATUS,
+            LIMIT,
+            CURSOR,
+        ],
+        own_answers: &[(200, Answer::List)],
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/objects",
+        method: Method::Head,
+        id: "listObjectsHead",
+        summary: "The same, without a body",
+        tag: "objects",
+        needs: Needs::Permission(Permission::Read),
+        parameters: &[
+            namespace(Place::Query(true)),
+            tenant(Place::Query(true)),
+            class(),
+            STATUS,
+            LIMIT,
+            CURSOR,
+        ],
+        own_answers: &[(200, Answer::List)],
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/objects/{id}",
+        id: "getObject",
+        summary: "The bytes of an object, or some of them",
+        tag: "objects",
+        needs: Needs::Permission(Permission::Read),
+        parameters: &OF_A_DOWNLOAD,
+        own_answers: DOWNLOADED,
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/objects/{id}",
+        method: Method::Head,
+        id: "headObject",
+        summary: "What a download would say of itself",
+        tag: "objects",
+        needs: Needs::Permission(Permission::Read),
+        parameters: &OF_A_DOWNLOAD,
+        own_answers: LOOKED_AT,
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/objects/{id}",
+        method: Method::Delete,
+        id: "deleteObject",
+        summary: "Forgets an object",
+        tag: "objects",
+        needs: Needs::Permission(Permission::Delete),
+        parameters: &[ID, IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE],
+        own_answers: DELETED,
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/objects/{id}/info",
+        id: "getObjectInfo",
+        summary: "What is known of an object, also while it is being written",
+        tag: "objects",
+        needs: Needs::Permission(Permission::Read),
+        parameters: &[ID],
+        own_answers: &[(200, Answer::Object), (404, Answer::Problem)],
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/objects/{id}/info",
+        method: Method::Head,
+        id: "headObjectInfo",
+        summary: "The same, without a body",
+        tag: "objects",
+        needs: Needs::Permission(Permission::Read),
+        parameters: &[ID],
+        own_answers: &[(200, Answer::Object), (404, Answer::Problem)],
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/keys/{namespace}/{tenant_id}/{key}",
+        method: Method::Put,
+        id: "putKey",
+        summary: "Makes a new version of a key",
+        tag: "keys",
+        needs: Needs::Permission(Permission::Write),
+        parameters: &OF_A_CHANGED_KEY,
+        sent: Sent::Bytes,
+        own_answers: &[
+            (200, Answer::Object),
+            (201, Answer::Object),
+            (412, Answer::Problem),
+            (415, Answer::Problem),
+            (507, Answer::Problem),
+        ],
+    },
+    Operation {
+        path: "/v1/keys/{namespace}/{tenant_id}/{key}",
+        id: "getKey",
+        summary: "The bytes of the newest version of a key, or some of them",
+        tag: "keys",
+        needs: Needs::Permission(Permission::Read),
+        parameters: &OF_A_KEY,
+        own_answers: DOWNLOADED,
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/keys/{namespace}/{tenant_id}/{key}",
+        method: Method::Head,
+        id: "headKey",
+        summary: "What a download would say of itself",
+        tag: "keys",
+        needs: Needs::Permission(Permission::Read),
+        parameters: &OF_A_KEY,
+        own_answers: LOOKED_AT,
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/keys/{namespace}/{tenant_id}/{key}",
+        method: Method::Delete,
+        id: "deleteKey",
+        summary: "Forgets all versions of a key",
+        tag: "keys",
+        needs: Needs::Permission(Permission::Delete),
+        parameters: &OF_A_CHANGED_KEY,
+        own_answers: DELETED,
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/tenants/{tenant_id}",
+        id: "getTenant",
+        summary: "What a tenant has and may have",
+        tag: "tenants",
+        needs: Needs::Permission(Permission::Admin),
+        parameters: &[tenant(Place::Path)],
+        own_answers: &[(200, Answer::Tenant)],
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/tenants/{tenant_id}",
+        method: Method::Head,
+        id: "headTenant",
+        summary: "The same, without a body",
+        tag: "tenants",
+        needs: Needs::Permission(Permission::Admin),
+        parameters: &[tenant(Place::Path)],
+        own_answers: &[(200, Answer::Tenant)],
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/tenants/{tenant_id}",
+        method: Method::Put,
+        id: "setTenantLimits",
+        summary: "Gives a tenant these limits instead of those before",
+        tag: "tenants",
+        needs: Needs::Permission(Permission::Admin),
+        parameters: &[tenant(Place::Path)],
+        sent: Sent::Limits,
+        own_answers: &[(200, Answer::Tenant), (507, Answer::Problem)],
+    },
+    Operation {
+        path: "/v1/sign",
+        method: Method::Post,
+        id: "signUrl",
+        summary: "Signs a URL that lets others do one thing that whoever asks may do",
+        tag: "credentials",
+        needs: Needs::Credential,
+        sent: Sent::SignRequest,
+        own_answers: &[(200, Answer::SignedUrl), (404, Answer::Problem)],
+        ..PLAIN
+    },
+];
