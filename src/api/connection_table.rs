@@ -113,7 +113,9 @@ impl Watch {
             match self.phase.get() {
                 // The answer can still be sent; what is read next is the end.
                 Phase::Idle | Phase::Header | Phase::Body => self.socket.stop_reading(),
-                Phase::Send | Phase::Drain | Phase::Work => self.socket.stop(),
+                // A client that takes nothing will not take the rest of it either.
+                Phase::Send => self.socket.reset(),
+                Phase::Drain | Phase::Work => self.socket.stop(),
             }
         } else if idle && draining {
             self.socket.stop_reading();

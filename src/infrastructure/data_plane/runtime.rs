@@ -393,6 +393,14 @@ impl ShutDownHandle {
     pub fn stop(&self) {
         shut_down(self.0, Shutdown::Both);
     }
+
+    /// Reads and sends end at once, and what the peer has not taken is dropped when the connection is closed. Otherwise
+    /// the kernel would keep offering it for minutes, and up to `net.ipv4.tcp_wmem` of memory for each connection.
+    pub fn reset(&self) {
+        // Where this fails, the kernel gives up by itself, only later.
+        let _ = rustix::net::sockopt::set_socket_linger(borrowed(&self.0), Some(Duration::ZERO));
+        self.stop();
+    }
 }
 
 /// shutdown(2) never waits. Its failure is of no interest: the connection is gone already then.
