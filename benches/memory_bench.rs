@@ -93,7 +93,7 @@ async fn serve_requests(
         clock: SystemClock,
         limits: Limits { head: samples::HEAD_LIMITS, body_bytes_max: u64::MAX },
         ready_limit: limit,
-        table: ConnectionTable::new(TIMEOUTS, 1),
+        table: ConnectionTable::new(TIMEOUTS, 1, 1),
         access_log,
         date: DateCache::default(),
         request_ids: RequestIds::new("bench".to_owned()),

@@ -222,11 +222,13 @@ impl Stream {
     /// Takes the connection off this core, before anything has been read from it.
     ///
     /// # Errors
-    /// As dup(2): out of descriptors. The connection is closed then.
-    pub fn depart(self) -> io::Result<StreamInTransit> {
+    /// The connection itself, which stays where it is: there is no descriptor left.
+    pub fn depart(self) -> Result<StreamInTransit, Self> {
         // monoio lets go of a descriptor only by closing it; the second one keeps the connection open.
-        let second = borrowed(&self.socket.as_raw_fd()).try_clone_to_owned()?;
-        Ok(StreamInTransit { socket: second.into(), driver: self.driver })
+        match borrowed(&self.socket.as_raw_fd()).try_clone_to_owned() {
+            Ok(second) => Ok(StreamInTransit { socket: second.into(), driver: self.driver }),
+            Err(_) => Err(self),
+        }
     }
 
     /// Sends small answers at once instead of waiting for more.
