@@ -26,6 +26,7 @@ mod database_away;
 mod database_connections;
 mod expectations;
 mod framing;
+mod greedy;
 mod keys;
 mod layers;
 mod lifecycle;

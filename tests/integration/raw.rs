@@ -64,6 +64,17 @@ impl Connection {
         self.stream.shutdown(Shutdown::Write).expect("a connection can be half closed");
     }
 
+    /// Goes away as a program does that crashes with unread input: the server sees a reset, and no orderly end.
+    pub(crate) fn reset(self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        socket.set_linger(Some(Duration::ZERO)).expect("a connection can be reset");
+    }
+
+    /// The port that it comes from.
+    pub(crate) fn port(&self) -> u16 {
+        self.stream.local_addr().expect("a connection has an address").port()
+    }
+
     /// Sends a request with a body of known length, and reads its answer.
     pub(crate) fn exchange(
         &mut self,
