@@ -12,6 +12,10 @@ test *arguments:
 check:
     .ci/run
 
+# Every fuzz target for some seconds each (10 if nothing is said).
+fuzz *seconds:
+    tools/fuzz.sh {{seconds}}
+
 # Licences, sources and duplicate versions of the dependencies.
 deny:
     cargo deny check licenses bans sources

@@ -106,7 +106,11 @@ fn write_bare_head((date, now, mut output): (DateCache, Instant, Vec<u8>)) -> (V
 
 /// A commit as the log gets it, its body, and a batch with room.
 fn change_and_batch(body_bytes: usize) -> (Write, Vec<u8>, Vec<u8>, Vec<u8>) {
-    let commit = ObjectCommit { stored: samples::stored_object(), precondition: Precondition::default() };
+    let commit = ObjectCommit {
+        stored: samples::stored_object(),
+        precondition: Precondition::default(),
+        is_first_version: false,
+    };
     let mut batch = vec![0; BATCH_HEADER_BYTES + 2 * body_bytes];
     batch.truncate(BATCH_HEADER_BYTES);
     (Write::Commit(commit), vec![7; body_bytes], Vec::with_capacity(512), batch)

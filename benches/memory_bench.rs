@@ -15,7 +15,7 @@ use allocation_counter::{AllocationInfo, measure};
 use criterion::{Criterion, criterion_group, criterion_main};
 use just_storage::api::connection::serve;
 use just_storage::api::{
-    AccessLog, ConnectionTable, DateCache, Limits, RequestIds, Service, SystemClock, Timeouts,
+    Access, AccessLog, ConnectionTable, DateCache, Limits, RequestIds, Service, SystemClock, Timeouts,
 };
 use just_storage::application::ports::{ObjectCommit, ObjectRepository as _};
 use just_storage::domain::value_objects::{Precondition, StorageClass};
@@ -82,8 +82,8 @@ async fn serve_requests(
     let mut stored = samples::stored_object();
     (stored.content_hash, stored.place) = (location.content_hash, location.place);
     stored.object.content_hash = Some(location.content_hash);
-    let commit = ObjectCommit { stored, precondition: Precondition::default() };
-    repository.commit(commit).await.expect("the object is committed");
+    let commit = ObjectCommit { stored, precondition: Precondition::default(), is_first_version: false };
+    repository.commit(commit, Default::default()).await.expect("the object is committed");
 
     // Its reader takes nothing meanwhile: the queue holds more records than there are requests.
     let (access_log, _reader) = AccessLog::new();
@@ -91,6 +91,7 @@ async fn serve_requests(
         store,
         repository,
         clock: SystemClock,
+        access: Access::open(),
         limits: Limits { head: samples::HEAD_LIMITS, body_bytes_max: u64::MAX },
         ready_limit: limit,
         table: ConnectionTable::new(TIMEOUTS, 1, 1),

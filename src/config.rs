@@ -1,6 +1,9 @@
 //! Every setting, its limit and its default. Flags win over the environment, the environment over defaults; `--dev`
 //! changes defaults only. A setting that cannot be honoured stops the start with its name.
 
+mod credentials;
+
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,11 +13,16 @@ use thiserror::Error;
 
 use crate::api::http1::HeadLimits;
 use crate::api::{Limits, Timeouts};
+use crate::application::credentials::KeyError;
 use crate::fault_injection::gc_interval;
 use crate::infrastructure::data_plane::buffers::LARGE_BLOCK_BYTES;
+use crate::infrastructure::data_plane::tls_configuration::TlsFiles;
 use crate::infrastructure::persistence::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, GcSettings};
 use crate::infrastructure::plane_channel::Durability;
 use crate::maintenance::MaintenanceCommand;
+
+use credentials::CredentialArguments;
+pub use credentials::{AuthMode, Authentication, TokenSettings};
 
 /// The largest blob that goes into a pack, where nothing else is said and packs are the log.
 const PACK_BLOB_BYTES_MAX: u32 = 64 * 1024;
@@ -100,9 +108,6 @@ pub struct ServeArguments {
     /// Address and port to listen on [default: 0.0.0.0:8080; with --dev: 127.0.0.1:8080]
     #[arg(long, env, value_name = "ADDRESS:PORT")]
     listen_addr: Option<SocketAddr>,
-    /// Who may do what. Without credentials, say so in words: none [default: required; with --dev: none]
-    #[arg(long, env, value_enum)]
-    auth_mode: Option<AuthMode>,
     /// When 201 is answered: after the log's durable write (SQLite alone) or after the database's transaction [default: log with SQLite, database with PostgreSQL]
     #[arg(long, env, value_enum)]
     ack: Option<Ack>,
@@ -119,6 +124,10 @@ pub struct ServeArguments {
     #[arg(long, env, value_enum, default_value = "auto")]
     io_driver: IoDriverChoice,
     #[command(flatten)]
+    credentials: CredentialArguments,
+    #[command(flatten)]
+    tls: TlsArguments,
+    #[command(flatten)]
     limits: LimitArguments,
     #[command(flatten)]
     timeouts: TimeoutArguments,
@@ -130,6 +139,17 @@ pub struct ServeArguments {
     log: LogArguments,
     #[command(flatten)]
     later: LaterArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "TLS")]
+struct TlsArguments {
+    /// The certificate and its chain in PEM; with it the listener speaks HTTPS only. Read again on SIGHUP, as is the key
+    #[arg(long, env, value_name = "FILE")]
+    tls_cert_file: Option<PathBuf>,
+    /// The private key of the certificate in PEM
+    #[arg(long, env, value_name = "FILE")]
+    tls_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -245,34 +265,7 @@ struct LogArguments {
 #[command(next_help_heading = "Not in this version (refused)")]
 struct LaterArguments {
     #[arg(long, env, hide = true)]
-    jwt_secret: Option<String>,
-    #[arg(long, env, hide = true)]
-    jwt_secret_file: Option<String>,
-    #[arg(long, env, hide = true)]
-    jwt_public_key_file: Option<String>,
-    #[arg(long, env, hide = true)]
-    jwt_jwks_file: Option<String>,
-    #[arg(long, env, hide = true)]
-    jwt_algorithm: Option<String>,
-    #[arg(long, env, hide = true)]
-    jwt_issuer: Option<String>,
-    #[arg(long, env, hide = true)]
-    jwt_audience: Option<String>,
-    #[arg(long, env, hide = true)]
-    tls_cert_file: Option<String>,
-    #[arg(long, env, hide = true)]
-    tls_key_file: Option<String>,
-    #[arg(long, env, hide = true)]
     metrics_addr: Option<String>,
-}
-
-/// Whether credentials are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AuthMode {
-    /// Every request needs one
-    Required,
-    /// Whoever reaches the port may do everything
-    None,
 }
 
 /// What a `201` waits for.
@@ -339,20 +332,56 @@ pub enum ConfigError {
     /// Not the URL of a database. The text is not shown: a password may stand in it.
     #[error("DATABASE_URL: {0}")]
     DatabaseUrl(#[source] DatabaseUrlError),
-    /// There are no credentials to ask for.
-    #[error(
-        "AUTH_MODE=required needs credentials, and this version has none: run with --dev on your own machine, or \
-         say AUTH_MODE=none and let only those reach the port who may do everything"
-    )]
-    NoCredentials,
     /// A port without credentials that others could reach was not asked for in words.
     #[error(
-        "LISTEN_ADDR {0} is not loopback: with --dev, say AUTH_MODE=none to let everyone in who reaches it"
+        "LISTEN_ADDR {0} is not loopback: with --dev, say AUTH_MODE=required to ask for credentials, or AUTH_MODE=none to \
+         let everyone in who reaches it"
     )]
     OpenToOthers(SocketAddr),
+    /// Keys for tokens that nobody is asked for.
+    #[error("AUTH_MODE=none asks nobody for a token, but {0} is set; unset one of them")]
+    TokensNotAsked(&'static str),
+    /// Something about tokens, and nothing to verify them with.
+    #[error(
+        "{0} is set, but there is nothing to verify tokens with: set one of JWT_SECRET, JWT_SECRET_FILE, \
+         JWT_PUBLIC_KEY_FILE and JWT_JWKS_FILE"
+    )]
+    TokensWithoutKeys(&'static str),
+    /// Keys from two places.
+    #[error("{0} and {1} are both set; keys come from one of them")]
+    TwoKeySources(&'static str, &'static str),
+    /// Public keys of no algorithm.
+    #[error("{0} needs JWT_ALGORITHM: HS256, RS256, ES256 or EdDSA")]
+    NoAlgorithm(&'static str),
+    /// A secret for public keys, or the other way round.
+    #[error("JWT_ALGORITHM={0} does not go with {1}")]
+    WrongAlgorithm(&'static str, &'static str),
+    /// A file that cannot be read.
+    #[error("{setting}: cannot read {path}: {source}")]
+    KeyFile {
+        /// Which setting names it.
+        setting: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Keys that cannot be used.
+    #[error("{setting}: {source}")]
+    Keys {
+        /// Which setting names them.
+        setting: &'static str,
+        /// Why.
+        #[source]
+        source: KeyError,
+    },
     /// A part that is not there.
     #[error("{0} is set, but this version has no {1}; unset it")]
     NotInThisVersion(&'static str, &'static str),
+    /// A certificate without its key, or a key without its certificate.
+    #[error("{0} is set and {1} is not; TLS needs both")]
+    HalfOfTls(&'static str, &'static str),
     /// One directory for two things.
     #[error("HOT_STORAGE_ROOT and COLD_STORAGE_ROOT are the same directory; each class needs its own")]
     SameRoot,
@@ -377,12 +406,16 @@ pub struct Config {
     pub pack_blob_bytes_max: usize,
     /// Where to listen.
     pub listen_addr: SocketAddr,
+    /// Whom to let in.
+    pub authentication: Authentication,
     /// How many cores serve; all where it is not said.
     pub cores: Option<u16>,
     /// This server's name.
     pub node_name: Option<String>,
     /// How to talk to the kernel.
     pub io_driver: IoDriverChoice,
+    /// Where the certificate is, if the listener speaks TLS.
+    pub tls: Option<TlsFiles>,
     /// What requests may be.
     pub limits: Limits,
     /// The most connections.
@@ -413,7 +446,7 @@ impl ServeArguments {
     pub fn into_config(self) -> Result<Config, ConfigError> {
         self.later.refuse()?;
         let listen_addr = self.listen_addr();
-        self.check_auth(listen_addr)?;
+        let authentication = self.credentials.authentication(self.store.dev, listen_addr)?;
         let paths = self.store.into_paths()?;
         let durability = match (self.ack, paths.database_url.is_shared()) {
             (Some(Ack::Log), true) => return Err(ConfigError::LogOfShared),
@@ -430,9 +463,11 @@ impl ServeArguments {
             durability,
             pack_blob_bytes_max: pack_blob_bytes_max as usize,
             listen_addr,
+            authentication,
             cores: self.cores,
             node_name: self.node_name,
             io_driver: self.io_driver,
+            tls: self.tls.files()?,
             limits: self.limits.limits(),
             connections_max: self.limits.connections_max as usize,
             buffer_bytes_max: usize::try_from(self.limits.buffer_bytes_max).unwrap_or(usize::MAX),
@@ -450,14 +485,15 @@ impl ServeArguments {
         let default = if self.store.dev { [127, 0, 0, 1] } else { [0, 0, 0, 0] };
         self.listen_addr.unwrap_or_else(|| SocketAddr::from((default, 8080)))
     }
+}
 
-    fn check_auth(&self, listen_addr: SocketAddr) -> Result<(), ConfigError> {
-        match self.auth_mode {
-            Some(AuthMode::None) => Ok(()),
-            Some(AuthMode::Required) => Err(ConfigError::NoCredentials),
-            None if !self.store.dev => Err(ConfigError::NoCredentials),
-            None if listen_addr.ip().is_loopback() => Ok(()),
-            None => Err(ConfigError::OpenToOthers(listen_addr)),
+impl TlsArguments {
+    fn files(self) -> Result<Option<TlsFiles>, ConfigError> {
+        match (self.tls_cert_file, self.tls_key_file) {
+            (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
+            (Some(_), None) => Err(ConfigError::HalfOfTls("TLS_CERT_FILE", "TLS_KEY_FILE")),
+            (None, Some(_)) => Err(ConfigError::HalfOfTls("TLS_KEY_FILE", "TLS_CERT_FILE")),
+            (None, None) => Ok(None),
         }
     }
 }
@@ -525,20 +561,8 @@ impl CollectionArguments {
 
 impl LaterArguments {
     fn refuse(&self) -> Result<(), ConfigError> {
-        let settings = [
-            ("JWT_SECRET", &self.jwt_secret, "credentials"),
-            ("JWT_SECRET_FILE", &self.jwt_secret_file, "credentials"),
-            ("JWT_PUBLIC_KEY_FILE", &self.jwt_public_key_file, "credentials"),
-            ("JWT_JWKS_FILE", &self.jwt_jwks_file, "credentials"),
-            ("JWT_ALGORITHM", &self.jwt_algorithm, "credentials"),
-            ("JWT_ISSUER", &self.jwt_issuer, "credentials"),
-            ("JWT_AUDIENCE", &self.jwt_audience, "credentials"),
-            ("TLS_CERT_FILE", &self.tls_cert_file, "TLS"),
-            ("TLS_KEY_FILE", &self.tls_key_file, "TLS"),
-            ("METRICS_ADDR", &self.metrics_addr, "metrics"),
-        ];
-        match settings.into_iter().find(|(_, value, _)| value.is_some()) {
-            Some((name, _, part)) => Err(ConfigError::NotInThisVersion(name, part)),
+        match self.metrics_addr {
+            Some(_) => Err(ConfigError::NotInThisVersion("METRICS_ADDR", "metrics")),
             None => Ok(()),
         }
     }
@@ -617,10 +641,47 @@ mod tests {
 
     #[test]
     fn a_port_without_credentials_is_opened_only_in_words() {
-        assert!(config(&[]).unwrap_err().contains("AUTH_MODE=required"));
-        assert!(config(&["--dev", "--auth-mode", "required"]).unwrap_err().contains("AUTH_MODE=required"));
+        const SECRET: &str = "0123456789abcdef0123456789abcdef";
         assert!(config(&["--dev", "--listen-addr", "0.0.0.0:1"]).unwrap_err().contains("not loopback"));
-        assert!(config(&["--dev", "--listen-addr", "0.0.0.0:1", "--auth-mode", "none"]).is_ok());
+        for (flags, expected) in [
+            (&["--dev"][..], "None"),
+            (&["--dev", "--listen-addr", "0.0.0.0:1", "--auth-mode", "none"], "None"),
+            (&["--auth-mode", "none"], "None"),
+            // Keys alone: they are in the database.
+            (&[], "Required { tokens: None }"),
+            (&["--dev", "--auth-mode", "required"], "Required { tokens: None }"),
+            (
+                &["--dev", "--listen-addr", "0.0.0.0:1", "--auth-mode", "required"],
+                "Required { tokens: None }",
+            ),
+            (&["--jwt-secret", SECRET], "Required { tokens: Some(HS256 by JWT_SECRET) }"),
+            (&["--dev", "--jwt-secret", SECRET], "Required { tokens: Some(HS256 by JWT_SECRET) }"),
+        ] {
+            assert_eq!(format!("{:?}", config(flags).unwrap().authentication), expected, "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn settings_of_tokens_go_together_or_are_named() {
+        const SECRET: &str = "0123456789abcdef0123456789abcdef";
+        for (flags, words) in [
+            (&["--jwt-secret", &SECRET[1..]][..], &["JWT_SECRET", "32 bytes"][..]),
+            (&["--jwt-secret", ""], &["JWT_SECRET", "no key"]),
+            (&["--jwt-secret", SECRET, "--auth-mode", "none"], &["JWT_SECRET", "AUTH_MODE=none"]),
+            (&["--jwt-secret", SECRET, "--jwt-jwks-file", "f"], &["JWT_SECRET", "JWT_JWKS_FILE"]),
+            (&["--jwt-secret", SECRET, "--jwt-algorithm", "RS256"], &["JWT_ALGORITHM=RS256", "JWT_SECRET"]),
+            (&["--jwt-public-key-file", "f", "--jwt-algorithm", "HS256"], &["HS256", "JWT_PUBLIC_KEY_FILE"]),
+            (&["--jwt-public-key-file", "f"], &["JWT_ALGORITHM", "JWT_PUBLIC_KEY_FILE"]),
+            (&["--jwt-jwks-file", "/no/file", "--jwt-algorithm", "ES256"], &["JWT_JWKS_FILE", "/no/file"]),
+            (&["--jwt-algorithm", "none", "--jwt-secret", SECRET], &["--jwt-algorithm"]),
+            (&["--jwt-algorithm", "hs256", "--jwt-secret", SECRET], &["--jwt-algorithm"]),
+            (&["--jwt-issuer", "me"], &["JWT_ISSUER", "JWT_SECRET_FILE"]),
+            (&["--dev", "--jwt-audience", "me"], &["JWT_AUDIENCE"]),
+        ] {
+            let error = config(flags).unwrap_err();
+            assert!(words.iter().all(|word| error.contains(word)), "{flags:?}: {error}");
+            assert!(!error.contains(SECRET), "{error}");
+        }
     }
 
     #[test]
@@ -643,7 +704,8 @@ mod tests {
             (&["--dev", "--ack", "log", "--database-url", "postgres://h/d"], "ACK=log"),
             (&["--dev", "--pack-blob-bytes-max", "524289"], "--pack-blob-bytes-max"),
             (&["--dev", "--jwt-secret", "s"], "JWT_SECRET"),
-            (&["--dev", "--tls-cert-file", "f"], "TLS_CERT_FILE"),
+            (&["--dev", "--tls-cert-file", "f"], "TLS_KEY_FILE"),
+            (&["--dev", "--tls-key-file", "f"], "TLS_CERT_FILE"),
             (&["--dev", "--gc-interval-secs", "9"], "--gc-interval-secs"),
             (&["--dev", "--gc-batch-size", "1001"], "--gc-batch-size"),
             (&["--dev", "--gc-batch-size", "0"], "--gc-batch-size"),

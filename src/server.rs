@@ -17,11 +17,13 @@ use futures_util::future::join;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use socket2::Socket;
 use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::api::connection::{refuse, serve};
-use crate::api::{AccessLog, ConnectionTable, DateCache, RequestIds, Service, SystemClock};
-use crate::config::{Config, IoDriverChoice, LogLevel, buffer_bytes_of_core};
+use crate::api::{Access, AccessLog, ConnectionTable, DateCache, RequestIds, Service, SystemClock};
+use crate::application::credentials::CurrentVerifier;
+use crate::config::{Authentication, Config, ConfigError, IoDriverChoice, LogLevel, buffer_bytes_of_core};
 use crate::domain::value_objects::{InstanceId, StorageClass};
 use crate::infrastructure::data_plane::buffers::BufferPool;
 use crate::infrastructure::data_plane::core_shares::{CoreShare, CoreShares};
@@ -32,6 +34,8 @@ use crate::infrastructure::data_plane::object_cache::{ObjectCache, SHARED_AGE_MA
 use crate::infrastructure::data_plane::runtime::{
     IoDriver, IoUringRefused, Listener, Stream, StreamInTransit, probe_io_uring, run, sleep, spawn,
 };
+use crate::infrastructure::data_plane::tls::TlsAcceptor;
+use crate::infrastructure::data_plane::tls_configuration::{TlsConfiguration, TlsError};
 use crate::infrastructure::persistence::{MetadataPlane, StartError};
 use crate::infrastructure::plane_channel::{DataEnd, Durability, plane_channel};
 use crate::infrastructure::storage::{
@@ -39,6 +43,7 @@ use crate::infrastructure::storage::{
     PackLogParts, Packs, PlaceSequence, RootError, RootHelpers, Roots,
 };
 use crate::logging;
+use crate::maintenance::with_causes;
 
 /// Connections that the kernel holds until a core accepts them.
 const BACKLOG: i32 = 4096;
@@ -59,6 +64,12 @@ pub enum ServerError {
     /// The log cannot be started.
     #[error("cannot start the log")]
     Log(#[source] io::Error),
+    /// The keys that tokens are verified with cannot be had any more.
+    #[error(transparent)]
+    Keys(#[from] ConfigError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The data directory or the database cannot be had, or another server has it.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -108,9 +119,14 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     if let Err(error) = descriptors::raise_limit() {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
+    let tls = config.tls.clone().map(TlsConfiguration::load).transpose()?.map(Arc::new);
     let _data_directory = DataDirectoryLock::acquire(&config.paths.data_dir)?;
     let _database = config.paths.database_url.file().map(DatabaseLock::acquire).transpose()?;
     let driver = choose_driver(config.io_driver)?;
+    let tokens = match &config.authentication {
+        Authentication::Required { tokens: Some(settings) } => Some(CurrentVerifier::new(settings.load()?)),
+        Authentication::Required { tokens: None } | Authentication::None => None,
+    };
     let roots = Roots::open(&config.paths.hot_storage_root, &config.paths.cold_storage_root)?;
     let allowed_cpus = sched_getaffinity(None).unwrap_or_default();
     let cpus = usable_cpus(&allowed_cpus, config.cores);
@@ -140,12 +156,15 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     DataDirectoryLock::make_durable(&config.paths.data_dir)?;
 
     let descriptors = share_descriptors(config, cpus.len());
+    let signals = Signals::catch(tls.clone())?;
     let listeners = listen(sockets, address)?;
     let (stop, stopped) = watch::channel(false);
     let (arrivals, arriving): (Vec<_>, Vec<_>) = cpus.iter().map(|_| mpsc::channel(ARRIVALS_MAX)).unzip();
     let template = CoreTemplate {
         config: config.clone(),
+        tokens,
         driver,
+        tls: tls.clone(),
         roots,
         data_end,
         cache,
@@ -168,9 +187,10 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
         .collect::<io::Result<_>>()
         .map_err(ServerError::Threads)?;
     drop(template);
-    tracing::info!(%address, node, cores = cores.len(), "listening on http://{address}");
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    tracing::info!(%address, node, cores = cores.len(), "listening on {scheme}://{address}");
 
-    let ended_well = wait_for_signal_or_failure(&cores)?;
+    let ended_well = signals.wait_for_end(&cores);
     tracing::info!("stopping: no new connections, running requests may finish");
     let _ = stop.send(true);
     // Every core is waited for, also behind one that has failed.
@@ -291,27 +311,74 @@ fn listen(sockets: Vec<Socket>, address: SocketAddr) -> Result<Vec<TcpListener>,
     sockets.into_iter().map(listen_on_one).collect()
 }
 
-/// SIGTERM or SIGINT is `true`; a core that ends by itself is `false`.
-fn wait_for_signal_or_failure(cores: &[JoinHandle<io::Result<()>>]) -> Result<bool, ServerError> {
-    const LOOK: Duration = Duration::from_millis(500);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServerError::Threads)?;
-    runtime.block_on(async {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Threads)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Threads)?;
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => return Ok(true),
-                _ = interrupt.recv() => return Ok(true),
-                () = tokio::time::sleep(LOOK) => {
-                    if cores.iter().any(JoinHandle::is_finished) {
-                        return Ok(false);
+/// What the process is told from outside. Each signal counts from here on, also before it is waited for.
+struct Signals {
+    runtime: tokio::runtime::Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+    /// Without TLS there is nothing to read again, and the end of a terminal ends the server as ever.
+    hang_up: Option<(Signal, Arc<TlsConfiguration>)>,
+}
+
+impl Signals {
+    fn catch(tls: Option<Arc<TlsConfiguration>>) -> Result<Self, ServerError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(ServerError::Threads)?;
+        let entered = runtime.enter();
+        let catch = |kind| signal(kind).map_err(ServerError::Threads);
+        let terminate = catch(SignalKind::terminate())?;
+        let interrupt = catch(SignalKind::interrupt())?;
+        let hang_up = match tls {
+            Some(tls) => Some((catch(SignalKind::hangup())?, tls)),
+            None => None,
+        };
+        drop(entered);
+        Ok(Self { runtime, terminate, interrupt, hang_up })
+    }
+
+    /// Reads the certificate again on SIGHUP. SIGTERM or SIGINT is `true`; a core that ends by itself is `false`.
+    fn wait_for_end(self, cores: &[JoinHandle<io::Result<()>>]) -> bool {
+        const LOOK: Duration = Duration::from_millis(500);
+        let Self { runtime, mut terminate, mut interrupt, mut hang_up } = self;
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => return true,
+                    _ = interrupt.recv() => return true,
+                    tls = hung_up(&mut hang_up) => reload(tls),
+                    () = tokio::time::sleep(LOOK) => {
+                        if cores.iter().any(JoinHandle::is_finished) {
+                            return false;
+                        }
                     }
                 }
             }
+        })
+    }
+}
+
+async fn hung_up(hang_up: &mut Option<(Signal, Arc<TlsConfiguration>)>) -> &TlsConfiguration {
+    match hang_up {
+        Some((signal, tls)) => {
+            signal.recv().await;
+            tls
         }
-    })
+        None => std::future::pending().await,
+    }
+}
+
+fn reload(tls: &TlsConfiguration) {
+    let certificate = tls.files().certificate.display();
+    match tls.reload() {
+        Ok(()) => tracing::info!(%certificate, "new connections are shown the certificate as it is now"),
+        Err(error) => {
+            let error = with_causes(&error);
+            tracing::error!(
+                error,
+                "the certificate cannot be read again; new connections are shown the old one"
+            );
+        }
+    }
 }
 
 fn host_name() -> String {
@@ -322,7 +389,10 @@ fn host_name() -> String {
 #[derive(Clone)]
 struct CoreTemplate {
     config: Config,
+    /// What tokens are verified with, on all cores.
+    tokens: Option<CurrentVerifier>,
     driver: IoDriver,
+    tls: Option<Arc<TlsConfiguration>>,
     roots: Roots,
     data_end: DataEnd,
     cache: Arc<ObjectCache>,
@@ -381,7 +451,8 @@ impl CoreTemplate {
         drop(spawn(async move { deadlines.sweep_forever().await }));
         drop(spawn(close_removed_blobs(Rc::downgrade(&service))));
         let mut stopped = self.stopped.clone();
-        let door = Door { index, service, shares: self.shares, arrivals: self.arrivals };
+        let tls = self.tls.map(TlsAcceptor::new);
+        let door = Door { index, service, tls, shares: self.shares, arrivals: self.arrivals };
         futures_util::future::select(
             std::pin::pin!(join(door.accept(listener), door.take_arrivals(&mut arriving))),
             // An error means that the other end is gone, which is the same as a stop.
@@ -428,6 +499,10 @@ impl CoreTemplate {
                 log,
             ),
             clock: SystemClock,
+            access: match config.authentication {
+                Authentication::None => Access::open(),
+                Authentication::Required { .. } => Access::with_credentials(self.tokens.clone()),
+            },
             limits: config.limits,
             ready_limit: limit(READY_LIMIT.min(config.storage_timeout).min(config.metadata_timeout)),
             table: ConnectionTable::new(config.timeouts, connections_max, self.descriptors.refusals_max),
@@ -479,6 +554,7 @@ async fn close_removed_blobs(service: Weak<CoreService>) {
 struct Door {
     index: usize,
     service: Rc<CoreService>,
+    tls: Option<TlsAcceptor>,
     shares: CoreShares,
     arrivals: Vec<mpsc::Sender<Arrival>>,
 }
@@ -514,39 +590,42 @@ impl Door {
     fn place(&self, stream: Stream) {
         let share = self.shares.claim(self.index);
         if share.core() == self.index {
-            return admit(&self.service, stream, share);
+            return self.admit(stream, share);
         }
         // The core is going down, or has very many to take: it stays here.
         let Ok(permit) = self.arrivals[share.core()].try_reserve() else {
-            return admit(&self.service, stream, share);
+            return self.admit(stream, share);
         };
         match stream.depart() {
             Ok(stream) => permit.send((stream, share)),
             // It takes a second descriptor to hand one over, and there is none: it stays here too.
-            Err(stream) => admit(&self.service, stream, share),
+            Err(stream) => self.admit(stream, share),
         }
     }
 
     fn arrive(&self, (stream, share): Arrival) {
         match stream.arrive() {
-            Ok(stream) => admit(&self.service, stream, share),
+            Ok(stream) => self.admit(stream, share),
             Err(error) => tracing::warn!(%error, "cannot take over a connection"),
         }
     }
-}
 
-fn admit(service: &Rc<CoreService>, stream: Stream, share: CoreShare) {
-    // Without it answers are only later, not wrong.
-    let _ = stream.set_nodelay();
-    let service = service.clone();
-    match service.table.register(stream.shut_down_handle()) {
-        Some(registration) => drop(spawn(async move {
-            serve(service, stream, registration).await;
-            drop(share);
-        })),
-        None => {
-            if let Some(place) = service.table.refusal_place() {
-                drop(spawn(refuse(service, stream, place)));
+    fn admit(&self, mut stream: Stream, share: CoreShare) {
+        // Without it answers are only later, not wrong.
+        let _ = stream.set_nodelay();
+        if let Some(Err(error)) = self.tls.as_ref().map(|tls| tls.accept(&mut stream)) {
+            return tracing::warn!(%error, "cannot begin a TLS handshake");
+        }
+        let service = self.service.clone();
+        match service.table.register(stream.shut_down_handle()) {
+            Some(registration) => drop(spawn(async move {
+                serve(service, stream, registration).await;
+                drop(share);
+            })),
+            None => {
+                if let Some(place) = service.table.refusal_place() {
+                    drop(spawn(refuse(service, stream, place)));
+                }
             }
         }
     }

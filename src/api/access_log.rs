@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, SystemTime};
 
-use crate::domain::value_objects::Timestamp;
+use crate::domain::entities::{CredentialId, Reach};
+use crate::domain::value_objects::{TenantId, Timestamp};
 
 /// How many records wait for the log thread at most; more are dropped and counted.
 pub(super) const RECORDS_QUEUED_MAX: usize = 16 * 1024;
@@ -31,6 +32,8 @@ pub struct AccessRecord {
     pub duration: Duration,
     /// Its id.
     pub request_id: String,
+    /// Who asked, where that is known: the name of the credential, never the credential, and its tenant.
+    pub asker: Option<(CredentialId, Option<TenantId>)>,
 }
 
 /// A core's end.
@@ -120,20 +123,32 @@ impl Wording {
         let (second, millis) = (&self.second.1, ended.as_millis().rem_euclid(1000));
         let AccessRecord { method, path, status, bytes_in, bytes_out, duration, request_id, .. } = record;
         let duration_us = duration.as_micros();
+        let asker = record.asker.as_ref().map(|(credential_id, tenant_id)| {
+            let tenant = tenant_id.as_ref().map_or(Reach::EVERY_TENANT, |tenant_id| tenant_id.as_str());
+            (credential_id.as_str(), tenant)
+        });
         // Writing into a vector cannot fail. Method, path and id are visible ASCII; two of those need escaping.
-        let _ = if self.json {
+        if self.json {
             let (path, request_id) = (escaped(path), escaped(request_id));
-            writeln!(
+            let _ = write!(
                 output,
-                r#"{{"timestamp":"{second}.{millis:03}Z","level":"INFO","message":"request","method":"{method}","path":"{path}","status":{status},"bytes_in":{bytes_in},"bytes_out":{bytes_out},"duration_us":{duration_us},"request_id":"{request_id}","target":"access"}}"#
-            )
+                r#"{{"timestamp":"{second}.{millis:03}Z","level":"INFO","message":"request","method":"{method}","path":"{path}","status":{status},"bytes_in":{bytes_in},"bytes_out":{bytes_out},"duration_us":{duration_us},"request_id":"{request_id}","#
+            );
+            if let Some((credential, tenant)) = asker {
+                let _ = write!(output, r#""credential":"{credential}","tenant_id":"{tenant}","#);
+            }
+            output.extend_from_slice(b"\"target\":\"access\"}\n");
         } else {
-            writeln!(
+            let _ = write!(
                 output,
                 "{second}.{millis:03}Z  INFO access: request method={method} path={path} status={status} \
                  bytes_in={bytes_in} bytes_out={bytes_out} duration_us={duration_us} request_id={request_id}"
-            )
-        };
+            );
+            if let Some((credential, tenant)) = asker {
+                let _ = write!(output, " credential={credential} tenant_id={tenant}");
+            }
+            output.push(b'\n');
+        }
     }
 }
 
@@ -159,6 +174,7 @@ mod tests {
             ended: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_468_200_120),
             duration: Duration::from_micros(7),
             request_id: String::new(),
+            asker: None,
         }
     }
 
@@ -191,5 +207,26 @@ mod tests {
                 .unwrap()
                 .starts_with("2026-11-23T21:10:00.120Z  INFO access: request method=GET")
         );
+        assert!(json.get("credential").is_none() && json.get("tenant_id").is_none());
+    }
+
+    #[test]
+    fn a_line_names_who_asked() {
+        let credential_id = CredentialId::new("jsk", "00000000000000ab", String::new);
+        let acme = TenantId::parse("acme").unwrap();
+        for (tenant_id, told) in [(Some(acme), "acme"), (None, "*")] {
+            let record = AccessRecord { asker: Some((credential_id.clone(), tenant_id)), ..a_record() };
+            let mut line = Vec::new();
+            Wording::new(true).append(&record, &mut line);
+            let json: serde_json::Value = serde_json::from_slice(&line).unwrap();
+            assert_eq!(
+                (&json["credential"], &json["tenant_id"]),
+                (&"jsk:00000000000000ab".into(), &told.into())
+            );
+            let mut line = Vec::new();
+            Wording::new(false).append(&record, &mut line);
+            let end = format!(" credential=jsk:00000000000000ab tenant_id={told}\n");
+            assert!(String::from_utf8(line).unwrap().ends_with(&end));
+        }
     }
 }

@@ -8,19 +8,23 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::FutureExt as _;
 
 use super::access_log::AccessRecord;
+use super::authentication::authenticate;
 use super::blob_transfer::{SendError, send_blob};
 use super::connection_table::{RefusalPlace, Registration};
 use super::errors::Problem;
-use super::handlers::{Body, Response, download_anew, handle};
+use super::handlers::{Admitted, Body, Response, download_anew, handle};
 use super::http1::{Fields, HeadParser, Method, RequestHead, ResponseHead, StatusLine, Version};
 use super::request_body::RequestBody;
+use super::router::route;
 use super::service::Service;
 use super::transport::Transport;
 use crate::application::errors::StoreError;
-use crate::application::ports::{BlobReader, BlobStore, Clock, ObjectRepository};
+use crate::application::ports::{ApiKeyRepository, BlobReader, BlobStore, Clock, ObjectRepository};
+use crate::domain::entities::Principal;
 use crate::domain::value_objects::ByteRange;
 use crate::infrastructure::data_plane::buffers::Block;
 use crate::infrastructure::data_plane::runtime::{DataFile, Stream, within};
+use crate::infrastructure::data_plane::tls::TlsFailure;
 
 /// Blobs up to this size are read behind their heads and leave with them in one piece.
 const INLINE_BYTES_MAX: u64 = 16 * 1024;
@@ -38,13 +42,13 @@ pub async fn serve<S, R, C>(service: Rc<Service<S, R, C>>, stream: Stream, regis
 where
     S: BlobStore<Buffer = Block>,
     S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
-    R: ObjectRepository<Buffer = S::Buffer>,
+    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
     C: Clock,
 {
     let transport = Transport::new(stream, registration.watch().clone());
     let mut connection =
         Connection { service: &service, transport, head: RequestHead::default(), responded: None };
-    let served = AssertUnwindSafe(connection.serve_requests()).catch_unwind().await;
+    let served = AssertUnwindSafe(connection.serve()).catch_unwind().await;
     if served.is_err() {
         tracing::error!("a request panicked; its connection is closed");
     }
@@ -54,6 +58,9 @@ where
 
 /// Answers a connection too many, and waits a little for the client to read the answer.
 pub async fn refuse<S, R, C>(service: Rc<Service<S, R, C>>, mut stream: Stream, _place: RefusalPlace) {
+    if stream.is_encrypted() && !matches!(within(LINGER, stream.handshake()).await, Some(Ok(()))) {
+        return;
+    }
     let mut bytes = too_many_connections(&service);
     let mut sent = 0;
     while sent < bytes.len() {
@@ -119,6 +126,8 @@ enum Sent {
 struct Exchange {
     started: Instant,
     request_id: String,
+    /// Who asks, once that is known.
+    principal: Option<Rc<Principal>>,
     closes: bool,
 }
 
@@ -126,9 +135,23 @@ impl<S, R, C> Connection<'_, S, R, C>
 where
     S: BlobStore<Buffer = Block>,
     S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
-    R: ObjectRepository<Buffer = S::Buffer>,
+    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
     C: Clock,
 {
+    async fn serve(&mut self) {
+        match self.transport.handshake().await {
+            Ok(()) => self.serve_requests().await,
+            Err(TlsFailure::PlainText) => {
+                return self.refuse(Problem::new(400, "tls_required", "this port speaks HTTPS only")).await;
+            }
+            Err(error) => return tracing::debug!(%error, "a TLS handshake has failed"),
+        }
+        // An answer that was cut off is not to look as if it had ended.
+        if self.responded.as_ref().is_none_or(|responded| responded.whole) {
+            self.transport.say_end();
+        }
+    }
+
     async fn serve_requests(&mut self) {
         let mut parser = HeadParser::default();
         loop {
@@ -178,7 +201,8 @@ where
     /// Answers a head that could not be read, and closes.
     async fn refuse(&mut self, problem: Problem) {
         let started = Instant::now();
-        let exchange = Exchange { started, request_id: self.service.request_ids.next(), closes: true };
+        let request_id = self.service.request_ids.next();
+        let exchange = Exchange { started, request_id, principal: None, closes: true };
         self.head = RequestHead::default();
         let response = Response::problem(problem, "", &exchange.request_id);
         self.respond(&exchange, response).await;
@@ -196,15 +220,20 @@ where
             return false;
         }
         self.transport.watch().work();
+        let admitted = self.admit().await;
+        let principal = admitted.as_ref().ok().map(|admitted| admitted.principal.clone());
         let mut body = RequestBody::new(&mut self.transport, &self.head, self.service.limits.body_bytes_max);
-        let result = handle(self.service, &self.head, &mut body).await;
+        let result = match admitted {
+            Ok(admitted) => handle(self.service, &self.head, &mut body, admitted).await,
+            Err(problem) => Err(problem),
+        };
         let bytes_in = body.received_bytes();
         let body_ended = body.finish();
         self.transport.watch().work();
 
         let refused = result.as_ref().is_err_and(|problem| problem.closes);
         let closes = refused || !body_ended || !self.head.keeps_alive() || self.service.table.is_draining();
-        let exchange = Exchange { started, request_id, closes };
+        let exchange = Exchange { started, request_id, principal, closes };
         let response = self.or_problem(result, &exchange);
         self.respond(&exchange, response).await;
         self.log(exchange, bytes_in);
@@ -220,6 +249,13 @@ where
         whole && !closes
     }
 
+    /// What is asked for, and by whom.
+    async fn admit(&self) -> Result<Admitted, Problem> {
+        let route = route(&self.head)?;
+        let principal = authenticate(self.service, &self.head, &route).await?;
+        Ok(Admitted { route, principal })
+    }
+
     /// The caller's own id, if it is short and visible.
     fn request_id(&self) -> String {
         let own = self.head.single("x-request-id").filter(|id| {
@@ -233,10 +269,12 @@ where
     async fn respond(&mut self, exchange: &Exchange, response: Response<S::Reader>) {
         let status = response.status;
         let mut sent = self.send(exchange, response).await;
-        if let Ok(Sent::Nothing(StoreError::Missing | StoreError::Damaged)) = sent {
+        if let (Ok(Sent::Nothing(StoreError::Missing | StoreError::Damaged)), Some(principal)) =
+            (&sent, &exchange.principal)
+        {
             // Its place may be one that was given up since it was remembered. This is rare, and its state would be part
             // of every connection.
-            let anew = Box::pin(download_anew(self.service, &self.head)).await;
+            let anew = Box::pin(download_anew(self.service, &self.head, principal)).await;
             sent = self.send(exchange, self.or_problem(anew, exchange)).await;
         }
         if let Ok(Sent::Nothing(error)) = sent {
@@ -338,6 +376,10 @@ where
                 ended: SystemTime::now(),
                 duration: exchange.started.elapsed(),
                 request_id: exchange.request_id,
+                asker: exchange.principal.as_deref().and_then(|principal| {
+                    let tenant_id = principal.reach.tenant_id().cloned();
+                    principal.credential_id.clone().map(|credential_id| (credential_id, tenant_id))
+                }),
             });
         }
     }

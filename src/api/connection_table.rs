@@ -16,7 +16,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 pub struct Timeouts {
     /// Between two requests.
     pub idle: Duration,
-    /// From the first byte of a head to its last.
+    /// From the first byte of a head to its last, and for a handshake.
     pub header: Duration,
     /// Between two pieces of a body.
     pub body: Duration,
@@ -29,6 +29,8 @@ pub struct Timeouts {
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// The end of the handshake.
+    Handshake,
     /// The next request.
     Idle,
     /// The rest of a head.
@@ -54,6 +56,11 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// It waits for the handshake to end, which may take as long as a head.
+    pub fn handshake(&self) {
+        self.enter(Phase::Handshake, self.timeouts.header);
+    }
+
     /// It waits for a request, of which nothing has come yet.
     pub fn idle(&self) {
         self.enter(Phase::Idle, self.timeouts.idle);
@@ -107,7 +114,7 @@ impl Watch {
     }
 
     fn sweep(&self, now: Instant, draining: bool) {
-        let idle = self.phase.get() == Phase::Idle;
+        let idle = matches!(self.phase.get(), Phase::Handshake | Phase::Idle);
         let over = self.phase.get() != Phase::Work && now > self.deadline.get();
         if over && !self.timed_out.replace(true) {
             match self.phase.get() {
@@ -115,7 +122,7 @@ impl Watch {
                 Phase::Idle | Phase::Header | Phase::Body => self.socket.stop_reading(),
                 // A client that takes nothing will not take the rest of it either.
                 Phase::Send => self.socket.reset(),
-                Phase::Drain | Phase::Work => self.socket.stop(),
+                Phase::Handshake | Phase::Drain | Phase::Work => self.socket.stop(),
             }
         } else if idle && draining {
             self.socket.stop_reading();

@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use super::http1::{BodyError, DigestError, Fields, HeadError, status_title};
-use crate::application::errors::{DownloadError, RepositoryError, SourceError, StoreError, UploadError};
+use crate::application::errors::{
+    DownloadError, QuotaExceeded, RepositoryError, SourceError, StoreError, UploadError,
+};
 use crate::application::use_cases::InvalidCursor;
 
 /// When to come back after `503`.
@@ -59,6 +61,10 @@ impl Problem {
 
     pub(super) fn precondition_failed() -> Self {
         Self::new(412, "precondition_failed", "what is there now is not what the condition asks for")
+    }
+
+    pub(super) fn quota_exceeded() -> Self {
+        Self::new(507, "quota_exceeded", QuotaExceeded.to_string())
     }
 
     pub(super) fn not_implemented(name: &str) -> Self {
@@ -145,6 +151,7 @@ impl From<SourceError> for Problem {
             SourceError::TooLarge { .. } => Self::new(413, "body_too_large", detail).closing(),
             SourceError::Malformed { .. } => Self::new(400, "invalid_framing", detail).closing(),
             SourceError::DigestInvalid => Self::new(400, "digest_invalid", detail),
+            SourceError::QuotaExceeded(_) => Self::quota_exceeded().closing(),
         }
     }
 }
@@ -200,6 +207,7 @@ impl From<UploadError> for Problem {
             UploadError::Repository(error) => error.into(),
             UploadError::DigestMismatch { .. } => Self::new(400, "digest_mismatch", error.to_string()),
             UploadError::PreconditionFailed => Self::precondition_failed(),
+            UploadError::QuotaExceeded(_) => Self::quota_exceeded(),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! core. Nothing outside this module knows HTTP; nothing in it knows SQL or where a blob lies.
 
 mod access_log;
+mod authentication;
 mod blob_transfer;
 pub mod connection;
 mod connection_table;
@@ -15,9 +16,19 @@ mod service;
 mod transport;
 
 pub use access_log::{AccessLog, AccessLogReader, AccessRecord, Wording};
+pub use authentication::{Access, needed_permission};
 pub use connection_table::{ConnectionTable, Timeouts};
 pub use errors::Problem;
 pub use handlers::add_object_fields;
 pub use http1::DateCache;
 pub use router::{Route, route};
 pub use service::{Limits, RequestIds, Service, SystemClock};
+
+/// The parameters of a query, for the fuzz target of queries. `None` if they are refused.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn read_query(query: &str, known: &[&'static str]) -> Option<Vec<(&'static str, String)>> {
+    let parameters = query::Parameters::parse(Some(query), known).ok()?;
+    let value = |name: &&'static str| parameters.get(name).map(|value| (*name, value.to_owned()));
+    Some(known.iter().filter_map(value).collect())
+}

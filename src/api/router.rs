@@ -23,16 +23,20 @@ pub enum Route {
     ObjectInfo(ObjectId),
     /// `/v1/keys/{namespace}/{tenant_id}/{key…}`
     Key(KeyPath),
+    /// `/v1/tenants/{tenant_id}`
+    Tenant(TenantId),
 }
 
 impl Route {
-    fn methods(&self) -> &'static [Method] {
+    /// The methods that the path has.
+    pub fn methods(&self) -> &'static [Method] {
         match self {
             Self::Root => &[Method::Get, Method::Head, Method::Post],
             Self::Health | Self::Ready | Self::ObjectInfo(_) => &[Method::Get, Method::Head],
             Self::Objects => &[Method::Get, Method::Head, Method::Post],
             Self::Object(_) => &[Method::Get, Method::Head, Method::Delete],
             Self::Key(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
+            Self::Tenant(_) => &[Method::Get, Method::Head, Method::Put],
         }
     }
 }
@@ -69,6 +73,9 @@ fn find(path: &str) -> Result<Route, Problem> {
     if let Some(rest) = path.strip_prefix("/v1/keys/") {
         return key_path(rest).map(Route::Key);
     }
+    if let Some(rest) = path.strip_prefix("/v1/tenants/") {
+        return tenant(rest).map(Route::Tenant);
+    }
     let rest = path.strip_prefix("/v1/objects/").filter(|rest| !rest.is_empty()).ok_or_else(no_route)?;
     let object_id = |text: &str| {
         ObjectId::parse(text).map_err(|error| Problem::parameter("invalid_parameter", "id", error))
@@ -95,6 +102,15 @@ fn key_path(rest: &str) -> Result<KeyPath, Problem> {
     Ok(KeyPath { scope: Scope { namespace, tenant_id }, key })
 }
 
+fn tenant(rest: &str) -> Result<TenantId, Problem> {
+    if rest.is_empty() || rest.contains('/') {
+        return Err(no_route());
+    }
+    let invalid = |error: &dyn std::fmt::Display| Problem::parameter("invalid_parameter", "tenant_id", error);
+    let decoded = percent_decode(rest).ok_or_else(|| invalid(&"it is not percent-encoded UTF-8"))?;
+    TenantId::parse(&decoded).map_err(|error| invalid(&error))
+}
+
 fn no_route() -> Problem {
     Problem::new(404, "no_route", "there is nothing at this path")
 }
@@ -114,6 +130,10 @@ mod tests {
         assert_eq!(find(&format!("/v1/objects/{id}/info")).unwrap(), Route::ObjectInfo(id));
         let Ok(Route::Key(path)) = find("/v1/keys/models/acme/a%2Fb/c+d%20e") else { panic!("a key") };
         assert_eq!((path.key.as_str(), path.scope.tenant_id.as_str()), ("a/b/c+d e", "acme"));
+        assert_eq!(
+            find("/v1/tenants/acme%2Eeu").unwrap(),
+            Route::Tenant(TenantId::parse("acme.eu").unwrap())
+        );
         for path in ["/", "/health", "/health/ready", "/v1/objects"] {
             assert_eq!(status(path), 200);
         }
@@ -131,6 +151,9 @@ mod tests {
             "/v1/keys/a",
             "/v1/keys/a/b",
             "/v1/keys/a/b/",
+            "/v1/tenants",
+            "/v1/tenants/",
+            "/v1/tenants/a/b",
             "/v1/blobs/sha256:00",
             "/metrics",
         ] {
@@ -140,6 +163,9 @@ mod tests {
             "/v1/objects/1",
             "/v1/objects/../x",
             "/v1/keys/A/b/c",
+            "/v1/tenants/-a",
+            "/v1/tenants/a%2Fb",
+            "/v1/tenants/%ff",
             "/v1/keys/a/-/c",
             "/v1/keys/a/b/c//d",
             "/v1/keys/a/b/../d",

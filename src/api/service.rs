@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 
 use super::access_log::AccessLog;
+use super::authentication::Access;
 use super::connection_table::ConnectionTable;
 use super::http1::{DateCache, HeadLimits};
 use crate::application::ports::Clock;
@@ -28,6 +29,8 @@ pub struct Service<S, R, C> {
     pub repository: R,
     /// The wall clock.
     pub clock: C,
+    /// Whom it lets in.
+    pub access: Access,
     /// What requests may be.
     pub limits: Limits,
     /// How long each check of readiness may take.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::connection_table::Watch;
 use crate::infrastructure::data_plane::buffers::Block;
 use crate::infrastructure::data_plane::runtime::{DataFile, FileSender, Stream};
+use crate::infrastructure::data_plane::tls::TlsFailure;
 
 /// What a connection holds while it waits for a request: a head and a body of 4 KiB, so that both come with one read.
 /// Memory that nothing was received into costs nothing.
@@ -29,7 +30,27 @@ pub(super) struct Transport {
 
 impl Transport {
     pub(super) fn new(stream: Stream, watch: Rc<Watch>) -> Self {
-        Self { stream, watch, input: Vec::with_capacity(INPUT_BYTES), used: 0, output: Vec::new() }
+        let input = Vec::with_capacity(input_bytes(&stream));
+        Self { stream, watch, input, used: 0, output: Vec::new() }
+    }
+
+    /// Agrees on keys with the client, where the listener speaks TLS.
+    pub(super) async fn handshake(&mut self) -> Result<(), TlsFailure> {
+        if !self.stream.is_encrypted() {
+            return Ok(());
+        }
+        self.watch.handshake();
+        self.stream.handshake().await
+    }
+
+    /// Whether the bytes of a blob have to pass through here.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.stream.is_encrypted()
+    }
+
+    /// Tells the client that all was sent, before the connection is closed.
+    pub(super) fn say_end(&mut self) {
+        self.stream.say_end();
     }
 
     pub(super) fn watch(&self) -> &Watch {
@@ -55,12 +76,13 @@ impl Transport {
         self.flush().await?;
         self.input.drain(..self.used);
         self.used = 0;
-        if self.input.is_empty() && self.input.capacity() > 2 * INPUT_BYTES {
+        let held = input_bytes(&self.stream);
+        if self.input.is_empty() && self.input.capacity() > 2 * held {
             // A large head has passed; the wait for the next one holds no more than any other.
-            self.input = Vec::with_capacity(INPUT_BYTES);
+            self.input = Vec::with_capacity(held);
         }
         if self.input.len() == self.input.capacity() {
-            self.input.reserve(INPUT_BYTES.max(self.input.len()));
+            self.input.reserve(held.max(self.input.len()));
         }
         let (result, input) = self.stream.read(std::mem::take(&mut self.input), usize::MAX).await;
         self.input = input;
@@ -108,8 +130,12 @@ impl Transport {
     /// Sends all that waits to be sent.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         let mut sent = 0;
-        while sent < self.output.len() {
+        while sent < self.output.len() || self.stream.has_unsent() {
             self.watch.send();
+            if self.stream.has_unsent() {
+                self.stream.send_rest().await?;
+                continue;
+            }
             let (result, output) = self.stream.write(std::mem::take(&mut self.output), sent).await;
             self.output = output;
             match result {
@@ -120,7 +146,7 @@ impl Transport {
             }
         }
         self.output.clear();
-        if self.output.capacity() > OUTPUT_BYTES {
+        if self.output.capacity() > OUTPUT_BYTES || self.stream.is_encrypted() {
             self.output = Vec::new();
         }
         Ok(())
@@ -132,8 +158,14 @@ impl Transport {
             return (Err(error), block);
         }
         let mut sent = 0;
-        while sent < block.len() {
+        while sent < block.len() || self.stream.has_unsent() {
             self.watch.send();
+            if self.stream.has_unsent() {
+                match self.stream.send_rest().await {
+                    Ok(()) => continue,
+                    Err(error) => return (Err(error), block),
+                }
+            }
             let range = sent..block.len().min(sent + SEND_BYTES_MAX);
             let (result, back) = self.stream.write_block(block, range).await;
             block = back;
@@ -172,6 +204,12 @@ impl Transport {
             }
         }
     }
+}
+
+/// What a connection holds to receive into while it waits. TLS receives into memory that it shares, and takes what room
+/// it needs once something has come.
+fn input_bytes(stream: &Stream) -> usize {
+    if stream.is_encrypted() { 0 } else { INPUT_BYTES }
 }
 
 /// A connection while it sends from files.

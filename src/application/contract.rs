@@ -1,15 +1,17 @@
 //! One contract for each port, run on the fake and on every real implementation.
 
-use super::fakes::{FakeSource, a_scope, an_object, block_on};
+use super::fakes::{FakeSource, a_scope, an_api_key, an_object, block_on};
 use super::ports::{
-    BlobReader, BlobStore, BlobUpload, BodyState, ByteSource, CommitOutcome, DeleteOutcome, Freshness,
-    ListQuery, ObjectCommit, ObjectName, ObjectRepository, Published,
+    ApiKeyRepository, BlobReader, BlobStore, BlobUpload, BodyState, ByteSource, CommitOutcome, DeleteOutcome,
+    Freshness, ListQuery, ObjectCommit, ObjectName, ObjectRepository, Published, Room as _,
 };
 use crate::application::errors::{SourceError, StoreError};
-use crate::domain::entities::{BlobLocation, KeyPath, Object, StoredObject};
+use crate::domain::entities::{
+    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, Reach, StoredObject, Usage,
+};
 use crate::domain::value_objects::{
     ContentHash, EntityTags, InstanceId, Key, ObjectId, ObjectStatus, Place, Precondition, StorageClass,
-    Timestamp,
+    TenantId, Timestamp,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -17,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 pub(crate) fn repository_contract<R: ObjectRepository>(make: impl Fn() -> R) {
     block_on(async {
         committed_objects_are_found_by_id_and_key(&make()).await;
+        an_id_out_of_reach_is_one_that_does_not_exist(&make()).await;
         a_reservation_is_seen_and_can_be_taken_back(&make()).await;
         the_newest_version_of_a_key_serves(&make()).await;
         conditional_commits_compare_and_swap(&make()).await;
@@ -25,6 +28,8 @@ pub(crate) fn repository_contract<R: ObjectRepository>(make: impl Fn() -> R) {
         a_lost_copy_is_mended_once(&make()).await;
         listings_page_newest_first(&make()).await;
         everything_of_an_object_comes_back(&make()).await;
+        usage_follows_commits_and_deletes(&make()).await;
+        limits_are_kept_by_room_and_by_commit(&make()).await;
     });
 }
 
@@ -44,12 +49,15 @@ pub(crate) fn a_commit(key: Option<&str>, content: u8, number: u64) -> ObjectCom
     object.size_bytes = Some(u64::from(content));
     let place = Place::File { instance: InstanceId::from_i64(7), number };
     let stored = StoredObject { object, content_hash, size_bytes: u64::from(content), place, damaged: false };
-    ObjectCommit { stored, precondition: Precondition::default() }
+    ObjectCommit { stored, precondition: Precondition::default(), is_first_version: false }
 }
 
-async fn commit(repository: &impl ObjectRepository, commit: ObjectCommit) -> ObjectId {
+async fn commit<R: ObjectRepository>(repository: &R, commit: ObjectCommit) -> ObjectId {
     let id = commit.stored.object.id;
-    assert!(matches!(repository.commit(commit).await.unwrap(), CommitOutcome::Committed { .. }));
+    assert!(matches!(
+        repository.commit(commit, R::Room::default()).await.unwrap(),
+        CommitOutcome::Committed { .. }
+    ));
     id
 }
 
@@ -65,6 +73,65 @@ async fn committed_objects_are_found_by_id_and_key(repository: &impl ObjectRepos
     let elsewhere = KeyPath { scope: a_scope("models", "other"), key: Key::parse("k").unwrap() };
     assert_eq!(found(repository, &ObjectName::Key(elsewhere)).await, None);
     assert_eq!(found(repository, &ObjectName::Id(ObjectId::generate())).await, None);
+}
+
+async fn an_id_out_of_reach_is_one_that_does_not_exist(repository: &impl ObjectRepository) {
+    let id = commit(repository, a_commit(Some("k"), 1, 1)).await;
+    let mut writing = an_object("models", "acme", None);
+    writing.status = ObjectStatus::Writing;
+    repository.reserve(&writing).await.unwrap();
+    // Whatever is remembered of it, nobody sees it who could not before.
+    for freshness in [Freshness::Current, Freshness::Cached] {
+        assert!(repository.find(&ObjectName::Id(id), freshness).await.unwrap().is_some());
+        for (tenant_id, namespaces, within) in [
+            ("acme", None, true),
+            ("acme", Some(vec!["data", "models"]), true),
+            ("*", Some(vec!["models"]), true),
+            ("acme", Some(vec!["data"]), false),
+            ("acme", Some(vec![]), false),
+            ("other", None, false),
+            ("other", Some(vec!["models"]), false),
+            ("*", Some(vec!["data"]), false),
+        ] {
+            let reach = Reach::parse(tenant_id, namespaces).unwrap();
+            let name = |id| ObjectName::of_id(id, &reach);
+            let found = repository.find(&name(id), freshness).await.unwrap();
+            assert_eq!(found.map(|stored| stored.object.id), within.then_some(id), "{reach:?}");
+            for id in [id, writing.id] {
+                let inspected = repository.inspect(&name(id)).await.unwrap();
+                assert_eq!(inspected.map(|object| object.id), within.then_some(id), "{reach:?}");
+            }
+            assert_eq!(repository.find(&name(writing.id), freshness).await.unwrap(), None);
+            assert_eq!(repository.find(&name(ObjectId::generate()), freshness).await.unwrap(), None);
+        }
+    }
+}
+
+/// Runs on an empty repository; `put` gives out a key, or changes one.
+pub(crate) async fn api_key_contract(repository: &impl ApiKeyRepository, put: impl AsyncFn(&ApiKey)) {
+    let key = an_api_key(ApiKeyId::from_u64(u64::MAX));
+    assert_eq!(repository.find_api_key(key.id).await.unwrap(), None);
+    let moment = Timestamp::from_millis;
+    let everything = ApiKey {
+        reach: Reach::everything(),
+        label: None,
+        expires_at: Some(moment(1)),
+        ..an_api_key(ApiKeyId::from_u64(1))
+    };
+    let nothing = ApiKey {
+        reach: Reach::parse("acme", Some([])).unwrap(),
+        permissions: [].into_iter().collect(),
+        ..an_api_key(ApiKeyId::from_u64(2))
+    };
+    for key in [&key, &everything, &nothing] {
+        put(key).await;
+    }
+    for key in [&key, &everything, &nothing] {
+        assert_eq!(repository.find_api_key(key.id).await.unwrap().as_ref(), Some(key));
+    }
+    let revoked = ApiKey { revoked_at: Some(moment(7)), ..key };
+    put(&revoked).await;
+    assert_eq!(repository.find_api_key(revoked.id).await.unwrap(), Some(revoked), "it is known, and no good");
 }
 
 async fn a_reservation_is_seen_and_can_be_taken_back(repository: &impl ObjectRepository) {
@@ -91,29 +158,31 @@ async fn a_reservation_is_seen_and_can_be_taken_back(repository: &impl ObjectRep
     assert!(repository.list(writing).await.unwrap().objects.is_empty());
 }
 
-async fn the_newest_version_of_a_key_serves(repository: &impl ObjectRepository) {
+async fn the_newest_version_of_a_key_serves<R: ObjectRepository>(repository: &R) {
     let first = commit(repository, a_commit(Some("k"), 1, 1)).await;
     let second = a_commit(Some("k"), 2, 2);
     let second_id = second.stored.object.id;
-    let outcome = repository.commit(second.clone()).await.unwrap();
+    let outcome = repository.commit(second.clone(), R::Room::default()).await.unwrap();
     assert_eq!(outcome, CommitOutcome::Committed { replaced: true, place: second.stored.place });
     assert_eq!(found(repository, &by_key("k")).await, Some(second_id));
     assert_eq!(found(repository, &ObjectName::Id(first)).await, Some(first));
 }
 
-async fn conditional_commits_compare_and_swap(repository: &impl ObjectRepository) {
+async fn conditional_commits_compare_and_swap<R: ObjectRepository>(repository: &R) {
     let conditional = |content, if_match, if_none_match| {
         let precondition = Precondition { if_match, if_none_match, if_unmodified_since: None };
         ObjectCommit { precondition, ..a_commit(Some("k"), content, content.into()) }
     };
     let tags = |content: u8| Some(EntityTags::Hashes(vec![ContentHash::from_bytes([content; 32])]));
-    let outcome = repository.commit(conditional(1, Some(EntityTags::Any), None)).await.unwrap();
+    let outcome =
+        repository.commit(conditional(1, Some(EntityTags::Any), None), R::Room::default()).await.unwrap();
     assert_eq!(outcome, CommitOutcome::PreconditionFailed, "there is nothing to match");
     commit(repository, conditional(1, None, Some(EntityTags::Any))).await;
-    let outcome = repository.commit(conditional(2, None, Some(EntityTags::Any))).await.unwrap();
+    let outcome =
+        repository.commit(conditional(2, None, Some(EntityTags::Any)), R::Room::default()).await.unwrap();
     assert_eq!(outcome, CommitOutcome::PreconditionFailed, "it is there already");
     let second = commit(repository, conditional(2, tags(1), None)).await;
-    let outcome = repository.commit(conditional(3, tags(1), None)).await.unwrap();
+    let outcome = repository.commit(conditional(3, tags(1), None), R::Room::default()).await.unwrap();
     assert_eq!(outcome, CommitOutcome::PreconditionFailed, "another was faster");
     assert_eq!(found(repository, &by_key("k")).await, Some(second));
     let delete = Precondition { if_match: tags(1), ..Precondition::default() };
@@ -150,16 +219,16 @@ async fn deletes_forget_and_reveal(repository: &impl ObjectRepository) {
     assert_eq!(repository.list(deleted).await.unwrap().objects.len(), 4);
 }
 
-async fn the_same_content_shares_its_place(repository: &impl ObjectRepository) {
+async fn the_same_content_shares_its_place<R: ObjectRepository>(repository: &R) {
     let first = a_commit(None, 1, 1);
     let place = first.stored.place;
     commit(repository, first).await;
-    let outcome = repository.commit(a_commit(None, 1, 2)).await.unwrap();
+    let outcome = repository.commit(a_commit(None, 1, 2), R::Room::default()).await.unwrap();
     assert_eq!(outcome, CommitOutcome::Committed { replaced: false, place });
     let mut cold = a_commit(None, 1, 3);
     cold.stored.object.storage_class = StorageClass::Cold;
     let own = cold.stored.place;
-    let outcome = repository.commit(cold).await.unwrap();
+    let outcome = repository.commit(cold, R::Room::default()).await.unwrap();
     assert_eq!(outcome, CommitOutcome::Committed { replaced: false, place: own });
 }
 
@@ -235,6 +304,80 @@ async fn everything_of_an_object_comes_back(repository: &impl ObjectRepository) 
     let inspected: Object = repository.inspect(&ObjectName::Id(id)).await.unwrap().unwrap();
     assert_eq!(inspected, expected.object);
     assert_eq!(repository.list(a_query()).await.unwrap().objects, [inspected]);
+}
+
+async fn usage_follows_commits_and_deletes<R: ObjectRepository>(repository: &R) {
+    let (acme, other) = (a_scope("models", "acme").tenant_id, a_scope("models", "other").tenant_id);
+    assert_eq!(repository.quota(&acme).await.unwrap(), Quota::default());
+    let usage = async |tenant_id: &TenantId| repository.quota(tenant_id).await.unwrap().usage;
+    let first = commit(repository, a_commit(Some("k"), 1, 1)).await;
+    commit(repository, a_commit(Some("k"), 20, 2)).await;
+    let mut elsewhere = a_commit(None, 20, 3);
+    elsewhere.stored.object.scope.namespace = a_scope("datasets", "acme").namespace;
+    commit(repository, elsewhere).await;
+    let mut foreign = a_commit(None, 20, 4);
+    foreign.stored.object.scope = a_scope("models", "other");
+    commit(repository, foreign).await;
+    let counted = Usage { bytes: 41, objects: 3 };
+    assert_eq!(usage(&acme).await, counted, "each version and each object of a content counts");
+    assert_eq!(usage(&other).await, Usage::of_object(20));
+
+    let mut writing = an_object("models", "acme", None);
+    writing.status = ObjectStatus::Writing;
+    repository.reserve(&writing).await.unwrap();
+    repository.abandon(writing.id).await.unwrap();
+    let if_none = Precondition { if_none_match: Some(EntityTags::Any), ..Precondition::default() };
+    let refused = ObjectCommit { precondition: if_none, ..a_commit(Some("k"), 30, 5) };
+    let outcome = repository.commit(refused, R::Room::default()).await.unwrap();
+    assert_eq!(outcome, CommitOutcome::PreconditionFailed);
+    assert_eq!(usage(&acme).await, counted, "what is not committed does not count");
+
+    repository.delete(first, Precondition::default()).await.unwrap();
+    repository.delete(first, Precondition::default()).await.unwrap();
+    assert_eq!(usage(&acme).await, Usage { bytes: 40, objects: 2 });
+    repository.delete_key(&key_path("k"), Precondition::default()).await.unwrap();
+    assert_eq!(usage(&acme).await, Usage::of_object(20));
+    assert_eq!(usage(&other).await, Usage::of_object(20));
+}
+
+async fn limits_are_kept_by_room_and_by_commit<R: ObjectRepository>(repository: &R) {
+    let acme = a_scope("models", "acme").tenant_id;
+    let set = async |bytes_max, objects_max| {
+        let limits = QuotaLimits { bytes_max, objects_max };
+        let quota = repository.set_limits(&acme, limits).await.unwrap();
+        assert_eq!((quota.limits, repository.quota(&acme).await.unwrap()), (limits, quota));
+        quota.usage
+    };
+    let try_to_commit = async |content, room| {
+        let outcome = repository.commit(a_commit(None, content, content.into()), room).await.unwrap();
+        assert!(matches!(outcome, CommitOutcome::Committed { .. } | CommitOutcome::QuotaExceeded));
+        outcome != CommitOutcome::QuotaExceeded
+    };
+    assert_eq!(set(Some(10), Some(3)).await, Usage::default());
+    let room = repository.reserve_room(&acme, 6).unwrap();
+    assert!(repository.reserve_room(&acme, 5).is_err());
+    let mut small = repository.reserve_room(&acme, 3).unwrap();
+    assert!(small.resize(5).is_err());
+    small.resize(4).unwrap();
+    assert!(repository.reserve_room(&acme, 1).is_err());
+    assert!(try_to_commit(6, room).await);
+    drop(small);
+    assert!(!try_to_commit(5, R::Room::default()).await, "without room it is looked for in the end");
+    assert!(try_to_commit(4, R::Room::default()).await, "exactly full");
+    assert!(try_to_commit(0, R::Room::default()).await);
+    assert!(!try_to_commit(0, R::Room::default()).await, "there are three objects");
+
+    assert_eq!(set(Some(5), None).await, Usage { bytes: 10, objects: 3 }, "nothing is lost");
+    assert!(repository.reserve_room(&acme, 0).is_err());
+    assert!(!try_to_commit(0, R::Room::default()).await);
+    let page = repository.list(a_query()).await.unwrap();
+    for object in page.objects.iter().filter(|object| object.size_bytes == Some(6)) {
+        repository.delete(object.id, Precondition::default()).await.unwrap();
+    }
+    assert!(try_to_commit(1, repository.reserve_room(&acme, 1).unwrap()).await, "a delete makes room");
+    assert!(repository.reserve_room(&acme, 1).is_err());
+    assert_eq!(set(None, None).await, Usage { bytes: 5, objects: 3 });
+    assert!(try_to_commit(200, repository.reserve_room(&acme, 200).unwrap()).await);
 }
 
 /// Whether opening a blob as one of another length, or reading it so, tells that it is not as it should be.

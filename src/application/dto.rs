@@ -5,8 +5,8 @@ use std::fmt;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::domain::entities::Object;
-use crate::domain::value_objects::Metadata;
+use crate::domain::entities::{Object, Quota};
+use crate::domain::value_objects::{Metadata, TenantId};
 
 /// An object as callers see it. A field that is not known yet is `null`, never left out.
 #[derive(Debug, Serialize)]
@@ -57,6 +57,29 @@ pub struct ListDto<'a> {
     pub common_prefixes: [&'a str; 0],
     /// How to ask for the next page, or `null` after the last.
     pub next_cursor: Option<&'a str>,
+}
+
+/// What a tenant has and may have, as the operator sees it.
+#[derive(Debug, Serialize)]
+pub struct TenantDto<'a> {
+    tenant_id: &'a str,
+    bytes: u64,
+    objects: u64,
+    bytes_max: Option<u64>,
+    objects_max: Option<u64>,
+}
+
+impl<'a> TenantDto<'a> {
+    /// Of this tenant.
+    pub fn new(tenant_id: &'a TenantId, Quota { usage, limits }: Quota) -> Self {
+        Self {
+            tenant_id: tenant_id.as_str(),
+            bytes: usage.bytes,
+            objects: usage.objects,
+            bytes_max: limits.bytes_max,
+            objects_max: limits.objects_max,
+        }
+    }
 }
 
 fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {

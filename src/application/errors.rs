@@ -6,6 +6,11 @@ use thiserror::Error;
 
 use crate::domain::value_objects::ContentHash;
 
+/// A tenant has no room for what was to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the tenant's quota has no room for this")]
+pub struct QuotaExceeded;
+
 /// Why the bytes of an upload stopped coming. The sender's doing in every case.
 #[derive(Debug, Error)]
 pub enum SourceError {
@@ -30,6 +35,9 @@ pub enum SourceError {
     /// The digest that was sent with the body cannot be read.
     #[error("the digest field cannot be read")]
     DigestInvalid,
+    /// There are more of them than the sender's tenant may store.
+    #[error(transparent)]
+    QuotaExceeded(#[from] QuotaExceeded),
 }
 
 /// Why the blob store could not do as asked.
@@ -128,6 +136,9 @@ pub enum UploadError {
     /// What is there now is not what the sender asked for.
     #[error("the precondition does not hold")]
     PreconditionFailed,
+    /// The sender's tenant may not store as much.
+    #[error(transparent)]
+    QuotaExceeded(#[from] QuotaExceeded),
 }
 
 impl From<ReceiveError> for UploadError {

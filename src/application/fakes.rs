@@ -5,14 +5,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
 use std::sync::Arc;
 
-use super::errors::{ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
+use super::errors::{QuotaExceeded, ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
 use super::ports::{
-    BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteSource, Clock, CommitOutcome,
-    DeleteOutcome, Freshness, ListPage, ListQuery, LooseCommit, LooseOutcome, ObjectCommit, ObjectName,
-    ObjectRepository, Published, ReadPace, ReadProgress, Section,
+    ApiKeyRepository, BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteSource, Clock,
+    CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, LooseCommit, LooseOutcome, ObjectCommit,
+    ObjectName, ObjectRepository, Published, ReadPace, ReadProgress, Room, Section,
 };
 use super::use_cases::UploadOrder;
-use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
+use crate::domain::entities::{
+    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Permissions, Quota, QuotaLimits, Reach, Scope,
+    StoredObject, Usage,
+};
 use crate::domain::value_objects::{
     ByteRange, ContentHash, ContentType, InstanceId, Key, Metadata, Namespace, ObjectId, ObjectStatus, Place,
     Precondition, StorageClass, TenantId, Timestamp,
@@ -40,6 +43,20 @@ pub(crate) fn an_object(namespace: &str, tenant_id: &str, key: Option<&str>) -> 
         metadata: Metadata::default(),
         created_at: Timestamp::from_millis(1_000),
         updated_at: Timestamp::from_millis(1_000),
+    }
+}
+
+/// A key with a secret that nobody has.
+pub(crate) fn an_api_key(id: ApiKeyId) -> ApiKey {
+    ApiKey {
+        id,
+        secret_hash: [0; 32],
+        reach: Reach::parse("acme", Some(["models", "data"])).unwrap(),
+        permissions: Permissions::of_words("read write"),
+        label: Some("a \"label\"".into()),
+        created_at: Timestamp::from_millis(1_000),
+        expires_at: None,
+        revoked_at: None,
     }
 }
 
@@ -279,10 +296,39 @@ struct FakeRepositoryState {
     reservations: usize,
     finds: usize,
     commit_error: Option<RepositoryError>,
+    limits: HashMap<TenantId, QuotaLimits>,
+    /// What rooms hold.
+    reserved: HashMap<TenantId, Usage>,
+    api_keys: HashMap<ApiKeyId, ApiKey>,
+    key_error: Option<RepositoryError>,
 }
 
 #[derive(Default)]
-pub(crate) struct FakeRepository(RefCell<FakeRepositoryState>);
+pub(crate) struct FakeRepository(std::rc::Rc<RefCell<FakeRepositoryState>>);
+
+/// Whose, and how much.
+#[derive(Default)]
+pub(crate) struct FakeRoom(Option<(std::rc::Rc<RefCell<FakeRepositoryState>>, TenantId, Usage)>);
+
+impl Room for FakeRoom {
+    fn resize(&mut self, bytes: u64) -> Result<(), QuotaExceeded> {
+        let Some((state, tenant_id, usage)) = &mut self.0 else { return Ok(()) };
+        let (mut state, now) = (state.borrow_mut(), Usage::of_object(bytes));
+        state.hold(tenant_id, *usage, now)?;
+        *usage = now;
+        Ok(())
+    }
+}
+
+impl Drop for FakeRoom {
+    fn drop(&mut self) {
+        if let Some((state, tenant_id, usage)) = self.0.take() {
+            let mut state = state.borrow_mut();
+            let reserved = state.reserved.entry(tenant_id).or_default();
+            *reserved = reserved.minus(usage);
+        }
+    }
+}
 
 impl FakeRepository {
     pub(crate) fn object_count(&self) -> usize {
@@ -301,15 +347,49 @@ impl FakeRepository {
         self.0.borrow().finds
     }
 
+    /// Gives out a key, or changes it.
+    pub(crate) fn put_api_key(&self, key: ApiKey) {
+        self.0.borrow_mut().api_keys.insert(key.id, key);
+    }
+
+    pub(crate) fn fail_next_key(&self, error: RepositoryError) {
+        self.0.borrow_mut().key_error = Some(error);
+    }
+
     pub(crate) fn fail_next_commit(&self, error: RepositoryError) {
         self.0.borrow_mut().commit_error = Some(error);
     }
 }
 
 impl FakeRepositoryState {
+    fn usage(&self, tenant_id: &TenantId) -> Usage {
+        let is_own = |object: &&Object| {
+            object.status == ObjectStatus::Committed && object.scope.tenant_id == *tenant_id
+        };
+        let own = self.objects.values().map(|(object, _)| object).filter(is_own);
+        own.fold(Usage::default(), |usage, object| usage.plus(Usage::of_object(object.size_bytes.unwrap())))
+    }
+
+    fn quota(&self, tenant_id: &TenantId) -> Quota {
+        let limits = self.limits.get(tenant_id).copied().unwrap_or_default();
+        Quota { usage: self.usage(tenant_id), limits }
+    }
+
+    fn hold(&mut self, tenant_id: &TenantId, before: Usage, now: Usage) -> Result<(), QuotaExceeded> {
+        let Quota { usage, limits } = self.quota(tenant_id);
+        let reserved = self.reserved.entry(tenant_id.clone()).or_default();
+        let wanted = reserved.minus(before).plus(now);
+        if now.bytes >= before.bytes && !limits.admit(usage.plus(wanted)) {
+            return Err(QuotaExceeded);
+        }
+        *reserved = wanted;
+        Ok(())
+    }
+
     fn newest(&self, name: &ObjectName) -> Option<(u64, StoredObject)> {
         let is_meant = |object: &Object| match name {
             ObjectName::Id(id) => object.id == *id,
+            ObjectName::IdWithin(id, reach) => object.id == *id && reach.includes(&object.scope),
             ObjectName::Key(path) => object.key_path().as_ref() == Some(path),
         };
         self.objects
@@ -338,8 +418,18 @@ impl FakeRepositoryState {
 
 impl ObjectRepository for FakeRepository {
     type Buffer = Vec<u8>;
+    type Room = FakeRoom;
 
-    async fn commit_loose(&self, _: LooseCommit<Vec<u8>>) -> Result<LooseOutcome, UploadError> {
+    fn reserve_room(&self, tenant_id: &TenantId, bytes: u64) -> Result<FakeRoom, QuotaExceeded> {
+        let (mut state, usage) = (self.0.borrow_mut(), Usage::of_object(bytes));
+        if !state.limits.contains_key(tenant_id) {
+            return Ok(FakeRoom(None));
+        }
+        state.hold(tenant_id, Usage::default(), usage)?;
+        Ok(FakeRoom(Some((self.0.clone(), tenant_id.clone(), usage))))
+    }
+
+    async fn commit_loose(&self, _: LooseCommit<Vec<u8>>, _: FakeRoom) -> Result<LooseOutcome, UploadError> {
         crate::invariant::broken("the fake store leaves no bytes loose")
     }
 
@@ -358,7 +448,9 @@ impl ObjectRepository for FakeRepository {
         Ok(())
     }
 
-    async fn commit(&self, commit: ObjectCommit) -> Result<CommitOutcome, RepositoryError> {
+    async fn commit(&self, commit: ObjectCommit, room: FakeRoom) -> Result<CommitOutcome, RepositoryError> {
+        // Nothing comes between this and the counting.
+        drop(room);
         let mut state = self.0.borrow_mut();
         if let Some(error) = state.commit_error.take() {
             return Err(error);
@@ -368,6 +460,10 @@ impl ObjectRepository for FakeRepository {
         if !commit.precondition.holds(current.as_ref().map(|(_, current)| current.current_version()).as_ref())
         {
             return Ok(CommitOutcome::PreconditionFailed);
+        }
+        let Quota { usage, limits } = state.quota(&stored.object.scope.tenant_id);
+        if !limits.admit(usage.plus(Usage::of_object(stored.size_bytes))) {
+            return Ok(CommitOutcome::QuotaExceeded);
         }
         let id = stored.object.id;
         state.objects.retain(|_, (object, _)| object.id != id);
@@ -435,19 +531,27 @@ impl ObjectRepository for FakeRepository {
         Ok(state.newest(name).map(|(_, stored)| Arc::new(stored)))
     }
 
+    async fn quota(&self, tenant_id: &TenantId) -> Result<Quota, RepositoryError> {
+        Ok(self.0.borrow().quota(tenant_id))
+    }
+
+    async fn set_limits(&self, tenant_id: &TenantId, limits: QuotaLimits) -> Result<Quota, RepositoryError> {
+        self.0.borrow_mut().limits.insert(tenant_id.clone(), limits);
+        self.quota(tenant_id).await
+    }
+
     async fn check(&self) -> Result<(), RepositoryError> {
         Ok(())
     }
 
     async fn inspect(&self, name: &ObjectName) -> Result<Option<Object>, RepositoryError> {
         let state = self.0.borrow();
-        if let (ObjectName::Id(id), None) = (name, state.newest(name)) {
-            let writing = |object: &&(Object, Option<Place>)| {
-                object.0.id == *id && object.0.status == ObjectStatus::Writing
-            };
-            return Ok(state.objects.values().find(writing).map(|(object, _)| object.clone()));
-        }
-        Ok(state.newest(name).map(|(_, stored)| stored.object))
+        let newest = state.newest(name).map(|(_, stored)| stored.object);
+        let (ObjectName::Id(id) | ObjectName::IdWithin(id, _)) = name else { return Ok(newest) };
+        let writing = |object: &&Object| {
+            object.id == *id && object.status == ObjectStatus::Writing && name.reaches(&object.scope)
+        };
+        Ok(newest.or_else(|| state.objects.values().map(|(object, _)| object).find(writing).cloned()))
     }
 
     async fn list(&self, query: ListQuery) -> Result<ListPage, RepositoryError> {
@@ -472,9 +576,24 @@ impl ObjectRepository for FakeRepository {
     }
 }
 
+impl ApiKeyRepository for FakeRepository {
+    async fn find_api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>, RepositoryError> {
+        let mut state = self.0.borrow_mut();
+        state.key_error.take().map_or(Ok(()), Err)?;
+        Ok(state.api_keys.get(&id).cloned())
+    }
+}
+
 #[test]
 fn the_fake_repository_keeps_the_contract() {
     super::contract::repository_contract(FakeRepository::default);
+}
+
+#[test]
+fn the_fake_repository_keeps_the_contract_of_keys() {
+    let repository = FakeRepository::default();
+    let put = async |key: &ApiKey| repository.put_api_key(key.clone());
+    block_on(super::contract::api_key_contract(&repository, put));
 }
 
 #[test]

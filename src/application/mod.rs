@@ -1,5 +1,6 @@
 //! What the store does, told through ports. Knows the domain and nothing below or above it.
 
+pub mod credentials;
 pub mod dto;
 pub mod errors;
 pub mod ports;

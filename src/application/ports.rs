@@ -5,10 +5,13 @@
 //! nothing on the way of a byte is boxed.
 #![allow(async_fn_in_trait, reason = "used through generics inside this crate; Send is not wanted on a core")]
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::errors::{ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
-use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
+use super::errors::{QuotaExceeded, ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
+use crate::domain::entities::{
+    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, Reach, Scope, StoredObject,
+};
 use crate::domain::value_objects::{
     ByteRange, ContentHash, ObjectId, ObjectStatus, Place, Precondition, StorageClass, TenantId, Timestamp,
 };
@@ -209,8 +212,37 @@ pub enum BodyState {
 pub enum ObjectName {
     /// One version, by its id.
     Id(ObjectId),
+    /// The same for somebody who does not reach everything. Out of reach, it is looked for as one that does not exist is:
+    /// by one question to the database, which finds nothing.
+    IdWithin(ObjectId, Reach),
     /// The newest committed version of a key.
     Key(KeyPath),
+}
+
+impl ObjectName {
+    /// One version, by its id, for whoever reaches so much.
+    pub fn of_id(id: ObjectId, reach: &Reach) -> Self {
+        match reach.is_everything() {
+            true => Self::Id(id),
+            false => Self::IdWithin(id, reach.clone()),
+        }
+    }
+
+    /// The name that says nothing of who asks: what an object is remembered by.
+    pub fn of_anybody(&self) -> Cow<'_, Self> {
+        match self {
+            Self::IdWithin(id, _) => Cow::Owned(Self::Id(*id)),
+            Self::Id(_) | Self::Key(_) => Cow::Borrowed(self),
+        }
+    }
+
+    /// Whether an object of this scope is there for whoever asks. Who may name a key is decided before.
+    pub fn reaches(&self, scope: &Scope) -> bool {
+        match self {
+            Self::IdWithin(_, reach) => reach.includes(scope),
+            Self::Id(_) | Self::Key(_) => true,
+        }
+    }
 }
 
 /// Whether a remembered answer will do.
@@ -253,6 +285,8 @@ pub struct ObjectCommit {
     pub stored: StoredObject,
     /// What must hold for the key, looked at in the transaction.
     pub precondition: Precondition,
+    /// Whether it is known that no change before can have given the key a version: then none is looked for.
+    pub is_first_version: bool,
 }
 
 /// An object whose bytes are not durable yet.
@@ -281,6 +315,8 @@ pub enum CommitOutcome {
     },
     /// What is there now is not what was asked for; the object does not exist, and the bytes can go.
     PreconditionFailed,
+    /// Its tenant may not have as much; the object does not exist, and the bytes can go.
+    QuotaExceeded,
 }
 
 /// What came of a [`LooseCommit`].
@@ -293,6 +329,8 @@ pub enum LooseOutcome {
     },
     /// As [`CommitOutcome::PreconditionFailed`].
     PreconditionFailed,
+    /// As [`CommitOutcome::QuotaExceeded`].
+    QuotaExceeded,
 }
 
 /// What came of a deletion.
@@ -311,10 +349,28 @@ pub enum DeleteOutcome {
     PreconditionFailed,
 }
 
+/// Room that is set aside in a tenant's quota for one object on its way, and free again when this is dropped. The default
+/// holds nothing.
+pub trait Room: Default {
+    /// Makes it room for an object of `bytes`. Less is always to be had.
+    ///
+    /// # Errors
+    /// [`QuotaExceeded`]; it is as large as before then.
+    fn resize(&mut self, bytes: u64) -> Result<(), QuotaExceeded>;
+}
+
 /// The metadata of objects and the counts of their blobs.
 pub trait ObjectRepository {
     /// What loose bytes are in.
     type Buffer;
+    /// Room in a tenant's quota.
+    type Room: Room;
+
+    /// Sets room aside for one object of `bytes`, or nothing where its tenant has no limits.
+    ///
+    /// # Errors
+    /// [`QuotaExceeded`]: with what is there and what is on its way it would be too much.
+    fn reserve_room(&self, tenant_id: &TenantId, bytes: u64) -> Result<Self::Room, QuotaExceeded>;
 
     /// Notes that an object is being written. Comes before its commit, if at all.
     ///
@@ -328,18 +384,23 @@ pub trait ObjectRepository {
     /// [`RepositoryError`]; the next start clears what is left.
     async fn abandon(&self, id: ObjectId) -> Result<(), RepositoryError>;
 
-    /// In one transaction: finds or makes the blob row, raises its count, commits the object and its key.
+    /// In one transaction: finds or makes the blob row, raises its count, commits the object and its key, and counts it
+    /// for its tenant. What is in `room` is counted twice at no time, and not at all at none.
     ///
     /// # Errors
     /// [`RepositoryError`]; after `Unavailable` the object may or may not exist.
-    async fn commit(&self, commit: ObjectCommit) -> Result<CommitOutcome, RepositoryError>;
+    async fn commit(&self, commit: ObjectCommit, room: Self::Room) -> Result<CommitOutcome, RepositoryError>;
 
     /// Makes bytes and object durable in one write. A copy of the content that was there before serves it only if it
     /// is still whole; one that turns out not to be needed goes by itself.
     ///
     /// # Errors
     /// The store's or the repository's, as those of [`commit`](Self::commit).
-    async fn commit_loose(&self, commit: LooseCommit<Self::Buffer>) -> Result<LooseOutcome, UploadError>;
+    async fn commit_loose(
+        &self,
+        commit: LooseCommit<Self::Buffer>,
+        room: Self::Room,
+    ) -> Result<LooseOutcome, UploadError>;
 
     /// Forgets one committed object and lowers its blob's count, in one transaction.
     ///
@@ -384,6 +445,19 @@ pub trait ObjectRepository {
     /// [`RepositoryError`].
     async fn inspect(&self, name: &ObjectName) -> Result<Option<Object>, RepositoryError>;
 
+    /// What a tenant has and may have. One that nothing is known of has nothing and may have anything.
+    ///
+    /// # Errors
+    /// [`RepositoryError`].
+    async fn quota(&self, tenant_id: &TenantId) -> Result<Quota, RepositoryError>;
+
+    /// Gives a tenant these limits instead of those that it had. They count here when this returns. What it has already
+    /// stays, also where it is more.
+    ///
+    /// # Errors
+    /// [`RepositoryError`]; after `Unavailable` it may or may not have happened.
+    async fn set_limits(&self, tenant_id: &TenantId, limits: QuotaLimits) -> Result<Quota, RepositoryError>;
+
     /// Whether it answers and takes writes now, which it does by writing something of no meaning, durably.
     ///
     /// # Errors
@@ -395,4 +469,13 @@ pub trait ObjectRepository {
     /// # Errors
     /// [`RepositoryError`].
     async fn list(&self, query: ListQuery) -> Result<ListPage, RepositoryError>;
+}
+
+/// The API keys that have been given out.
+pub trait ApiKeyRepository {
+    /// What is kept of a key, whether or not it is still good.
+    ///
+    /// # Errors
+    /// [`RepositoryError`].
+    async fn find_api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>, RepositoryError>;
 }

@@ -45,4 +45,13 @@ pub enum InvalidValue {
     /// A place that this program did not write.
     #[error("a place is an instance and a number")]
     Place,
+    /// None of the four permissions.
+    #[error("a permission is read, write, delete or admin")]
+    Permission,
+    /// Not 16 lower-case hexadecimal digits.
+    #[error("the id of an API key is 16 lower-case hexadecimal digits")]
+    ApiKeyId,
+    /// Words about an API key that are too long or hold control characters.
+    #[error("a label is 200 characters at most, without control characters")]
+    Label,
 }

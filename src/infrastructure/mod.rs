@@ -4,4 +4,5 @@ pub mod data_plane;
 pub mod known_keys;
 pub mod persistence;
 pub mod plane_channel;
+pub mod quota_ledger;
 pub mod storage;

@@ -10,9 +10,12 @@ use crate::application::errors::RepositoryError;
 use crate::application::ports::{
     CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, ObjectCommit, ObjectName,
 };
-use crate::domain::entities::{BlobLocation, KeyPath, Object, StoredObject};
-use crate::domain::value_objects::{ObjectId, PackId, Place, Precondition, StorageClass};
+use crate::domain::entities::{
+    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, StoredObject,
+};
+use crate::domain::value_objects::{ObjectId, PackId, Place, Precondition, StorageClass, TenantId};
 use crate::infrastructure::known_keys::KnownKeys;
+use crate::infrastructure::quota_ledger::{QuotaLedger, QuotaRoom};
 
 /// How many writes wait for the metadata plane at most.
 pub const WRITES_QUEUED_MAX: usize = 4096;
@@ -102,6 +105,8 @@ pub struct WriteRequest {
     pub sequence: Option<u64>,
     /// How far its pack has been applied with it, if it is in one.
     pub mark: Option<PackMark>,
+    /// What it holds of its tenant's quota, until that has been counted.
+    pub room: QuotaRoom,
 }
 
 /// How far a pack has been applied when a change in it has.
@@ -266,6 +271,7 @@ pub struct Ticket {
     sequence: u64,
     order: Arc<LogOrder>,
     place: Option<mpsc::OwnedPermit<WriteRequest>>,
+    room: QuotaRoom,
 }
 
 impl Ticket {
@@ -274,11 +280,18 @@ impl Ticket {
         self.sequence
     }
 
+    /// Takes along what the change holds of its tenant's quota: dropped with the ticket, or given up once it is applied.
+    #[must_use]
+    pub fn with_room(mut self, room: QuotaRoom) -> Self {
+        self.room = room;
+        self
+    }
+
     /// Sends the change.
     pub fn send(mut self, write: Write, reply: Option<Reply<WriteOutcome>>, mark: Option<PackMark>) {
         if let Some(place) = self.place.take() {
-            let is_waited_for = reply.is_some();
-            place.send(WriteRequest { write, reply, sequence: Some(self.sequence), mark });
+            let (is_waited_for, room) = (reply.is_some(), std::mem::take(&mut self.room));
+            place.send(WriteRequest { write, reply, sequence: Some(self.sequence), mark, room });
             self.order.note_sent(self.sequence, is_waited_for);
         }
     }
@@ -287,8 +300,8 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
-            let sequence = Some(self.sequence);
-            place.send(WriteRequest { write: Write::Void, reply: None, sequence, mark: None });
+            let (sequence, room) = (Some(self.sequence), QuotaRoom::default());
+            place.send(WriteRequest { write: Write::Void, reply: None, sequence, mark: None, room });
             self.order.note_sent(self.sequence, false);
         }
     }
@@ -303,6 +316,12 @@ pub enum Query {
     Inspect(ObjectName, Reply<Option<Object>>),
     /// A page of a listing.
     List(ListQuery, Reply<ListPage>),
+    /// What a tenant has and may have.
+    Quota(TenantId, Reply<Quota>),
+    /// Gives a tenant these limits instead of those that it had. It is no change of any object, and in no log.
+    SetLimits(TenantId, QuotaLimits, Reply<Quota>),
+    /// What is kept of an API key. No change in the log is about one, so that it waits for none.
+    FindApiKey(ApiKeyId, Reply<Option<ApiKey>>),
     /// Whether the database answers.
     Check(Reply<()>),
 }
@@ -322,6 +341,7 @@ pub struct DataEnd {
     writes: mpsc::Sender<WriteRequest>,
     queries: mpsc::Sender<QueryRequest>,
     order: Option<Arc<LogOrder>>,
+    quotas: Arc<QuotaLedger>,
 }
 
 impl DataEnd {
@@ -329,12 +349,17 @@ impl DataEnd {
     ///
     /// # Errors
     /// [`RepositoryError::Overloaded`] if the queue is full, [`RepositoryError::Unavailable`] if nobody takes from it.
-    pub fn write(&self, write: Write, reply: Reply<WriteOutcome>) -> Result<(), RepositoryError> {
+    pub fn write(
+        &self,
+        write: Write,
+        reply: Reply<WriteOutcome>,
+        room: QuotaRoom,
+    ) -> Result<(), RepositoryError> {
         if self.order.is_some() {
-            self.ticket(&write)?.send(write, Some(reply), None);
+            self.ticket(&write)?.with_room(room).send(write, Some(reply), None);
             return Ok(());
         }
-        let request = WriteRequest { write, reply: Some(reply), sequence: None, mark: None };
+        let request = WriteRequest { write, reply: Some(reply), sequence: None, mark: None, room };
         self.writes.try_send(request).map_err(refused)
     }
 
@@ -360,7 +385,7 @@ impl DataEnd {
         let place = self.writes.clone().try_reserve_owned().map_err(refused)?;
         // The place in the queue first: whoever has a place in the order has to keep it.
         let sequence = order.next.fetch_add(1, Ordering::SeqCst);
-        Ok(Ticket { sequence, order: order.clone(), place: Some(place) })
+        Ok(Ticket { sequence, order: order.clone(), place: Some(place), room: QuotaRoom::default() })
     }
 
     /// Sends a query, which will see all that anybody has been told of.
@@ -375,6 +400,11 @@ impl DataEnd {
     /// The order of the log, where there is one.
     pub fn order(&self) -> Option<&Arc<LogOrder>> {
         self.order.as_ref()
+    }
+
+    /// What tenants may have.
+    pub fn quotas(&self) -> &Arc<QuotaLedger> {
+        &self.quotas
     }
 }
 
@@ -394,6 +424,8 @@ pub struct MetadataEnd {
     pub queries: mpsc::Receiver<QueryRequest>,
     /// The order of the log, where there is one.
     pub order: Option<Arc<LogOrder>>,
+    /// What tenants may have.
+    pub quotas: Arc<QuotaLedger>,
 }
 
 /// Which of the two is the point of durability.
@@ -410,8 +442,9 @@ pub fn plane_channel(durability: Durability) -> (DataEnd, MetadataEnd) {
     let (writes, write_queue) = mpsc::channel(WRITES_QUEUED_MAX);
     let (queries, query_queue) = mpsc::channel(QUERIES_QUEUED_MAX);
     let order = (durability == Durability::Log).then(Arc::<LogOrder>::default);
-    let data_end = DataEnd { writes, queries, order: order.clone() };
-    (data_end, MetadataEnd { writes: write_queue, queries: query_queue, order })
+    let quotas = Arc::<QuotaLedger>::default();
+    let data_end = DataEnd { writes, queries, order: order.clone(), quotas: quotas.clone() };
+    (data_end, MetadataEnd { writes: write_queue, queries: query_queue, order, quotas })
 }
 
 #[cfg(test)]

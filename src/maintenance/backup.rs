@@ -16,7 +16,9 @@ use std::time::{Instant, SystemTime};
 use clap::Args;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::backup_format::{BackupError, FORMAT, Manifest, MetadataReader, MetadataWriter, blob_path};
+use super::backup_format::{
+    BackupError, FORMAT, FORMAT_WITHOUT_LIMITS, Manifest, MetadataReader, MetadataWriter, blob_path,
+};
 use super::gc::name;
 use super::progress::Progress;
 use super::store::Store;
@@ -86,6 +88,7 @@ impl Backup<'_> {
         let mut metadata = MetadataWriter::create(self.directory).map_err(failed("write to"))?;
         let mut waiting = MetadataWriter::create(&pending).map_err(failed("write to"))?;
         let (mut objects, mut bytes) = (0, 0);
+        let mut format = FORMAT_WITHOUT_LIMITS;
         let mut take = |row: ExportedRow| match &row {
             ExportedRow::Blob(blob) => {
                 bytes += blob.size_bytes;
@@ -93,6 +96,10 @@ impl Backup<'_> {
             }
             ExportedRow::Object { .. } => {
                 objects += 1;
+                metadata.write(&row)
+            }
+            ExportedRow::Limits { .. } => {
+                format = FORMAT;
                 metadata.write(&row)
             }
             ExportedRow::Clock { .. } => metadata.write(&row),
@@ -104,7 +111,7 @@ impl Backup<'_> {
         let metadata_sha256 = metadata.finish().map_err(failed("write to"))?;
         sync_file_system(self.directory).map_err(failed("sync"))?;
         Ok(Manifest {
-            format: FORMAT,
+            format,
             program: format!("just_storage {}", env!("CARGO_PKG_VERSION")),
             created_at: Timestamp::from(SystemTime::now()).to_string(),
             database,

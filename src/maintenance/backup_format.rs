@@ -1,7 +1,8 @@
 //! What a backup is made of. It is the same for either database, so that a store can move from one to the other.
 //!
 //! ```text
-//! DIR/metadata.jsonl               one JSON object a line: the clock, the objects in the order of their commits, the blobs
+//! DIR/metadata.jsonl               one JSON object a line: the clock, the limits of tenants, the objects in the order of their
+//!                                  commits, the blobs
 //! DIR/hot/ab/<hash>-<place>        the bytes, as they are named in the storage roots
 //! DIR/cold/…
 //! DIR/manifest.json                written last: a directory without it is no backup
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use crate::domain::entities::{BlobLocation, Object, Scope};
+use crate::domain::entities::{BlobLocation, Object, QuotaLimits, Scope};
 use crate::domain::errors::InvalidValue;
 use crate::domain::value_objects::{
     ContentHash, ContentType, Key, Metadata, Namespace, ObjectId, ObjectStatus, Place, StorageClass,
@@ -23,8 +24,10 @@ use crate::domain::value_objects::{
 };
 use crate::infrastructure::persistence::{BlobRow, ExportedRow};
 
-/// The one that this program writes and reads.
-pub(super) const FORMAT: u32 = 1;
+/// The latest one that this program writes and reads.
+pub(super) const FORMAT: u32 = 2;
+/// What it writes where no tenant has limits: programs that know of none can read it too.
+pub(super) const FORMAT_WITHOUT_LIMITS: u32 = 1;
 pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const METADATA: &str = "metadata.jsonl";
 
@@ -91,7 +94,7 @@ impl Manifest {
         let damaged =
             |error: serde_json::Error| BackupError::Damaged { path: path.clone(), what: error.to_string() };
         let Format { format } = serde_json::from_str(&text).map_err(damaged)?;
-        if format != FORMAT {
+        if !(FORMAT_WITHOUT_LIMITS..=FORMAT).contains(&format) {
             return Err(BackupError::Newer { path: directory.into(), found: format });
         }
         serde_json::from_str(&text).map_err(damaged)
@@ -119,8 +122,16 @@ pub(super) fn blob_path(directory: &Path, location: &BlobLocation) -> PathBuf {
 #[serde(rename_all = "snake_case")]
 enum Line {
     Clock { ticks: u64 },
+    Limits(LimitsLine),
     Object(ObjectLine),
     Blob(BlobLine),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct LimitsLine {
+    tenant_id: String,
+    bytes_max: Option<u64>,
+    objects_max: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -154,6 +165,11 @@ impl From<&ExportedRow> for Line {
     fn from(row: &ExportedRow) -> Self {
         match row {
             ExportedRow::Clock { ticks } => Self::Clock { ticks: *ticks },
+            ExportedRow::Limits { tenant_id, limits } => Self::Limits(LimitsLine {
+                tenant_id: tenant_id.as_str().into(),
+                bytes_max: limits.bytes_max,
+                objects_max: limits.objects_max,
+            }),
             ExportedRow::Object { sequence, object } => Self::Object(ObjectLine {
                 sequence: *sequence,
                 id: object.id.to_string(),
@@ -187,6 +203,10 @@ impl TryFrom<Line> for ExportedRow {
     fn try_from(line: Line) -> Result<Self, InvalidValue> {
         Ok(match line {
             Line::Clock { ticks } => Self::Clock { ticks },
+            Line::Limits(LimitsLine { tenant_id, bytes_max, objects_max }) => Self::Limits {
+                tenant_id: TenantId::parse(&tenant_id)?,
+                limits: QuotaLimits { bytes_max, objects_max },
+            },
             Line::Object(line) => {
                 Self::Object { sequence: line.sequence, object: Box::new(line.try_into()?) }
             }

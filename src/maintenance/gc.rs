@@ -34,7 +34,7 @@ pub struct CollectArguments {
     /// Say what would go and why, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Also mend what it finds: wrong counts are counted anew, lost copies marked as damaged
+    /// Also mend what it finds: wrong counts and usage are counted anew, lost copies marked as damaged
     #[arg(long)]
     repair: bool,
     /// Give up the server of this name, which will never come back, and sweep what it left (PostgreSQL)
@@ -61,8 +61,10 @@ pub(super) async fn collect(arguments: CollectArguments) -> Result<Verdict, Main
             (false, Verdict::Clean) => job.cycle(&collection).await?,
             (false, Verdict::NotClean) => println!("nothing is collected while counts are wrong"),
         }
+        let usage = job.check_usage().await?;
         let copies = job.check_copies().await?;
-        Ok(if counts == Verdict::Clean { copies } else { counts })
+        let is_clean = [counts, usage, copies].iter().all(|verdict| *verdict == Verdict::Clean);
+        Ok(if is_clean { Verdict::Clean } else { Verdict::NotClean })
     })
     .await
 }
@@ -239,6 +241,23 @@ impl Job<'_> {
                 return Ok(Verdict::NotClean);
             }
         }
+    }
+
+    /// What tenants have, which nothing is collected by.
+    async fn check_usage(&self) -> Result<Verdict, MaintenanceError> {
+        let wrong = self.store.database.wrong_usage().await?;
+        if wrong.count == 0 {
+            return Ok(Verdict::Clean);
+        }
+        println!("the usage of {} tenants is not what their objects amount to", wrong.count);
+        wrong.examples.iter().for_each(|example| println!("    {example}"));
+        if self.dry_run || !self.repair {
+            println!("--repair counts it anew");
+            return Ok(Verdict::NotClean);
+        }
+        self.store.database.recount_usage().await?;
+        println!("counted the usage of all tenants anew");
+        Ok(Verdict::Clean)
     }
 
     /// Rows whose bytes are gone.

@@ -1,4 +1,5 @@
-//! What an operator does to a store, beside its server or without one: collect, scrub, validate, back up, restore.
+//! What an operator does to a store, beside its server or without one: collect, scrub, validate, back up, restore, give
+//! out keys.
 //!
 //! A tool talks to the database and the storage roots themselves, not to the server. It opens what is there and makes
 //! nothing; what it cannot use it names, and has then changed nothing. The database tells a running server what it has
@@ -7,11 +8,13 @@
 mod backup;
 mod backup_format;
 mod gc;
+mod keys;
 mod progress;
 mod rebuild;
 mod restore;
 mod scrub;
 mod store;
+mod tenant;
 mod transfer;
 mod validate;
 
@@ -23,6 +26,7 @@ use clap::Subcommand;
 use thiserror::Error;
 
 use crate::config::ConfigError;
+use crate::domain::entities::ApiKeyId;
 use crate::domain::value_objects::StorageClass;
 use crate::infrastructure::persistence::{CopyError, CycleError, DatabaseError, OpenError, StartError};
 use crate::infrastructure::storage::{LockError, ReplayError, RootError};
@@ -30,9 +34,11 @@ use crate::infrastructure::storage::{LockError, ReplayError, RootError};
 pub use backup::BackupArguments;
 use backup_format::BackupError;
 pub use gc::CollectArguments;
+pub use keys::{CreateKeyArguments, KeyCommand, ListKeysArguments, RevokeKeyArguments};
 pub use rebuild::RebuildArguments;
 pub use restore::RestoreArguments;
 pub use scrub::ScrubArguments;
+pub use tenant::TenantArguments;
 pub use validate::ValidateArguments;
 
 /// The tools.
@@ -50,6 +56,11 @@ pub enum MaintenanceCommand {
     Restore(RestoreArguments),
     /// Make a lost SQLite database anew, from its copy in the hot root and the log in the packs
     Rebuild(RebuildArguments),
+    /// Give out API keys, list them, and take them back
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Show what tenants have, and set what they may have at most
+    Tenant(TenantArguments),
 }
 
 /// How a tool's work came out.
@@ -150,6 +161,15 @@ enum MaintenanceError {
     /// Bytes may have been removed that a backup needs.
     #[error("the hold on the collector was lost, so this backup may lack bytes: make it again")]
     HoldLost,
+    /// A key that would never be good.
+    #[error("a key that has expired already is good for nothing")]
+    ExpiredKey,
+    /// There is no such key.
+    #[error("there is no API key with the id {0}")]
+    NoSuchKey(ApiKeyId),
+    /// The system gives no random bytes.
+    #[error("cannot get random bytes for a key")]
+    Random(#[source] std::io::Error),
     /// The tool's own runtime cannot be made.
     #[error("cannot start")]
     Runtime(#[source] std::io::Error),
@@ -172,6 +192,9 @@ impl MaintenanceError {
             | Self::LogNotApplied
             | Self::DatabaseThere(_)
             | Self::NotRebuilt
+            | Self::ExpiredKey
+            | Self::NoSuchKey(_)
+            | Self::Random(_)
             | Self::Runtime(_) => REFUSED,
             Self::Database(_) | Self::Copy(_) | Self::Cycle(_) | Self::Files { .. } | Self::HoldLost => {
                 NOT_CLEAN
@@ -207,6 +230,8 @@ fn run_to_verdict(command: MaintenanceCommand) -> Result<Verdict, MaintenanceErr
             MaintenanceCommand::Backup(arguments) => backup::back_up(arguments).await,
             MaintenanceCommand::Restore(arguments) => restore::restore(arguments).await,
             MaintenanceCommand::Rebuild(arguments) => rebuild::rebuild(arguments).await,
+            MaintenanceCommand::Key(command) => keys::run(command).await,
+            MaintenanceCommand::Tenant(arguments) => tenant::run(arguments).await,
         }
     })
 }

@@ -73,7 +73,7 @@ fn check_backup(directory: &Path, manifest: &Manifest) -> Result<u64, BackupErro
     while let Some(row) = metadata.next()? {
         match row {
             ExportedRow::Clock { ticks } => last_ticks = ticks,
-            ExportedRow::Object { .. } => {}
+            ExportedRow::Limits { .. } | ExportedRow::Object { .. } => {}
             ExportedRow::Blob(blob) => check_file(directory, &blob)?,
         }
     }
@@ -173,15 +173,16 @@ async fn put_rows(database: &Database, directory: &Path, ticks: u64) -> Result<(
     let mut metadata = MetadataReader::open(directory)?;
     let mut next = || -> std::io::Result<Option<ImportedRows>> {
         let mut rows = ImportedRows::default();
-        while rows.objects.len() + rows.blobs.len() < ROWS_AT_ONCE {
+        while rows.objects.len() + rows.blobs.len() + rows.limits.len() < ROWS_AT_ONCE {
             match metadata.next().map_err(std::io::Error::other)? {
                 Some(ExportedRow::Clock { .. }) => {}
+                Some(ExportedRow::Limits { tenant_id, limits }) => rows.limits.push((tenant_id, limits)),
                 Some(ExportedRow::Object { sequence, object }) => rows.objects.push((sequence, *object)),
                 Some(ExportedRow::Blob(blob)) => rows.blobs.push(blob),
                 None => break,
             }
         }
-        let is_end = rows.objects.is_empty() && rows.blobs.is_empty();
+        let is_end = rows.objects.is_empty() && rows.blobs.is_empty() && rows.limits.is_empty();
         Ok((!is_end).then_some(rows))
     };
     Ok(database.import(ticks, &mut next).await?)

@@ -150,6 +150,9 @@ fn meaning(name: &str) -> &'static str {
         "wrong_counts" => {
             "blobs whose count is not the number of their objects: `gc --repair` counts them anew"
         }
+        "wrong_usage" => {
+            "tenants whose usage is not what their objects amount to: `gc --repair` counts it anew"
+        }
         "wrong_grace" => {
             "blobs whose grace does not run though nothing refers to them, or the other way: `gc --repair`"
         }

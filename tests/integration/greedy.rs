@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::content::content;
-use crate::raw::{Connection, request};
+use crate::raw::{Connection, kernel_state, request};
 use crate::server::{Server, serve_command, wait_until};
 
 const KEY: &str = "/v1/keys/models/acme/k";
@@ -149,14 +149,6 @@ fn ask_until_cut(connection: &Connection, request: &[u8]) {
         }
     };
     assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
-}
-
-/// The state of a connection of this machine as the kernel shows it, seen from the server (proc(5)).
-fn kernel_state(server_port: u16, client_port: u16) -> Option<String> {
-    let (own, other) = (format!(":{server_port:04X}"), format!(":{client_port:04X}"));
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    rows.find(|row| row[1].ends_with(&own) && row[2].ends_with(&other)).map(|row| row[3].to_owned())
 }
 
 #[test]

@@ -14,9 +14,11 @@ mod server;
 mod site;
 #[path = "../throwaway_postgres/mod.rs"]
 mod throwaway_postgres;
+mod tokens;
 mod valve;
 
 // What they hold the server to.
+mod api_keys;
 mod bad_input;
 mod conditions;
 mod connection;
@@ -24,9 +26,10 @@ mod crash;
 mod damage;
 mod database_away;
 mod database_connections;
+mod differential;
 mod expectations;
-mod framing;
 mod greedy;
+mod hostile_tokens;
 mod keys;
 mod layers;
 mod lifecycle;
@@ -37,8 +40,13 @@ mod maintenance;
 mod maintenance_on_postgres;
 mod objects;
 mod packs;
+mod permissions;
+mod quotas;
 mod roots;
 mod settings;
 mod several_servers;
+mod smuggling;
+mod tenants;
 mod timeouts;
+mod tls;
 mod wall_clock;

@@ -38,7 +38,7 @@ pub(crate) fn tool(directory: &Path, arguments: &[&str]) -> Run {
 /// Runs a tool on the store in `directory` and in a database elsewhere.
 pub(crate) fn tool_on(directory: &Path, database_url: Option<&str>, arguments: &[&str]) -> Run {
     let mut command = program();
-    command.arg(arguments[0]).arg("--data-dir").arg(directory).args(&arguments[1..]);
+    command.args(arguments).arg("--data-dir").arg(directory);
     command.envs(database_url.map(|url| ("DATABASE_URL", url)));
     let output = command.output().expect("the program starts");
     let text = |bytes| String::from_utf8(bytes).expect("what it says is UTF-8");
@@ -490,8 +490,8 @@ fn a_restore_that_cannot_be_right_touches_nothing() {
         fs::write(backup.join("manifest.json"), manifest).unwrap();
         fs::write(backup.join("metadata.jsonl"), metadata).unwrap();
     };
-    restored(&manifest.replace("\"format\": 1", "\"format\": 2"), &metadata);
-    refuse(&empty, "has the backup format 2");
+    restored(&manifest.replace("\"format\": 1", "\"format\": 3"), &metadata);
+    refuse(&empty, "has the backup format 3");
     restored("{", &metadata);
     refuse(&empty, "manifest.json is damaged");
     restored(&manifest, &metadata.replace("models", "modems"));
@@ -595,8 +595,8 @@ fn a_tool_names_what_it_cannot_use_and_touches_nothing() {
         refuse(&empty, &[], "there is no database at sqlite://");
         refuse(&text, &[], "is not a database of JustStorage");
         refuse(&foreign, &[], "is not a database of JustStorage");
-        refuse(newer.path(), &[], "has the schema 999, and this program knows 4 at most");
-        refuse(older.path(), &[], "has the schema 1, and this program needs 4");
+        refuse(newer.path(), &[], "has the schema 999, and this program knows 6 at most");
+        refuse(older.path(), &[], "has the schema 1, and this program needs 6");
         refuse(missing_root.path(), &[], "cold storage root");
         let flags = ["--hot-storage-root", strange_root.to_str().unwrap()];
         refuse(newer.path(), &flags, "has the schema 999");

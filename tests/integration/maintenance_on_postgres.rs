@@ -10,7 +10,7 @@ use crate::server::{SCOPE, Server, wait_until};
 use crate::site::Site;
 
 impl Site {
-    fn tool(&self, arguments: &[&str]) -> crate::maintenance::Run {
+    pub(crate) fn tool(&self, arguments: &[&str]) -> crate::maintenance::Run {
         tool_on(self.directory.path(), Some(&self.url), arguments)
     }
 

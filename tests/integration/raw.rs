@@ -1,7 +1,7 @@
 //! A client of HTTP/1.1 that does nothing by itself: it sends the bytes it is given, and reads one answer exactly, so
 //! that tests can send what no library would, and see everything that comes back.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Header fields to send: names and values.
 pub(crate) type Fields<'a> = &'a [(&'a str, &'a str)];
 
-/// One connection to the server.
-pub(crate) struct Connection {
-    stream: TcpStream,
+/// One connection to the server, as it is or with TLS over it.
+pub(crate) struct Connection<S = TcpStream> {
+    stream: S,
     /// What has come and belongs to no answer that was read yet.
     received: Vec<u8>,
 }
@@ -39,19 +39,7 @@ impl Connection {
     }
 
     pub(crate) fn try_open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, received: Vec::new() })
-    }
-
-    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.try_send(bytes).expect("the server takes bytes");
-    }
-
-    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.stream.write_all(bytes.as_ref())
+        Ok(Self::over(socket(address)?))
     }
 
     /// A second handle, so that one thread can send while another one reads.
@@ -73,6 +61,40 @@ impl Connection {
     /// The port that it comes from.
     pub(crate) fn port(&self) -> u16 {
         self.stream.local_addr().expect("a connection has an address").port()
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
+    pub(crate) fn over(stream: S) -> Self {
+        Self { stream, received: Vec::new() }
+    }
+
+    pub(crate) fn stream(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_send(bytes).expect("the server takes bytes");
+    }
+
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.write_all(bytes.as_ref())?;
+        self.stream.flush()
+    }
+
+    /// What a listing with these parameters shows, all pages of it.
+    pub(crate) fn list(&mut self, query: &str) -> Vec<Value> {
+        let (mut objects, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let response = self.exchange("GET", &format!("/v1/objects?{query}{cursor}"), &[], b"");
+            assert_eq!(response.status, 200, "{response:?}");
+            let mut page = response.json();
+            objects.append(page["objects"].as_array_mut().expect("a page has objects"));
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return objects,
+            }
+        }
     }
 
     /// Sends a request with a body of known length, and reads its answer.
@@ -186,6 +208,23 @@ impl Connection {
             }
         }
     }
+}
+
+/// The state of a connection of this machine as the kernel shows it, seen from the server (proc(5)).
+pub(crate) fn kernel_state(server_port: u16, client_port: u16) -> Option<String> {
+    let (own, other) = (format!(":{server_port:04X}"), format!(":{client_port:04X}"));
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel shows its connections");
+    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.find(|row| row[1].ends_with(&own) && row[2].ends_with(&other)).map(|row| row[3].to_owned())
+}
+
+/// A socket that waits as long as tests do.
+pub(crate) fn socket(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
 }
 
 impl Response {

@@ -177,18 +177,7 @@ impl Server {
 
     /// What a listing with these parameters shows, all pages of it.
     pub(crate) fn list(&self, query: &str) -> Vec<Value> {
-        let mut connection = self.connect();
-        let (mut objects, mut cursor) = (Vec::new(), String::new());
-        loop {
-            let response = connection.exchange("GET", &format!("/v1/objects?{query}{cursor}"), &[], b"");
-            assert_eq!(response.status, 200, "{response:?}");
-            let mut page = response.json();
-            objects.append(page["objects"].as_array_mut().expect("a page has objects"));
-            match page["next_cursor"].as_str() {
-                Some(next) => cursor = format!("&cursor={next}"),
-                None => return objects,
-            }
-        }
+        self.connect().list(query)
     }
 
     /// Every file of this kind below both roots: `blobs` or `tmp`.
@@ -201,11 +190,16 @@ impl Server {
     /// Holds that nothing is kept of what was sent: no object in any state, no blob, no temporary file. What is
     /// taken back after the answer (a reservation, a file without a name) is waited for.
     pub(crate) fn assert_nothing_kept(&self, case: &str) {
+        self.assert_nothing_kept_of(case, |query| self.list(query));
+    }
+
+    /// The same, where a listing is asked for in another way.
+    pub(crate) fn assert_nothing_kept_of(&self, case: &str, mut list: impl FnMut(&str) -> Vec<Value>) {
         for status in ["COMMITTED", "DELETING", "DELETED"] {
-            let listed = self.list(&format!("{SCOPE}&status={status}"));
+            let listed = list(&format!("{SCOPE}&status={status}"));
             assert!(listed.is_empty(), "{case}: {listed:?}");
         }
-        wait_until(case, || self.list(&format!("{SCOPE}&status=WRITING")).is_empty().then_some(()));
+        wait_until(case, || list(&format!("{SCOPE}&status=WRITING")).is_empty().then_some(()));
         assert_eq!(self.files("blobs"), Vec::<PathBuf>::new(), "{case}");
         // The probe of /health/ready is the only file that comes and goes there by itself.
         wait_until(case, || self.files("tmp").is_empty().then_some(()));
@@ -249,8 +243,12 @@ impl Server {
 
     /// Asks it to end.
     pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has an id");
-        kill_process(pid, Signal::TERM).expect("the server can be signalled");
+        kill_process(pid, signal).expect("the server can be signalled");
     }
 
     /// Waits for its end.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use crate::server::{Server, program, refused, serve_command};
+use crate::tokens::{SECRET, token_of, with_token};
 
 const UPLOAD: &str = "/v1/objects?namespace=models&tenant_id=acme";
 
@@ -105,9 +106,10 @@ fn a_password_in_the_url_of_the_database_is_never_shown() {
         assert_eq!(refusal.code, Some(code), "{}", refusal.stderr);
         assert!(!refusal.stderr.contains("secret"), "{}", refusal.stderr);
     }
-    let help = program().args(["serve", "--help"]).env("DATABASE_URL", "postgres://me:secret@h/d").output();
+    let help =
+        program().args(["serve", "--help"]).env("DATABASE_URL", "postgres://me:swordfish@h/d").output();
     let help = String::from_utf8(help.unwrap().stdout).unwrap();
-    assert!(help.contains("DATABASE_URL") && !help.contains("secret"), "{help}");
+    assert!(help.contains("DATABASE_URL") && !help.contains("swordfish"), "{help}");
 }
 
 #[test]
@@ -122,7 +124,12 @@ fn settings_that_do_not_go_together_are_refused_by_name() {
             &["--db-min-connections", "9", "--db-max-connections", "3"],
             &["DB_MIN_CONNECTIONS", "DB_MAX_CONNECTIONS"],
         ),
-        (&["--auth-mode", "required"], &["AUTH_MODE=required", "AUTH_MODE=none"]),
+        (&["--jwt-issuer", "me"], &["JWT_ISSUER", "JWT_SECRET_FILE"]),
+        (&["--auth-mode", "none", "--jwt-secret", SECRET], &["AUTH_MODE=none", "JWT_SECRET"]),
+        (&["--jwt-secret", &SECRET[1..]], &["JWT_SECRET", "32 bytes"]),
+        (&["--jwt-secret-file", "/no/such/file"], &["JWT_SECRET_FILE", "/no/such/file"]),
+        (&["--tls-cert-file", "/cert"], &["TLS_CERT_FILE is set", "TLS_KEY_FILE is not"]),
+        (&["--tls-key-file", "/key"], &["TLS_KEY_FILE is set", "TLS_CERT_FILE is not"]),
     ] {
         let refusal = refused(serve_command(directory().path(), flags));
         assert_eq!(refusal.code, Some(2), "{flags:?}: {}", refusal.stderr);
@@ -137,47 +144,65 @@ fn nobody_serves_without_credentials_by_accident() {
     let directory = directory();
     let start = |arguments: &[&str], auth_mode: Option<&str>| {
         let mut command = program();
-        command.args(["serve", "--data-dir"]).arg(directory.path()).args(arguments);
+        command.args(["serve", "--log-format", "json", "--data-dir"]).arg(directory.path()).args(arguments);
         auth_mode.map(|mode| command.env("AUTH_MODE", mode));
-        refused(command)
+        command
     };
-    for (arguments, auth_mode) in [
-        (&["--listen-addr", "127.0.0.1:0"][..], None),
-        (&["--listen-addr", "127.0.0.1:0"], Some("required")),
-        (&["--listen-addr", "127.0.0.1:0", "--dev"], Some("required")),
-    ] {
-        let refusal = start(arguments, auth_mode);
-        assert_eq!(refusal.code, Some(2), "{}", refusal.stderr);
-        assert!(refusal.stderr.contains("AUTH_MODE=required needs credentials"), "{}", refusal.stderr);
-    }
-    let refusal = start(&["--listen-addr", "0.0.0.0:0", "--dev"], None);
+    let refusal = refused(start(&["--listen-addr", "0.0.0.0:0", "--dev"], None));
     assert_eq!(refusal.code, Some(2), "{}", refusal.stderr);
     assert!(refusal.stderr.contains("LISTEN_ADDR 0.0.0.0:0 is not loopback"), "{}", refusal.stderr);
+    for (arguments, auth_mode, status) in [
+        (&["--listen-addr", "127.0.0.1:0"][..], None, 401),
+        (&["--listen-addr", "127.0.0.1:0"], Some("required"), 401),
+        (&["--listen-addr", "127.0.0.1:0", "--dev"], Some("required"), 401),
+        (&["--listen-addr", "127.0.0.1:0", "--dev", "--jwt-secret", SECRET], None, 401),
+        (&["--listen-addr", "127.0.0.1:0"], Some("none"), 200),
+        (&["--listen-addr", "127.0.0.1:0", "--dev"], None, 200),
+    ] {
+        let server = Server::listening(start(arguments, auth_mode), &directory);
+        assert_eq!(server.get("/health").status, 200, "{arguments:?}");
+        assert_eq!(server.get(UPLOAD).status, status, "{arguments:?} {auth_mode:?}");
+    }
+}
 
-    let mut command = program();
-    command.args(["serve", "--listen-addr", "127.0.0.1:0", "--log-format", "json", "--data-dir"]);
-    command.arg(directory.path()).env("AUTH_MODE", "none");
-    assert_eq!(Server::listening(command, &directory).get("/health").status, 200, "unless told so in words");
+#[test]
+fn keys_for_tokens_come_from_where_they_are_said_to() {
+    let (directory, keys) = (directory(), concat!(env!("CARGO_MANIFEST_DIR"), "/tests/credentials"));
+    let secrets = directory.path().join("secrets");
+    std::fs::write(&secrets, format!("{}\n{SECRET}\n", "x".repeat(32))).unwrap();
+    for (name, value, algorithm) in [
+        ("JWT_SECRET", SECRET.to_owned(), "HS256"),
+        ("JWT_SECRET_FILE", secrets.to_str().unwrap().to_owned(), "HS256"),
+        ("JWT_JWKS_FILE", format!("{keys}/keys.json"), "HS256"),
+        ("JWT_JWKS_FILE", format!("{keys}/keys.json"), "EdDSA"),
+        ("JWT_PUBLIC_KEY_FILE", format!("{keys}/ed_one.public.pem"), "EdDSA"),
+    ] {
+        let mut command = serve_command(directory.path(), &["--log-format", "json"]);
+        command.env(name, &value).env("JWT_ALGORITHM", algorithm);
+        let server = Server::listening(command, &directory);
+        let by_secret = with_token(&server, &token_of("acme"), "GET", UPLOAD, b"").status;
+        assert_eq!(by_secret, if algorithm == "HS256" { 200 } else { 401 }, "{name} {algorithm}");
+        let pem = std::fs::read(format!("{keys}/ed_one.private.pem")).unwrap();
+        let key = jsonwebtoken::EncodingKey::from_ed_pem(&pem).unwrap();
+        let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA);
+        let by_pair = jsonwebtoken::encode(&header, &crate::tokens::claims("acme", "read"), &key).unwrap();
+        let by_pair = with_token(&server, &by_pair, "GET", UPLOAD, b"").status;
+        assert_eq!(by_pair, if algorithm == "EdDSA" { 200 } else { 401 }, "{name} {algorithm}");
+        let (_, lines) = server.stop();
+        assert!(!lines.join("\n").contains(SECRET));
+    }
+    let help = program().args(["serve", "--help"]).env("JWT_SECRET", SECRET).output().unwrap();
+    assert!(!String::from_utf8(help.stdout).unwrap().contains(SECRET));
 }
 
 #[test]
 fn what_this_version_does_not_have_is_refused_and_never_ignored() {
-    for (name, value) in [
-        ("JWT_SECRET", "secret"),
-        ("JWT_SECRET_FILE", "/secret"),
-        ("JWT_JWKS_FILE", "/keys"),
-        ("TLS_CERT_FILE", "/cert"),
-        ("TLS_KEY_FILE", "/key"),
-        ("METRICS_ADDR", "127.0.0.1:9"),
-    ] {
-        let directory = directory();
-        let mut command = serve_command(directory.path(), &[]);
-        command.env(name, value);
-        let refusal = refused(command);
-        assert_eq!(refusal.code, Some(2), "{name}: {}", refusal.stderr);
-        assert!(refusal.stderr.contains(name), "{name}: {}", refusal.stderr);
-        assert!(!refusal.stderr.contains("secret"), "a secret is not told: {}", refusal.stderr);
-    }
+    let directory = directory();
+    let mut command = serve_command(directory.path(), &[]);
+    command.env("METRICS_ADDR", "127.0.0.1:9");
+    let refusal = refused(command);
+    assert_eq!(refusal.code, Some(2), "{}", refusal.stderr);
+    assert!(refusal.stderr.contains("METRICS_ADDR"), "{}", refusal.stderr);
 }
 
 #[test]

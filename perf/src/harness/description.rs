@@ -110,6 +110,9 @@ pub(crate) struct Scenario {
     /// Stores in the cold class where a server has one, and drops what the page cache holds before each measurement.
     #[serde(default)]
     pub(crate) cold: bool,
+    /// Lets every round begin with servers that have stored nothing, so that each is about the same work.
+    #[serde(default)]
+    pub(crate) fresh: bool,
     /// A job of fio that gives the bound.
     pub(crate) fio: Option<String>,
     #[serde(default)]

@@ -239,7 +239,7 @@ impl Runner {
     }
 
     async fn measure_in_turns(
-        &self,
+        &mut self,
         scenario: &Scenario,
         instances: &mut [Instance],
         result: &mut ScenarioResult,
@@ -259,6 +259,12 @@ impl Runner {
             result.points.push(fio_point());
         }
         for round in 0..scenario.rounds {
+            if scenario.fresh && round > 0 {
+                for instance in &mut *instances {
+                    let fresh = self.start_instance(&instance.peer, scenario, instance.objects).await?;
+                    *instance = fresh;
+                }
+            }
             if let (Some(job), Some(point)) = (&scenario.fio, result.points.last_mut()) {
                 rustix::fs::sync();
                 point.rounds.push(self.run_fio(job)?);

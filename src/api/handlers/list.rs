@@ -6,12 +6,12 @@ use super::super::errors::Problem;
 use super::super::http1::RequestHead;
 use super::super::query::Parameters;
 use super::super::service::Service;
-use super::Response;
+use super::{Response, scope_of};
 use crate::application::dto::{ListDto, ObjectDto};
 use crate::application::ports::{BlobStore, ListQuery, ObjectRepository};
 use crate::application::use_cases::Cursor;
-use crate::domain::entities::Scope;
-use crate::domain::value_objects::{Namespace, ObjectStatus, StorageClass, TenantId};
+use crate::domain::entities::Principal;
+use crate::domain::value_objects::{ObjectStatus, StorageClass};
 
 const LIMIT_DEFAULT: u32 = 100;
 const LIMIT_MAX: u32 = 1000;
@@ -21,13 +21,11 @@ const PARAMETERS: [&str; 6] = ["namespace", "tenant_id", "storage_class", "statu
 pub(super) async fn list<S: BlobStore, R: ObjectRepository, C>(
     service: &Service<S, R, C>,
     head: &RequestHead,
+    principal: &Principal,
 ) -> Result<Response<S::Reader>, Problem> {
     let parameters = Parameters::parse(head.query(), &PARAMETERS)?;
     let mut query = ListQuery {
-        scope: Scope {
-            namespace: parameters.required("namespace", Namespace::parse)?,
-            tenant_id: parameters.required("tenant_id", TenantId::parse)?,
-        },
+        scope: scope_of(&parameters, principal)?,
         status: parameters.parsed("status", ObjectStatus::parse)?.unwrap_or(ObjectStatus::Committed),
         storage_class: parameters.parsed("storage_class", StorageClass::parse)?,
         limit: parameters.parsed("limit", parse_limit)?.unwrap_or(LIMIT_DEFAULT),

@@ -5,21 +5,25 @@ mod download;
 mod health;
 mod list;
 mod root;
+mod tenants;
 mod upload;
 
 pub use download::add_object_fields;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
+use super::authentication::authorise;
 use super::errors::Problem;
 use super::http1::{Fields, Method, RequestHead};
+use super::query::Parameters;
 use super::request_body::RequestBody;
 use super::router::{Route, route};
 use super::service::Service;
 use crate::application::dto::ObjectDto;
 use crate::application::ports::{BlobStore, Clock, Freshness, ObjectName, ObjectRepository};
-use crate::domain::entities::{Object, StoredObject};
-use crate::domain::value_objects::{ByteRange, TenantId};
+use crate::domain::entities::{Object, Principal, Scope, StoredObject};
+use crate::domain::value_objects::{ByteRange, Namespace, ObjectId, TenantId};
 use crate::infrastructure::data_plane::buffers::Block;
 
 /// An answer.
@@ -68,18 +72,26 @@ impl<Reader> Response<Reader> {
     }
 }
 
+/// A request whose route is known, and who asks.
+pub(super) struct Admitted {
+    pub(super) route: Route,
+    pub(super) principal: Rc<Principal>,
+}
+
 /// Answers one request.
 pub(super) async fn handle<S, R, C>(
     service: &Service<S, R, C>,
     head: &RequestHead,
     body: &mut RequestBody<'_>,
+    Admitted { route, principal }: Admitted,
 ) -> Result<Response<S::Reader>, Problem>
 where
     S: BlobStore<Buffer = Block>,
     R: ObjectRepository<Buffer = S::Buffer>,
     C: Clock,
 {
-    let route = route(head)?;
+    authorise(&principal, &route, head.method())?;
+    let by_id = |id: ObjectId| ObjectName::of_id(id, &principal.reach);
     if head.has_other_expectation() {
         return Err(Problem::new(
             417,
@@ -93,13 +105,15 @@ where
         (Route::Root, _) => root::describe(head),
         (Route::Health, _) => health::alive(head),
         (Route::Ready, _) => health::ready(service, head).await,
-        (Route::Objects, Method::Post) => upload::create(service, head, body).await,
-        (Route::Objects, _) => list::list(service, head).await,
-        (Route::ObjectInfo(id), _) => download::info(service, head, ObjectName::Id(id)).await,
-        (Route::Object(id), Method::Delete) => delete::delete(service, head, ObjectName::Id(id)).await,
-        (Route::Object(id), _) => {
-            download::download(service, head, ObjectName::Id(id), Freshness::Cached).await
+        (Route::Objects, Method::Post) => upload::create(service, head, body, &principal).await,
+        (Route::Objects, _) => list::list(service, head, &principal).await,
+        (Route::ObjectInfo(id), _) => download::info(service, head, by_id(id)).await,
+        (Route::Object(id), Method::Delete) => delete::delete(service, head, by_id(id)).await,
+        (Route::Object(id), _) => download::download(service, head, by_id(id), Freshness::Cached).await,
+        (Route::Tenant(tenant_id), Method::Put) => {
+            tenants::set(service, head, body, tenant_id, &principal).await
         }
+        (Route::Tenant(tenant_id), _) => tenants::show(service, head, tenant_id, &principal).await,
         (Route::Key(path), Method::Put) => upload::put(service, head, body, path).await,
         (Route::Key(path), Method::Delete) => delete::delete(service, head, ObjectName::Key(path)).await,
         (Route::Key(path), _) => {
@@ -113,13 +127,24 @@ where
 pub(super) async fn download_anew<S: BlobStore, R: ObjectRepository, C>(
     service: &Service<S, R, C>,
     head: &RequestHead,
+    principal: &Principal,
 ) -> Result<Response<S::Reader>, Problem> {
     let name = match route(head)? {
-        Route::Object(id) => ObjectName::Id(id),
+        Route::Object(id) => ObjectName::of_id(id, &principal.reach),
         Route::Key(path) => ObjectName::Key(path),
         _ => return Err(Problem::not_found()),
     };
     download::download(service, head, name, Freshness::Current).await
+}
+
+/// The scope that a query names, if the principal may name it.
+fn scope_of(parameters: &Parameters<'_>, principal: &Principal) -> Result<Scope, Problem> {
+    let scope = Scope {
+        namespace: parameters.required("namespace", Namespace::parse)?,
+        tenant_id: parameters.required("tenant_id", TenantId::parse)?,
+    };
+    principal.check_scope(&scope)?;
+    Ok(scope)
 }
 
 /// Fields that would change the meaning of a request and are not understood yet.

@@ -5,14 +5,12 @@ use super::super::http1::{BodyFraming, Conditions, RequestHead, parse_digests};
 use super::super::query::Parameters;
 use super::super::request_body::RequestBody;
 use super::super::service::Service;
-use super::{Response, object_json};
+use super::{Response, object_json, scope_of};
 use crate::application::errors::SourceError;
 use crate::application::ports::{BlobStore, Clock, ObjectRepository};
 use crate::application::use_cases::{UploadOrder, Uploaded, upload_object};
-use crate::domain::entities::{KeyPath, Scope};
-use crate::domain::value_objects::{
-    ContentType, Key, Metadata, Namespace, Precondition, StorageClass, TenantId,
-};
+use crate::domain::entities::{KeyPath, Principal, Scope};
+use crate::domain::value_objects::{ContentType, Key, Metadata, Precondition, StorageClass};
 use crate::infrastructure::data_plane::buffers::Block;
 
 const METADATA_PREFIX: &str = "x-object-meta-";
@@ -22,6 +20,7 @@ pub(super) async fn create<S, R, C>(
     service: &Service<S, R, C>,
     head: &RequestHead,
     body: &mut RequestBody<'_>,
+    principal: &Principal,
 ) -> Result<Response<S::Reader>, Problem>
 where
     S: BlobStore<Buffer = Block>,
@@ -29,10 +28,7 @@ where
     C: Clock,
 {
     let parameters = Parameters::parse(head.query(), &["namespace", "tenant_id", "key", "storage_class"])?;
-    let scope = Scope {
-        namespace: parameters.required("namespace", Namespace::parse)?,
-        tenant_id: parameters.required("tenant_id", TenantId::parse)?,
-    };
+    let scope = scope_of(&parameters, principal)?;
     let key = parameters.parsed("key", Key::parse)?;
     let storage_class = parameters.parsed("storage_class", StorageClass::parse)?.unwrap_or(StorageClass::Hot);
     // There is nothing yet that a condition on a new object could be about.

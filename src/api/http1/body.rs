@@ -198,9 +198,10 @@ impl BodyDecoder {
     fn trailer_field(&mut self, line: &[u8]) -> Result<(), BodyError> {
         self.trailer_bytes += line.len() + 2;
         let colon = memchr::memchr(b':', line).ok_or(BodyError::Trailer)?;
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
         let is_token = std::str::from_utf8(name).is_ok_and(crate::domain::value_objects::is_token);
-        let plain = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..));
+        let plain = is_plain(value);
+        let value = value.trim_ascii();
         if !is_token || !plain || changes_framing_or_routing(name) || self.trailer_bytes > TRAILER_BYTES_MAX {
             return Err(BodyError::Trailer);
         }
@@ -223,17 +224,21 @@ fn chunk_size(line: &[u8]) -> Result<u64, BodyError> {
     if digits == 0 || digits > 16 {
         return Err(BodyError::ChunkSize);
     }
-    let extension = line[digits..].trim_ascii_start();
-    let printable = extension.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..));
-    if line.len() > CHUNK_LINE_BYTES_MAX || !printable {
+    if line.len() > CHUNK_LINE_BYTES_MAX || !is_plain(&line[digits..]) {
         return Err(BodyError::ChunkExtension);
     }
+    let extension = line[digits..].trim_ascii_start();
     // White space is taken before an extension only, never between the size and the end of the line.
     if line.len() > digits && !extension.starts_with(b";") {
         return Err(BodyError::ChunkSize);
     }
     let text = std::str::from_utf8(&line[..digits]).map_err(|_| BodyError::ChunkSize)?;
     u64::from_str_radix(text, 16).map_err(|_| BodyError::ChunkSize)
+}
+
+/// Without control characters but the tab: a form feed is white space to Rust, and none to HTTP (RFC 9110 §5.6.3).
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..))
 }
 
 /// Fields that a recipient who merges trailers into the header would obey (RFC 9110 §6.5.1).
@@ -341,12 +346,16 @@ mod tests {
             ("5\n", BodyError::BareControl),
             ("5;a\rb\r\n", BodyError::BareControl),
             ("5;a\x01\r\n", BodyError::ChunkExtension),
+            ("5\x0c;a\r\n", BodyError::ChunkExtension),
+            ("5\x0c\r\n", BodyError::ChunkExtension),
             ("5\r\nhello!", BodyError::ChunkEnd),
             ("5\r\nhello\n", BodyError::ChunkEnd),
             ("0\r\nA: b\n\r\n", BodyError::BareControl),
             ("0\r\nno colon\r\n", BodyError::Trailer),
             ("0\r\nA : b\r\n", BodyError::Trailer),
             ("0\r\n folded: b\r\n", BodyError::Trailer),
+            ("0\r\nA:\x0cb\r\n", BodyError::Trailer),
+            ("0\r\nA: b\x0c\r\n", BodyError::Trailer),
             ("0\r\nContent-Length: 5\r\n", BodyError::Trailer),
             ("0\r\ntransfer-encoding: chunked\r\n", BodyError::Trailer),
             ("0\r\nHost: h\r\n", BodyError::Trailer),

@@ -53,7 +53,7 @@ pub enum HeadError {
     /// The header section is over its limit of bytes or fields.
     #[error("the header section is too large")]
     HeaderTooLarge,
-    /// HTTP/1.1 without Host, two of them, or one that is no host (RFC 9112 §3.2).
+    /// HTTP/1.1 without Host, two of them, or one that is no host and port (RFC 9112 §3.2).
     #[error("there is not exactly one valid Host field")]
     Host,
     /// A Content-Length that is not one number of decimal digits (RFC 9112 §6.3).
@@ -62,7 +62,8 @@ pub enum HeadError {
     /// Content-Length and Transfer-Encoding together (RFC 9112 §6.1).
     #[error("Content-Length and Transfer-Encoding are both there")]
     LengthAndCoding,
-    /// A Transfer-Encoding in which chunked is not last, or stands twice, or in HTTP/1.0 (RFC 9112 §6.1).
+    /// A Transfer-Encoding in which chunked is not last, or stands twice, or beside nothing, or in HTTP/1.0 (RFC 9112
+    /// §6.1).
     #[error("Transfer-Encoding is malformed")]
     TransferEncoding,
     /// A transfer coding other than chunked.
@@ -311,6 +312,8 @@ impl HeadParser {
             }
             (self.scanned, self.line_start) = (line_end, line_end);
             match self.fields_start {
+                // httparse would pass over any number of them, and the limit of the request line would not hold.
+                None if line.is_empty() => return Err(HeadError::RequestLine),
                 None => {
                     within(line.len(), limits.request_line_bytes_max, HeadError::RequestLineTooLong)?;
                     self.fields_start = Some(line_end);
@@ -402,7 +405,7 @@ impl RequestHead {
             _ => target[scheme_length..].find(['/', '?']).unwrap_or(target.len() - scheme_length),
         };
         let path_start = scheme_length + authority_length;
-        if scheme_length > 0 && authority_length == 0 {
+        if scheme_length > 0 && !is_host_and_port(&target.as_bytes()[scheme_length..path_start]) {
             return Err(HeadError::Target);
         }
         let path = &target[path_start..];
@@ -410,8 +413,12 @@ impl RequestHead {
         self.query = query_start.map(|start| range.start + path_start + start + 1..range.end);
         self.path = range.start + path_start..range.start + path_start + query_start.unwrap_or(path.len());
         let origin_form = path.starts_with('/');
-        // `OPTIONS *` and `CONNECT host:port` are targets of their methods; the router refuses them by method.
-        let other_form = matches!(self.method, Method::Options | Method::Connect);
+        // Targets of one method each (RFC 9112 §3.2.3, §3.2.4), which the router has no path for.
+        let other_form = match self.method {
+            Method::Options => target == "*",
+            Method::Connect => is_authority_form(target),
+            _ => false,
+        };
         if origin_form || other_form { Ok(()) } else { Err(HeadError::Target) }
     }
 
@@ -433,9 +440,13 @@ impl RequestHead {
                 }
             } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
                 let text = std::str::from_utf8(value).map_err(|_| HeadError::TransferEncoding)?;
-                let list = codings.get_or_insert_default();
-                list.push(',');
-                list.push_str(text);
+                match &mut codings {
+                    Some(list) => {
+                        list.push(',');
+                        list.push_str(text);
+                    }
+                    None => codings = Some(text.to_owned()),
+                }
             } else if name.eq_ignore_ascii_case(b"connection") {
                 closes |= has_token(value, b"close");
                 keeps |= has_token(value, b"keep-alive");
@@ -455,9 +466,8 @@ impl RequestHead {
 
     fn check_host(&self, host: Option<&[u8]>) -> Result<(), HeadError> {
         let valid = match host {
-            Some(host) => {
-                host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte))
-            }
+            // Empty where the target has no authority to tell of (RFC 9112 §3.2).
+            Some(host) => host.is_empty() || is_host_and_port(host),
             None => self.version == Version::Http10,
         };
         if valid { Ok(()) } else { Err(HeadError::Host) }
@@ -471,13 +481,11 @@ impl RequestHead {
         if self.version == Version::Http10 {
             return Err(HeadError::TransferEncoding);
         }
-        let list = codings
-            .split(',')
-            .map(|coding| coding.trim_matches([' ', '\t']))
-            .filter(|coding| !coding.is_empty());
-        let list: Vec<_> = list.collect();
+        let list: Vec<_> = codings.split(',').map(|coding| coding.trim_matches([' ', '\t'])).collect();
         let chunked = list.iter().filter(|coding| coding.eq_ignore_ascii_case("chunked")).count();
         match list.as_slice() {
+            // A list may hold empty elements (RFC 9110 §5.6.1), but to some the last one is then no coding.
+            list if list.contains(&"") => Err(HeadError::TransferEncoding),
             [only] if chunked == 1 && only.len() == 7 => Ok(BodyFraming::Chunked),
             [.., last] if chunked == 1 && last.eq_ignore_ascii_case("chunked") => {
                 Err(HeadError::UnknownCoding)
@@ -486,6 +494,40 @@ impl RequestHead {
             _ => Err(HeadError::TransferEncoding),
         }
     }
+}
+
+/// `uri-host [ ":" port ]` (RFC 9110 §7.2): a name, or an address in brackets, and digits. User information before it is
+/// an error (RFC 9110 §4.2.4).
+fn is_host_and_port(text: &[u8]) -> bool {
+    let (name, port, in_brackets) = match text {
+        [b'[', literal @ ..] => match memchr::memchr(b']', literal) {
+            Some(end) => (&literal[..end], &literal[end + 1..], true),
+            None => return false,
+        },
+        _ => {
+            let (name, port) = text.split_at(memchr::memchr(b':', text).unwrap_or(text.len()));
+            (name, port, false)
+        }
+    };
+    let in_name = |byte: &u8| is_reg_name_byte(*byte) || (in_brackets && *byte == b':');
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    is_port && !name.is_empty() && name.iter().all(in_name)
+}
+
+/// RFC 3986 §3.2.2.
+fn is_reg_name_byte(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%')
+        || matches!(byte, b'!' | b'$' | b'&'..=b',' | b';' | b'=')
+}
+
+/// `uri-host ":" port` (RFC 9112 §3.2.3), in which the port has to be there.
+fn is_authority_form(target: &str) -> bool {
+    let has_port = target.contains(':') && target.ends_with(|last: char| last.is_ascii_digit());
+    has_port && is_host_and_port(target.as_bytes())
 }
 
 /// RFC 9110 §8.6: `1*DIGIT`, and no more than 64 bits of it.
@@ -566,9 +608,21 @@ mod tests {
     fn absolute_form_is_taken_without_its_authority() {
         let head = parsed("GET http://other/p?q HTTP/1.1\r\nHost: h\r\n\r\n");
         assert_eq!((head.path(), head.query()), ("/p", Some("q")));
-        for target in
-            ["http:///p", "http://h", "http://h?q", "ftp://h/p", "p", "*", "/a b", "/a\u{e9}", "/a#b", "h:80"]
-        {
+        for target in [
+            "http:///p",
+            "http://h",
+            "http://h?q",
+            "http://u@h/p",
+            "http://h:x/p",
+            "http://[::1/p",
+            "ftp://h/p",
+            "p",
+            "*",
+            "/a b",
+            "/a\u{e9}",
+            "/a#b",
+            "h:80",
+        ] {
             let request = format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n");
             let error = refused(&request);
             assert!(matches!(error, HeadError::Target | HeadError::RequestLine), "{target}: {error:?}");
@@ -593,6 +647,9 @@ mod tests {
             ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", HeadError::TransferEncoding),
             ("Transfer-Encoding: chunked, gzip", HeadError::TransferEncoding),
             ("Transfer-Encoding:", HeadError::TransferEncoding),
+            ("Transfer-Encoding: chunked,", HeadError::TransferEncoding),
+            ("Transfer-Encoding: ,chunked", HeadError::TransferEncoding),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding:", HeadError::TransferEncoding),
             ("Transfer-Encoding: gzip, chunked", HeadError::UnknownCoding),
             ("Transfer-Encoding: identity", HeadError::UnknownCoding),
             ("Transfer-Encoding: xchunked", HeadError::UnknownCoding),
@@ -628,6 +685,11 @@ mod tests {
             ("GET / HTTP/1.1\r\n\r\n", HeadError::Host),
             ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", HeadError::Host),
             ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", HeadError::Host),
+            ("GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", HeadError::Host),
+            ("GET / HTTP/1.1\r\nHost: ::1\r\n\r\n", HeadError::Host),
+            ("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", HeadError::Host),
+            ("OPTIONS x HTTP/1.1\r\nHost: h\r\n\r\n", HeadError::Target),
+            ("CONNECT * HTTP/1.1\r\nHost: h\r\n\r\n", HeadError::Target),
             ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", HeadError::TransferEncoding),
         ] {
             assert_eq!(refused(input), error, "{input:?}");
@@ -638,6 +700,26 @@ mod tests {
         assert!(!parsed("GET / HTTP/1.1\r\nHost: h\r\nConnection: x, close\r\n\r\n").keeps_alive());
         assert!(parsed("GET / HTTP/1.1\r\nHost: h\r\nExpect: 200-ok\r\n\r\n").has_other_expectation());
         assert_eq!(parsed("BREW / HTTP/1.1\r\nHost: h\r\n\r\n").method(), Method::Unknown);
+    }
+
+    #[test]
+    fn the_targets_of_two_methods_are_theirs_alone() {
+        assert_eq!(parsed("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n").path(), "*");
+        for target in ["h:80", "[::1]:80", "127.0.0.1:1"] {
+            let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
+            assert_eq!(parsed(&request).path(), target);
+        }
+        for target in ["h", "[::1]", "h:", ":80", "u@h:80", "h:80/"] {
+            let request = format!("CONNECT {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+            assert_eq!(refused(&request), HeadError::Target, "{target}");
+        }
+    }
+
+    #[test]
+    fn empty_lines_before_a_request_are_counted() {
+        let request = |count: usize| format!("{}GET / HTTP/1.1\r\nHost: h\r\n\r\n", "\r\n".repeat(count));
+        assert_eq!(parsed(&request(LEADING_EMPTY_LINES_MAX)).path(), "/");
+        assert_eq!(refused(&request(LEADING_EMPTY_LINES_MAX + 1)), HeadError::RequestLine);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod delete_object;
 mod download_object;
 mod list_objects;
+mod metered_source;
 mod upload_object;
 
 pub use delete_object::delete_object;

@@ -3,11 +3,12 @@
 use futures_util::FutureExt as _;
 use futures_util::future::try_join;
 
-use crate::application::errors::{RepositoryError, StoreError, UploadError};
+use crate::application::errors::{QuotaExceeded, RepositoryError, StoreError, UploadError};
 use crate::application::ports::{
     BlobStore, BlobUpload, BodyState, ByteSource, Clock, CommitOutcome, Freshness, LooseCommit, LooseOutcome,
-    ObjectCommit, ObjectName, ObjectRepository, Published,
+    ObjectCommit, ObjectName, ObjectRepository, Published, Room as _,
 };
+use crate::application::use_cases::metered_source::MeteredSource;
 use crate::domain::entities::{BlobLocation, Object, Scope, StoredObject};
 use crate::domain::value_objects::{
     ContentHash, ContentType, Key, Metadata, ObjectId, ObjectStatus, Place, Precondition, StorageClass,
@@ -56,14 +57,17 @@ pub async fn upload_object<S: BlobStore, R: ObjectRepository<Buffer = S::Buffer>
     let precondition = order.precondition.clone();
     let length_bytes = order.length_bytes;
     let object = new_object(order, clock);
+    // Before the condition, which counts only where all else is well (RFC 9110 §13.2.1).
+    let room = repository.reserve_room(&object.scope.tenant_id, length_bytes.unwrap_or(0))?;
     refuse_early(repository, &object, &precondition).await?;
 
+    let mut source = MeteredSource::new(source, room, length_bytes.unwrap_or(0));
     let mut upload = store.begin(object.storage_class, length_bytes, &object.scope.tenant_id)?;
-    let reserved = match upload.receive_first(source).await? {
+    let reserved = match upload.receive_first(&mut source).await? {
         BodyState::Ended => false,
         BodyState::Open => {
             let reservation = async { repository.reserve(&object).await.map_err(UploadError::from) };
-            let rest = async { upload.receive_rest(source).await.map_err(UploadError::from) };
+            let rest = async { upload.receive_rest(&mut source).await.map_err(UploadError::from) };
             if let Err(error) = try_join(rest, reservation).await {
                 abandon(repository, object.id, &error).await;
                 return Err(error);
@@ -88,13 +92,15 @@ async fn finish<S: BlobStore, R: ObjectRepository<Buffer = S::Buffer>>(
     (store, repository, clock): (&S, &R, &impl Clock),
     mut object: Object,
     upload: S::Upload,
-    source: &impl ByteSource<S::Buffer>,
+    source: MeteredSource<'_, impl ByteSource<S::Buffer>, R::Room>,
     precondition: Precondition,
 ) -> Result<Uploaded, UploadError> {
     let (content_hash, size_bytes) = upload.content();
     if let Some(declared) = source.declared_hash()?.filter(|declared| *declared != content_hash) {
         return Err(UploadError::DigestMismatch { declared, actual: content_hash });
     }
+    let mut room = source.into_room();
+    room.resize(size_bytes)?;
     let published = upload.publish().await?;
     object.status = ObjectStatus::Committed;
     object.content_hash = Some(content_hash);
@@ -103,15 +109,16 @@ async fn finish<S: BlobStore, R: ObjectRepository<Buffer = S::Buffer>>(
     let replaced = match published {
         Published::Loose(bytes) => {
             let commit = LooseCommit { object: object.clone(), content_hash, bytes, precondition };
-            match repository.commit_loose(commit).await? {
+            match repository.commit_loose(commit, room).await? {
                 LooseOutcome::Committed { replaced } => replaced,
                 LooseOutcome::PreconditionFailed => return Err(UploadError::PreconditionFailed),
+                LooseOutcome::QuotaExceeded => return Err(QuotaExceeded.into()),
             }
         }
         Published::Stored(place) => {
             let object = object.clone();
             let stored = StoredObject { object, content_hash, size_bytes, place, damaged: false };
-            name((store, repository), stored, precondition).await?
+            name((store, repository), stored, precondition, room).await?
         }
     };
     Ok(Uploaded { object, content_hash, replaced })
@@ -122,9 +129,10 @@ async fn name<S: BlobStore, R: ObjectRepository>(
     (store, repository): (&S, &R),
     stored: StoredObject,
     precondition: Precondition,
+    room: R::Room,
 ) -> Result<bool, UploadError> {
-    let commit = ObjectCommit { stored: stored.clone(), precondition };
-    let outcome = repository.commit(commit).await;
+    let commit = ObjectCommit { stored: stored.clone(), precondition, is_first_version: false };
+    let outcome = repository.commit(commit, room).await;
     if copy_can_go(&outcome, stored.place)
         && !takes_a_lost_place((store, repository), &outcome, &stored).await
     {
@@ -133,6 +141,7 @@ async fn name<S: BlobStore, R: ObjectRepository>(
     match outcome? {
         CommitOutcome::Committed { replaced, .. } => Ok(replaced),
         CommitOutcome::PreconditionFailed => Err(UploadError::PreconditionFailed),
+        CommitOutcome::QuotaExceeded => Err(QuotaExceeded.into()),
     }
 }
 
@@ -140,7 +149,7 @@ async fn name<S: BlobStore, R: ObjectRepository>(
 fn copy_can_go(outcome: &Result<CommitOutcome, RepositoryError>, written: Place) -> bool {
     match outcome {
         Ok(CommitOutcome::Committed { place, .. }) => *place != written,
-        Ok(CommitOutcome::PreconditionFailed) => true,
+        Ok(CommitOutcome::PreconditionFailed | CommitOutcome::QuotaExceeded) => true,
         Err(RepositoryError::Overloaded | RepositoryError::NoSpace) => true,
         Err(RepositoryError::Unavailable) => false,
     }
@@ -218,6 +227,7 @@ mod tests {
     use super::*;
     use crate::application::errors::{SourceError, StoreError};
     use crate::application::fakes::{FakeClock, FakeRepository, FakeSource, FakeStore, an_order, block_on};
+    use crate::domain::entities::QuotaLimits;
     use crate::domain::value_objects::EntityTags;
 
     struct World {
@@ -343,6 +353,62 @@ mod tests {
         world.repository.fail_next_commit(RepositoryError::Overloaded);
         assert!(world.upload(an_order(None), &mut FakeSource::of(b"hello")).is_err());
         assert_eq!(world.store.blob_count(), 0);
+    }
+
+    impl World {
+        fn limit(&self, bytes_max: u64, objects_max: u64) {
+            let limits = QuotaLimits { bytes_max: Some(bytes_max), objects_max: Some(objects_max) };
+            block_on(self.repository.set_limits(&an_order(None).scope.tenant_id, limits)).unwrap();
+        }
+
+        fn used_bytes(&self) -> u64 {
+            block_on(self.repository.quota(&an_order(None).scope.tenant_id)).unwrap().usage.bytes
+        }
+    }
+
+    #[test]
+    fn what_is_promised_beyond_the_quota_is_refused_before_a_byte_is_read() {
+        let world = World::new();
+        world.limit(100_000, 2);
+        let promising = |length| UploadOrder { length_bytes: Some(length), ..an_order(None) };
+        let mut source = FakeSource::of(&[1; 100_001]);
+        let error = world.upload(promising(100_001), &mut source).unwrap_err();
+        assert!(matches!(error, UploadError::QuotaExceeded(_)));
+        assert_eq!(source.bytes_read(), 0);
+        world.upload(promising(100_000), &mut FakeSource::of(&[1; 100_000])).unwrap();
+        assert!(world.upload(promising(1), &mut FakeSource::of(b"1")).is_err());
+        world.upload(promising(0), &mut FakeSource::of(b"")).unwrap();
+        assert!(world.upload(promising(0), &mut FakeSource::of(b"")).is_err(), "there are two objects");
+        assert_eq!((world.used_bytes(), world.repository.object_count()), (100_000, 2));
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_is_cut_at_the_quota_and_may_fill_it() {
+        let world = World::new();
+        world.limit(100_000, 10);
+        let mut source = FakeSource::of(&[1; 3_000_000]);
+        let error = world.upload(an_order(None), &mut source).unwrap_err();
+        assert!(matches!(error, UploadError::Source(SourceError::QuotaExceeded(_))));
+        assert!(source.bytes_read() < 200_000);
+        assert!(world.is_empty());
+        world.upload(an_order(None), &mut FakeSource::of(&[1; 60_000])).unwrap();
+        world.upload(an_order(None), &mut FakeSource::of(&[2; 40_000])).unwrap();
+        assert_eq!(world.used_bytes(), 100_000);
+        assert!(world.upload(an_order(None), &mut FakeSource::of(b"1")).is_err());
+    }
+
+    #[test]
+    fn an_upload_that_ends_early_gives_its_room_back() {
+        let world = World::new();
+        world.limit(100_000, 1);
+        let promising = UploadOrder { length_bytes: Some(100_000), ..an_order(None) };
+        let mut broken = FakeSource::of(&[1; 50_000]).ending_with(SourceError::Disconnected);
+        assert!(world.upload(promising.clone(), &mut broken).is_err());
+        let mut hanging = FakeSource::of(&[5; 50_000]).hanging();
+        let ports = (&world.store, &world.repository, &world.clock);
+        let dropped = Box::pin(upload_object(ports, promising.clone(), &mut hanging)).now_or_never();
+        assert!(dropped.is_none());
+        world.upload(promising, &mut FakeSource::of(&[1; 100_000])).unwrap();
     }
 
     #[test]

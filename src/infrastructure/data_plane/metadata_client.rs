@@ -16,14 +16,17 @@ use super::buffers::Block;
 use super::deadline_list::WaitLimit;
 use super::object_cache::ObjectCache;
 use super::runtime::spawn;
-use crate::application::errors::{RepositoryError, StoreError, UploadError};
+use crate::application::errors::{QuotaExceeded, RepositoryError, StoreError, UploadError};
 use crate::application::ports::{
-    CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, LooseCommit, LooseOutcome, ObjectCommit,
-    ObjectName, ObjectRepository,
+    ApiKeyRepository, CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, LooseCommit,
+    LooseOutcome, ObjectCommit, ObjectName, ObjectRepository,
 };
-use crate::domain::entities::{BlobLocation, KeyPath, Object, StoredObject};
-use crate::domain::value_objects::{ObjectId, PackId, Place, Precondition, StorageClass};
+use crate::domain::entities::{
+    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, StoredObject,
+};
+use crate::domain::value_objects::{ObjectId, PackId, Place, Precondition, StorageClass, TenantId};
 use crate::infrastructure::plane_channel::{DataEnd, Query, Reply, Ticket, Write, WriteOutcome};
+use crate::infrastructure::quota_ledger::QuotaRoom;
 use crate::infrastructure::storage::log_record::is_logged;
 use crate::infrastructure::storage::{Change, Content, Packs};
 
@@ -44,9 +47,13 @@ impl MetadataClient {
     }
 
     async fn write(&self, write: Write) -> Result<WriteOutcome, RepositoryError> {
+        self.write_with(write, QuotaRoom::default()).await
+    }
+
+    async fn write_with(&self, write: Write, room: QuotaRoom) -> Result<WriteOutcome, RepositoryError> {
         let (reply, outcome) = oneshot::channel();
         let Some(packs) = self.log.as_ref().filter(|_| is_logged(&write)) else {
-            self.channel.write(write, reply)?;
+            self.channel.write(write, reply, room)?;
             return self.outcome(outcome).await;
         };
         let log = packs.for_change(match &write {
@@ -55,6 +62,7 @@ impl MetadataClient {
         });
         let (ticket, _) = self.ticket(&write).await?;
         let sequence = ticket.sequence();
+        let ticket = ticket.with_room(room);
         let appended = log.append_change(Change { write, ticket, reply: Some(reply) }, None).await;
         let appended = appended.map_err(|error| log_failed(&error));
         self.logged_outcome(appended, outcome, sequence).await
@@ -130,22 +138,31 @@ impl MetadataClient {
 
     /// Writes bytes and commit to the log. Without a key, and with one that is new, nothing depends on what is there
     /// already: then it is enough that both are durable, and the database learns of it in its own time.
-    async fn log_loose(&self, commit: LooseCommit<Block>) -> Result<LooseOutcome, UploadError> {
+    async fn log_loose(
+        &self,
+        commit: LooseCommit<Block>,
+        room: QuotaRoom,
+    ) -> Result<LooseOutcome, UploadError> {
         let Some(packs) = &self.log else {
             crate::invariant::broken("bytes are loose only where there is a log")
         };
         let LooseCommit { object, content_hash, bytes, precondition } = commit;
         let (log, size_bytes) = (packs.of(object.storage_class), bytes.len() as u64);
+        let room = self.channel.quotas().secure(room, &object.scope.tenant_id, size_bytes);
+        let Ok(room) = room else { return Ok(LooseOutcome::QuotaExceeded) };
         // Where it will be is known when its batch is written.
         let place = Place::Pack { pack: PackId::from_u64(0), offset: 0 };
         let stored = StoredObject { object, content_hash, size_bytes, place, damaged: false };
         let (has_key, holds_for_new) = (stored.object.key.is_some(), precondition.holds(None));
-        let write = Write::Commit(ObjectCommit { stored, precondition });
+        let mut write = Write::Commit(ObjectCommit { stored, precondition, is_first_version: false });
         let (ticket, is_new) = self.ticket(&write).await?;
+        if let Write::Commit(commit) = &mut write {
+            commit.is_first_version = is_new;
+        }
         let sequence = ticket.sequence();
         let is_asked = has_key && !(is_new && holds_for_new);
         let (reply, outcome) = is_asked.then(oneshot::channel).unzip();
-        let change = Change { write, ticket, reply };
+        let change = Change { write, ticket: ticket.with_room(room), reply };
         let appended = log.append_change(change, Some(Content { content_hash, bytes })).await;
         let appended = appended.map_err(UploadError::from);
         let Some(outcome) = outcome else {
@@ -158,6 +175,7 @@ impl MetadataClient {
             WriteOutcome::Committed(CommitOutcome::PreconditionFailed) => {
                 Ok(LooseOutcome::PreconditionFailed)
             }
+            WriteOutcome::Committed(CommitOutcome::QuotaExceeded) => Ok(LooseOutcome::QuotaExceeded),
             _ => crate::invariant::broken("a commit is answered with a commit"),
         }
     }
@@ -204,6 +222,11 @@ fn log_failed(error: &StoreError) -> RepositoryError {
 
 impl ObjectRepository for MetadataClient {
     type Buffer = Block;
+    type Room = QuotaRoom;
+
+    fn reserve_room(&self, tenant_id: &TenantId, bytes: u64) -> Result<QuotaRoom, QuotaExceeded> {
+        self.channel.quotas().reserve(tenant_id, bytes)
+    }
 
     async fn reserve(&self, object: &Object) -> Result<(), RepositoryError> {
         self.write(Write::Reserve(object.clone())).await.map(|_| ())
@@ -213,9 +236,13 @@ impl ObjectRepository for MetadataClient {
         self.write(Write::Abandon(id)).await.map(|_| ())
     }
 
-    async fn commit(&self, commit: ObjectCommit) -> Result<CommitOutcome, RepositoryError> {
+    async fn commit(&self, commit: ObjectCommit, room: QuotaRoom) -> Result<CommitOutcome, RepositoryError> {
+        let (tenant_id, size_bytes) = (&commit.stored.object.scope.tenant_id, commit.stored.size_bytes);
+        let Ok(room) = self.channel.quotas().secure(room, tenant_id, size_bytes) else {
+            return Ok(CommitOutcome::QuotaExceeded);
+        };
         let key_path = commit.stored.object.key_path();
-        let outcome = self.write(Write::Commit(commit)).await;
+        let outcome = self.write_with(Write::Commit(commit), room).await;
         // Also after an error: the commit may have happened all the same.
         if let Some(key_path) = key_path {
             self.cache.forget(&ObjectName::Key(key_path));
@@ -226,9 +253,13 @@ impl ObjectRepository for MetadataClient {
         }
     }
 
-    async fn commit_loose(&self, commit: LooseCommit<Block>) -> Result<LooseOutcome, UploadError> {
+    async fn commit_loose(
+        &self,
+        commit: LooseCommit<Block>,
+        room: QuotaRoom,
+    ) -> Result<LooseOutcome, UploadError> {
         let key_path = commit.object.key_path();
-        let outcome = self.log_loose(commit).await;
+        let outcome = self.log_loose(commit, room).await;
         // Also after an error: the commit may have happened all the same.
         if let Some(key_path) = key_path {
             self.cache.forget(&ObjectName::Key(key_path));
@@ -265,16 +296,22 @@ impl ObjectRepository for MetadataClient {
         name: &ObjectName,
         freshness: Freshness,
     ) -> Result<Option<Arc<StoredObject>>, RepositoryError> {
+        let remembered_as = name.of_anybody();
+        // What is remembered and out of reach is asked for as if it were not remembered: the database, too, finds nothing,
+        // and takes as long as it does for what does not exist.
         if freshness == Freshness::Cached
-            && let Some(object) = self.cache.get(name)
+            && let Some(object) = self.cache.get(&remembered_as)
+            && name.reaches(&object.object.scope)
         {
             return Ok(Some(object));
         }
-        let ticket = self.cache.ticket(name);
+        let ticket = self.cache.ticket(&remembered_as);
         let found = self.ask(|reply| Query::Find(name.clone(), freshness, reply)).await?.map(Arc::new);
         match &found {
-            Some(object) => self.cache.fill(ticket, name, object.clone()),
-            None => self.cache.forget(name),
+            Some(object) => self.cache.fill(ticket, &remembered_as, object.clone()),
+            // It may be there for others; only one that was within reach can have been found gone.
+            None if matches!(name, ObjectName::IdWithin(..)) && freshness == Freshness::Cached => {}
+            None => self.cache.forget(&remembered_as),
         }
         Ok(found)
     }
@@ -290,6 +327,20 @@ impl ObjectRepository for MetadataClient {
 
     async fn list(&self, query: ListQuery) -> Result<ListPage, RepositoryError> {
         self.ask(|reply| Query::List(query, reply)).await
+    }
+
+    async fn quota(&self, tenant_id: &TenantId) -> Result<Quota, RepositoryError> {
+        self.ask(|reply| Query::Quota(tenant_id.clone(), reply)).await
+    }
+
+    async fn set_limits(&self, tenant_id: &TenantId, limits: QuotaLimits) -> Result<Quota, RepositoryError> {
+        self.ask(|reply| Query::SetLimits(tenant_id.clone(), limits, reply)).await
+    }
+}
+
+impl ApiKeyRepository for MetadataClient {
+    async fn find_api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>, RepositoryError> {
+        self.ask(|reply| Query::FindApiKey(id, reply)).await
     }
 }
 
@@ -330,7 +381,7 @@ mod tests {
             let client = MetadataClient::new(data_end, cache.clone(), limit, None);
             let commit = a_commit(Some("k"), 1, 1);
             let (name, stored) = (ObjectName::Id(commit.stored.object.id), Arc::new(commit.stored.clone()));
-            let mut committing = pin!(client.commit(commit));
+            let mut committing = pin!(client.commit(commit, QuotaRoom::default()));
             assert_eq!(committing.as_mut().now_or_never(), None);
             deadlines.sweep(Instant::now() + 2 * LIMIT);
             assert_eq!(committing.now_or_never(), Some(Err(RepositoryError::Unavailable)));

@@ -8,3 +8,5 @@ pub mod helpers;
 pub mod metadata_client;
 pub mod object_cache;
 pub mod runtime;
+pub mod tls;
+pub mod tls_configuration;

@@ -25,12 +25,13 @@ use monoio::net::{TcpListener, TcpStream};
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
-use rustix::net::{SendFlags, Shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use thiserror::Error;
 
 use super::buffers::{Block, Content, Room, Tail, read_with};
 use super::deadline_list::WaitLimit;
 use super::helpers::{HelperError, HelperPool};
+use super::tls::{RECORD_BYTES_MAX, TlsFailure, TlsSession};
 
 /// How a core talks to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,7 +192,7 @@ impl Listener {
     /// As accept(2): out of descriptors, mostly.
     pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
         let (socket, peer) = self.socket.accept().await?;
-        Ok((Stream { socket, driver: self.driver }, peer))
+        Ok((Stream { socket, driver: self.driver, tls: None }, peer))
     }
 }
 
@@ -199,6 +200,8 @@ impl Listener {
 pub struct Stream {
     socket: TcpStream,
     driver: IoDriver,
+    /// Between the socket and those who read and write, where the listener speaks TLS.
+    tls: Option<Box<TlsSession>>,
 }
 
 /// A connection on its way from the core that accepted it to another one.
@@ -214,7 +217,7 @@ impl StreamInTransit {
     /// # Errors
     /// It cannot be registered with the core.
     pub fn arrive(self) -> io::Result<Stream> {
-        Ok(Stream { socket: TcpStream::from_std(self.socket)?, driver: self.driver })
+        Ok(Stream { socket: TcpStream::from_std(self.socket)?, driver: self.driver, tls: None })
     }
 }
 
@@ -244,16 +247,60 @@ impl Stream {
         ShutDownHandle(self.socket.as_raw_fd())
     }
 
+    /// Lets all that is read and written from now on pass through TLS.
+    pub(super) fn speak_tls(&mut self, session: Box<TlsSession>) {
+        self.tls = Some(session);
+    }
+
+    /// Whether what is read and written passes through TLS: then nothing is sent ahead, and no files.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Agrees on keys with the peer, where TLS is spoken. Dropping the wait loses nothing.
+    ///
+    /// # Errors
+    /// [`TlsFailure`]. Where the peer speaks no TLS, none is spoken from then on either, so that it can be told.
+    pub async fn handshake(&mut self) -> Result<(), TlsFailure> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        let result = tls.handshake(RawSocket(&self.socket)).await;
+        if matches!(result, Err(TlsFailure::PlainText)) {
+            self.tls = None;
+        }
+        result
+    }
+
     /// Ends the sending half: the peer reads all that was sent, and then the end.
-    pub fn finish_sending(&self) {
+    pub fn finish_sending(&mut self) {
+        self.say_end();
         shut_down(self.socket.as_raw_fd(), Shutdown::Write);
     }
 
-    /// Appends what comes to `bytes`, into its spare capacity, up to `bytes_max`. 0 is the end.
+    /// Tells the peer that all was sent that was to be sent, where an end of the connection alone does not say so.
+    pub fn say_end(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.close(RawSocket(&self.socket));
+        }
+    }
+
+    /// Appends what comes to `bytes`, into its spare capacity, up to `bytes_max`. 0 is the end. What comes through TLS
+    /// may need more room, and takes it: up to one record.
     ///
     /// # Errors
     /// As recv(2).
-    pub async fn read(&mut self, bytes: Vec<u8>, bytes_max: usize) -> (io::Result<usize>, Vec<u8>) {
+    pub async fn read(&mut self, mut bytes: Vec<u8>, bytes_max: usize) -> (io::Result<usize>, Vec<u8>) {
+        if let Some(tls) = &mut self.tls {
+            let wanted = bytes_max.min(RECORD_BYTES_MAX);
+            let mut room = wanted;
+            let append = |part: &[u8]| {
+                let count = part.len().min(room);
+                bytes.extend_from_slice(&part[..count]);
+                room -= count;
+                count
+            };
+            let result = tls.read(RawSocket(&self.socket), wanted, append).await;
+            return (result, bytes);
+        }
         let (result, tail) = self.socket.read(Tail { bytes, bytes_max }).await;
         (result, tail.bytes)
     }
@@ -262,7 +309,11 @@ impl Stream {
     ///
     /// # Errors
     /// As recv(2).
-    pub async fn read_block(&mut self, block: Block, bytes_max: usize) -> (io::Result<usize>, Block) {
+    pub async fn read_block(&mut self, mut block: Block, bytes_max: usize) -> (io::Result<usize>, Block) {
+        if let Some(tls) = &mut self.tls {
+            let result = read_tls_block(tls, &self.socket, &mut block, bytes_max).await;
+            return (result, block);
+        }
         let (result, room) = self.socket.read(Room { block, bytes_max }).await;
         (result, room.block)
     }
@@ -273,10 +324,14 @@ impl Stream {
     /// As recv(2).
     pub async fn read_block_within(
         &mut self,
-        block: Block,
+        mut block: Block,
         bytes_max: usize,
         patience: Duration,
     ) -> (io::Result<Option<usize>>, Block) {
+        if let Some(tls) = &mut self.tls {
+            let read = within(patience, read_tls_block(tls, &self.socket, &mut block, bytes_max)).await;
+            return (read.transpose(), block);
+        }
         let canceller = Canceller::new();
         let mut read = pin!(self.socket.cancelable_read(Room { block, bytes_max }, canceller.handle()));
         let (result, room) = match select(read.as_mut(), pin!(monoio::time::sleep(patience))).await {
@@ -299,6 +354,9 @@ impl Stream {
     /// # Errors
     /// As send(2).
     pub async fn write(&mut self, bytes: Vec<u8>, start: usize) -> (io::Result<usize>, Vec<u8>) {
+        if let Some(tls) = &mut self.tls {
+            return (tls.write(RawSocket(&self.socket), &bytes[start..]).await, bytes);
+        }
         let (result, slice) = self.socket.write(bytes.slice(start..)).await;
         (result, slice.into_inner())
     }
@@ -308,8 +366,27 @@ impl Stream {
     /// # Errors
     /// As send(2).
     pub async fn write_block(&mut self, block: Block, range: Range<usize>) -> (io::Result<usize>, Block) {
+        if let Some(tls) = &mut self.tls {
+            return (tls.write(RawSocket(&self.socket), &block.bytes()[range]).await, block);
+        }
         let (result, content) = self.socket.write(Content { block, range }).await;
         (result, content.block)
+    }
+
+    /// Whether some of what a write took has not been sent yet. It is before anything else is waited for.
+    pub fn has_unsent(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.has_unsent())
+    }
+
+    /// Waits until some of that has been sent.
+    ///
+    /// # Errors
+    /// As send(2).
+    pub async fn send_rest(&mut self) -> io::Result<()> {
+        match &mut self.tls {
+            Some(tls) => tls.send_rest(RawSocket(&self.socket)).await,
+            None => Ok(()),
+        }
     }
 
     /// Sends as much of `bytes` as there is room for, at once, and says how much that was. The kernel keeps the last of
@@ -326,6 +403,58 @@ impl Stream {
     /// As ioctl(2).
     pub fn file_sender(&mut self) -> io::Result<FileSender<'_>> {
         FileSender::new(&self.socket, self.driver)
+    }
+}
+
+async fn read_tls_block(
+    tls: &mut TlsSession,
+    socket: &TcpStream,
+    block: &mut Block,
+    bytes_max: usize,
+) -> io::Result<usize> {
+    let wanted = bytes_max.min(block.room());
+    let mut room = wanted;
+    let append = |part: &[u8]| {
+        let count = block.append(&part[..part.len().min(room)]);
+        room -= count;
+        count
+    };
+    tls.read(RawSocket(socket), wanted, append).await
+}
+
+/// A socket for whoever has memory of its own: waiting and moving bytes are apart, so that no memory is held while
+/// nothing moves, and the kernel holds none over a wait.
+#[derive(Clone, Copy)]
+pub(super) struct RawSocket<'s>(&'s TcpStream);
+
+impl RawSocket<'_> {
+    /// Waits until something has come. Also where it has already, everything else on the core has its turn.
+    pub(super) async fn readable(self) -> io::Result<()> {
+        self.0.readable(false).await
+    }
+
+    /// Waits until there is room to send, in the same way.
+    pub(super) async fn writable(self) -> io::Result<()> {
+        self.0.writable(false).await
+    }
+
+    /// Takes at once what has come; 0 is the end, and `None` that nothing has come.
+    pub(super) fn receive(self, room: &mut [u8]) -> io::Result<Option<usize>> {
+        match rustix::net::recv(borrowed(&self.0.as_raw_fd()), room, RecvFlags::DONTWAIT) {
+            Ok((count, _)) => Ok(Some(count)),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sends at once what there is room for, and says how much that was.
+    pub(super) fn send(self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match rustix::net::send(borrowed(&self.0.as_raw_fd()), bytes, flags) {
+            Ok(count) => Ok(count),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -415,7 +544,7 @@ fn shut_down(fd: RawFd, how: Shutdown) {
 fn borrowed(fd: &RawFd) -> BorrowedFd<'_> {
     // SAFETY: the callers hold an open descriptor for the length of one system call: a file's comes from the
     // `DataFile` that is borrowed meanwhile, a socket's from its own `Stream`,
-    // from a `FileSender` that borrows that, or from a handle that its owner drops
+    // from a `FileSender` or `RawSocket` that borrows that, or from a handle that its owner drops
     // before the stream (`ConnectionTable::register` demands it).
     unsafe { BorrowedFd::borrow_raw(*fd) }
 }

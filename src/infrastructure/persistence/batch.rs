@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::collector::Garbage;
 use crate::application::ports::{CommitOutcome, DeleteOutcome, ObjectCommit};
-use crate::domain::entities::{BlobLocation, KeyPath, Object};
+use crate::domain::entities::{BlobLocation, KeyPath, Object, Quota, Usage, UsageChange};
 use crate::domain::value_objects::{
     ContentHash, CurrentVersion, InstanceId, ObjectId, ObjectStatus, PackId, Place, Precondition,
-    StorageClass, Timestamp,
+    StorageClass, TenantId, Timestamp,
 };
 use crate::infrastructure::plane_channel::{PackMark, Write, WriteOutcome};
 use crate::infrastructure::storage::RECORD_HEADER_BYTES;
@@ -23,11 +23,14 @@ pub(super) type BlobKey = (ContentHash, StorageClass);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HeldObject {
     pub(super) sequence: u64,
+    pub(super) tenant_id: TenantId,
     pub(super) key_path: Option<KeyPath>,
     pub(super) status: ObjectStatus,
     pub(super) storage_class: StorageClass,
     /// `None` while it is being written.
     pub(super) content_hash: Option<ContentHash>,
+    /// As [`content_hash`](Self::content_hash).
+    pub(super) size_bytes: Option<u64>,
     pub(super) updated_at: Timestamp,
 }
 
@@ -88,7 +91,9 @@ impl Touched {
                         touched.ids.insert(commit.stored.object.id);
                     }
                     touched.blobs.insert((commit.stored.content_hash, commit.stored.object.storage_class));
-                    if let Some(key_path) = commit.stored.object.key_path() {
+                    if let Some(key_path) =
+                        commit.stored.object.key_path().filter(|_| !commit.is_first_version)
+                    {
                         touched.need(key_path, VersionCount::AtMost(1));
                     }
                 }
@@ -128,6 +133,15 @@ impl Touched {
     }
 }
 
+/// Whose objects the commits among the writes add to.
+pub(super) fn growing_tenants(writes: &[Write]) -> BTreeSet<&TenantId> {
+    let commits = writes.iter().filter_map(|write| match write {
+        Write::Commit(commit) => Some(commit),
+        _ => None,
+    });
+    commits.map(|commit| &commit.stored.object.scope.tenant_id).collect()
+}
+
 /// What the database holds of what a batch touches.
 #[derive(Debug, Default)]
 pub(super) struct Held {
@@ -135,6 +149,8 @@ pub(super) struct Held {
     pub(super) objects: HashMap<ObjectId, HeldObject>,
     /// The touched blobs that have a row.
     pub(super) blobs: HashMap<BlobKey, HeldBlob>,
+    /// Of the tenants that commits add to, those that have limits. None where the log has decided already.
+    pub(super) quotas: HashMap<TenantId, Quota>,
 }
 
 /// What has to be stored, each kind in one statement.
@@ -150,12 +166,23 @@ pub(super) struct Changes {
     pub(super) blobs: Vec<(BlobKey, HeldBlob)>,
     /// Places that blob rows named before, and no row names any more.
     pub(super) garbage: Vec<Garbage>,
+    /// What tenants have more than before, or less.
+    pub(super) usage: Vec<(TenantId, UsageChange)>,
     /// Whether something has to be written, whatever it is.
     pub(super) check: bool,
     /// What has changed about packs.
     pub(super) packs: Vec<PackChange>,
     /// The last change of the log that is in the database with this batch.
     pub(super) applied_sequence: Option<u64>,
+}
+
+/// What came of a batch.
+#[derive(Debug, Default)]
+pub(super) struct Applied {
+    /// Of each write, in their order.
+    pub(super) outcomes: Vec<WriteOutcome>,
+    /// What tenants have more than before, or less.
+    pub(super) usage: Vec<(TenantId, UsageChange)>,
 }
 
 /// What a batch changes about a pack.
@@ -271,6 +298,7 @@ struct Batch<'a> {
     delete: BTreeSet<ObjectId>,
     abandon: BTreeSet<ObjectId>,
     changed_blobs: BTreeSet<BlobKey>,
+    usage: BTreeMap<TenantId, UsageChange>,
     garbage: Vec<Garbage>,
     check: bool,
     packs: BTreeMap<PackId, PackChange>,
@@ -287,7 +315,7 @@ impl<'a> Batch<'a> {
                 versions.entry(key_path.clone()).or_default().insert(object.sequence, *id);
             }
         }
-        let (put, delete, abandon, changed_blobs, garbage, check, packs) = Default::default();
+        let (put, delete, abandon, changed_blobs, usage, garbage, check, packs) = Default::default();
         Self {
             held,
             versions,
@@ -295,6 +323,7 @@ impl<'a> Batch<'a> {
             delete,
             abandon,
             changed_blobs,
+            usage,
             garbage,
             check,
             packs,
@@ -339,6 +368,11 @@ impl<'a> Batch<'a> {
         if !commit.precondition.holds(current.as_ref()) {
             return CommitOutcome::PreconditionFailed;
         }
+        let size_bytes = object.size_bytes.unwrap_or(0);
+        if !self.has_room(&object.scope.tenant_id, size_bytes) {
+            return CommitOutcome::QuotaExceeded;
+        }
+        self.change_usage(&object.scope.tenant_id, |usage| usage.add_object(size_bytes));
         let blob_key = (commit.stored.content_hash, object.storage_class);
         let fresh = HeldBlob {
             size_bytes: commit.stored.size_bytes,
@@ -363,6 +397,20 @@ impl<'a> Batch<'a> {
         CommitOutcome::Committed { replaced: newest.is_some(), place }
     }
 
+    /// Whether one more object is within what its tenant may have. Those without limits may have anything.
+    fn has_room(&self, tenant_id: &TenantId, size_bytes: u64) -> bool {
+        let Some(quota) = self.held.quotas.get(tenant_id) else { return true };
+        let change = self.usage.get(tenant_id).copied().unwrap_or_default();
+        quota.limits.admit(quota.usage.changed_by(change).plus(Usage::of_object(size_bytes)))
+    }
+
+    fn change_usage(&mut self, tenant_id: &TenantId, change: impl FnOnce(&mut UsageChange)) {
+        match self.usage.get_mut(tenant_id) {
+            Some(usage) => change(usage),
+            None => change(self.usage.entry(tenant_id.clone()).or_default()),
+        }
+    }
+
     fn put(&mut self, object: Object) {
         let sequence = *self.next_sequence;
         *self.next_sequence += 1;
@@ -372,10 +420,12 @@ impl<'a> Batch<'a> {
         }
         let held = HeldObject {
             sequence,
+            tenant_id: object.scope.tenant_id.clone(),
             key_path,
             status: object.status,
             storage_class: object.storage_class,
             content_hash: object.content_hash,
+            size_bytes: object.size_bytes,
             updated_at: object.updated_at,
         };
         self.held.objects.insert(object.id, held);
@@ -463,6 +513,7 @@ impl<'a> Batch<'a> {
         let Some(object) = self.held.objects.get_mut(&id) else { return };
         object.status = ObjectStatus::Deleted;
         let blob_key = object.content_hash.map(|hash| (hash, object.storage_class));
+        let (tenant_id, size_bytes) = (object.tenant_id.clone(), object.size_bytes.unwrap_or(0));
         if let Some(versions) = object.key_path.as_ref().and_then(|key_path| self.versions.get_mut(key_path))
         {
             versions.remove(&object.sequence);
@@ -474,6 +525,7 @@ impl<'a> Batch<'a> {
             }
             None => drop(self.delete.insert(id)),
         }
+        self.change_usage(&tenant_id, |usage| usage.take_object(size_bytes));
         match blob_key.and_then(|key| self.held.blobs.get_mut(&key).map(|blob| (key, blob))) {
             Some((key, blob)) if blob.ref_count > 0 => {
                 blob.ref_count -= 1;
@@ -498,10 +550,25 @@ impl<'a> Batch<'a> {
             delete: self.delete.into_iter().collect(),
             abandon: self.abandon.into_iter().collect(),
             blobs: blobs.collect(),
+            usage: self.usage.into_iter().filter(|(_, change)| !change.is_none()).collect(),
             garbage: self.garbage,
             check: self.check,
             packs: self.packs.into_values().collect(),
             applied_sequence: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::application::contract::a_commit;
+
+    #[test]
+    fn versions_are_looked_for_unless_there_are_none_for_certain() {
+        let commit = a_commit(Some("k"), 1, 1);
+        let first = ObjectCommit { is_first_version: true, ..commit.clone() };
+        let keys = |commit: ObjectCommit| Touched::by(&[Write::Commit(commit)]).keys.len();
+        assert_eq!((keys(commit), keys(first)), (1, 0));
     }
 }

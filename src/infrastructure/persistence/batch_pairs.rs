@@ -12,7 +12,7 @@ pub(super) const WRITER: InstanceId = InstanceId::from_i64(1);
 
 /// What is left of a pair of writes.
 pub(super) const ROWS_IN_WORDS: &str = "the id, status, hash and date of each object by sequence; the hash, class, count, place and state of each blob; \
-     all garbage";
+     all garbage; what each tenant has";
 
 /// A database that can be emptied and looked at.
 pub(super) trait PairWorld {
@@ -100,7 +100,7 @@ async fn outcome_of(
     }
     for writes in batches {
         let applied = database.apply(writes, &mut next_sequence, context).await;
-        outcomes.extend(applied.unwrap());
+        outcomes.extend(applied.unwrap().outcomes);
     }
     (outcomes, world.rows().await)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::domain::entities::{Quota, QuotaLimits, Usage};
 use crate::domain::errors::InvalidValue;
 use crate::domain::value_objects::{Metadata, ObjectStatus, StorageClass};
 
@@ -37,6 +38,22 @@ pub(super) fn status_of_number(number: i16) -> sqlx::Result<ObjectStatus> {
         3 => Ok(ObjectStatus::Deleted),
         _ => Err(undecodable(InvalidValue::ObjectStatus)),
     }
+}
+
+/// The most bytes or objects and how many there are, where there is a row that says so.
+pub(super) fn quota_of_columns(
+    [bytes_max, objects_max]: [Option<i64>; 2],
+    [bytes, objects]: [Option<i64>; 2],
+) -> Quota {
+    let number = |number: i64| u64::try_from(number).unwrap_or(0);
+    let (bytes_max, objects_max) = (bytes_max.map(number), objects_max.map(number));
+    let usage = Usage { bytes: bytes.map_or(0, number), objects: objects.map_or(0, number) };
+    Quota { usage, limits: QuotaLimits { bytes_max, objects_max } }
+}
+
+/// A limit, as large as a column can hold.
+pub(super) fn limit_column(limit: Option<u64>) -> Option<i64> {
+    limit.map(|limit| limit.min(QuotaLimits::LIMIT_MAX).cast_signed())
 }
 
 /// A JSON object of strings.

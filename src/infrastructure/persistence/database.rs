@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 use thiserror::Error;
 
-use super::batch::{BatchContext, LogContext, PackChange};
+use super::batch::{Applied, BatchContext, LogContext, PackChange};
 use super::collector::{Collected, Garbage};
 use super::errors::DatabaseError;
 use super::holds::HoldId;
@@ -17,7 +17,7 @@ use super::sqlite::SqliteDatabase;
 use crate::application::ports::{ListPage, ListQuery, ObjectName};
 use crate::domain::entities::{BlobLocation, KeyPath, Object, StoredObject};
 use crate::domain::value_objects::{InstanceId, PackId, Place, StorageClass, Timestamp};
-use crate::infrastructure::plane_channel::{Write, WriteOutcome};
+use crate::infrastructure::plane_channel::Write;
 use crate::infrastructure::storage::{BlobFile, KnownEnds, KnownLog, RootIdentity, Roots};
 
 /// Where the metadata is.
@@ -201,7 +201,7 @@ impl Database {
         writes: &[Write],
         next_sequence: &mut u64,
         context: BatchContext,
-    ) -> Result<Vec<WriteOutcome>, DatabaseError> {
+    ) -> Result<Applied, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.apply(writes, next_sequence, context).await,
             Self::Postgres(database) => database.apply(writes, next_sequence, context).await,
@@ -215,7 +215,7 @@ impl Database {
         log: &LogContext,
         context: BatchContext,
         roots: &Roots,
-    ) -> Result<Vec<WriteOutcome>, DatabaseError> {
+    ) -> Result<Applied, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.apply_logged(writes, log, context, roots).await,
             Self::Postgres(_) => no_log(),

@@ -15,12 +15,14 @@ use super::batch::{BatchContext, LogContext, Synced};
 use super::collector::GraceClock;
 use super::database::Database;
 use super::errors::{Consequence, DatabaseError};
+use super::quotas::Quotas;
 use crate::application::errors::RepositoryError;
 use crate::application::ports::Clock;
 use crate::domain::value_objects::InstanceId;
 use crate::infrastructure::plane_channel::{
     BATCH_WRITES_MAX, LogOrder, PackMark, Reply, Write, WriteOutcome, WriteRequest,
 };
+use crate::infrastructure::quota_ledger::QuotaRoom;
 use crate::infrastructure::storage::{DatabaseRoom, Roots};
 
 /// How long the database may be behind the log while nobody waits for it.
@@ -88,6 +90,7 @@ pub(super) struct GroupCommit<C> {
     pub(super) instance: InstanceId,
     pub(super) next_sequence: u64,
     pub(super) ticks: GraceClock,
+    pub(super) quotas: Arc<Quotas>,
     /// Where the log is the point of durability.
     pub(super) log: Option<LogQueue>,
 }
@@ -126,20 +129,26 @@ impl<C: Clock> GroupCommit<C> {
     async fn run_transactions(mut self, mut queue: mpsc::Receiver<WriteRequest>) {
         let mut requests = Vec::with_capacity(BATCH_WRITES_MAX);
         while queue.recv_many(&mut requests, BATCH_WRITES_MAX).await > 0 {
-            let (writes, replies): (Vec<_>, Vec<_>) =
-                requests.drain(..).map(|request| (request.write, request.reply)).unzip();
+            let Taken { writes, replies, rooms } = Taken::from_requests(requests.drain(..));
             if self.latch.is_set() {
                 answer_all(replies, RepositoryError::Unavailable);
                 continue;
             }
             let context = self.context();
+            let turn = self.quotas.turn().await;
             let applied = self.database.apply(&writes, &mut self.next_sequence, context).await;
             match applied {
-                Ok(outcomes) => {
+                Ok(applied) => {
                     self.latch.answered();
-                    answer_each(replies, outcomes);
+                    self.quotas.ledger().settle(&applied.usage, rooms);
+                    drop(turn);
+                    answer_each(replies, applied.outcomes);
                 }
-                Err(error) => answer_all(replies, self.latch.judge(&error)),
+                Err(error) => {
+                    // What the database has counted of it, it will say itself.
+                    self.quotas.ask();
+                    answer_all(replies, self.latch.judge(&error));
+                }
             }
         }
     }
@@ -186,8 +195,7 @@ impl<C: Clock> GroupCommit<C> {
     async fn apply_logged(&self, log: &LogQueue, requests: Vec<WriteRequest>) {
         let places = requests.iter().map(|request| (request.sequence.unwrap_or(0), request.mark));
         let mut context = log_context(places);
-        let (writes, mut replies): (Vec<_>, Vec<_>) =
-            requests.into_iter().map(|request| (request.write, request.reply)).unzip();
+        let Taken { writes, mut replies, rooms } = Taken::from_requests(requests.into_iter());
         // What ends a pack must be known before anything that was decided without it; a check is about syncing.
         let is_synced = |write: &Write| matches!(write, Write::EndPack { .. } | Write::Check);
         context.synced = if writes.iter().any(is_synced) { Synced::Now } else { Synced::Later };
@@ -197,15 +205,19 @@ impl<C: Clock> GroupCommit<C> {
                 log.order.end();
                 return answer_all(replies, RepositoryError::Unavailable);
             }
+            let turn = self.quotas.turn().await;
             match self.database.apply_logged(&writes, &context, self.context(), &log.roots).await {
-                Ok(outcomes) => {
+                Ok(applied) => {
                     self.latch.answered();
+                    self.quotas.ledger().settle(&applied.usage, rooms);
+                    drop(turn);
                     log.order.set_stalled(false);
                     let last = context.sequences.last().copied().unwrap_or(0);
                     log.order.note_applied(last);
-                    return answer_each(replies, outcomes);
+                    return answer_each(replies, applied.outcomes);
                 }
                 Err(error) => {
+                    drop(turn);
                     log.order.set_stalled(self.latch.judge(&error) == RepositoryError::NoSpace);
                     if self.latch.is_set() {
                         // Before anybody hears of it, and might send more.
@@ -223,6 +235,28 @@ impl<C: Clock> GroupCommit<C> {
 
     fn context(&self) -> BatchContext {
         BatchContext { writer: self.instance, now: self.clock.now(), tick: self.ticks.now() }
+    }
+}
+
+/// What is in a batch of requests.
+struct Taken {
+    writes: Vec<Write>,
+    replies: Vec<Option<Reply<WriteOutcome>>>,
+    /// What they hold of quotas, until the batch has been counted.
+    rooms: Vec<QuotaRoom>,
+}
+
+impl Taken {
+    fn from_requests(requests: impl ExactSizeIterator<Item = WriteRequest>) -> Self {
+        let (mut writes, mut replies) =
+            (Vec::with_capacity(requests.len()), Vec::with_capacity(requests.len()));
+        let mut rooms = Vec::new();
+        for WriteRequest { write, reply, room, .. } in requests {
+            writes.push(write);
+            replies.push(reply);
+            rooms.extend(room.is_held().then_some(room));
+        }
+        Self { writes, replies, rooms }
     }
 }
 

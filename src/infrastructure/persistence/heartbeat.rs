@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::database::Database;
 use super::group_commit::Latch;
+use super::quotas::Quotas;
 use crate::domain::value_objects::InstanceId;
 
 /// Between two heartbeats: how long a change by a tool may go unnoticed.
@@ -23,6 +24,9 @@ pub(super) struct Heartbeat {
     pub(super) outside_changes: u64,
     /// Told of each later one.
     pub(super) on_outside_change: Box<dyn Fn() + Send>,
+    /// Told too; and each time, where other servers count what they store.
+    pub(super) quotas: Arc<Quotas>,
+    pub(super) is_shared: bool,
 }
 
 impl Heartbeat {
@@ -52,6 +56,9 @@ impl Heartbeat {
         if outside_changes != self.outside_changes {
             self.outside_changes = outside_changes;
             (self.on_outside_change)();
+            self.quotas.ask();
+        } else if self.is_shared {
+            self.quotas.ask();
         }
     }
 }

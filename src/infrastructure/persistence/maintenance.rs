@@ -1,10 +1,11 @@
 //! What tools ask of a database and do to it, mostly beside a server that goes on writing. Nothing here is on the way
-//! of a request but the three questions that a server asks about tools: [`Database::holds`],
-//! [`Database::forget_hold`] and [`Database::outside_changes`].
+//! of a request but what a server asks about tools: [`Database::holds`], [`Database::forget_hold`],
+//! [`Database::outside_changes`], and [`Database::api_key`] of a key that was given out.
 //!
 //! Whatever a tool has read may have changed by the time that it acts. So every change here names the very row that
 //! was read, by its place where bytes are concerned, and says how many rows that still were.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use sqlx::migrate::Migrator;
@@ -16,8 +17,10 @@ use super::errors::DatabaseError;
 use super::holds::{Hold, HoldId};
 use super::postgres::PostgresDatabase;
 use super::sqlite::SqliteDatabase;
-use crate::domain::entities::{BlobLocation, Object};
-use crate::domain::value_objects::{ContentHash, InstanceId, StorageClass, Timestamp};
+use crate::domain::entities::{ApiKey, ApiKeyId, BlobLocation, Object, Quota, QuotaLimits, UsageChange};
+use crate::domain::value_objects::{
+    ContentHash, InstanceId, ObjectStatus, StorageClass, TenantId, Timestamp,
+};
 
 /// How many examples of a finding are kept.
 pub(crate) const EXAMPLES_MAX: usize = 10;
@@ -177,6 +180,13 @@ pub(crate) enum ExportedRow {
         /// How far it is.
         ticks: u64,
     },
+    /// What a tenant may have at most.
+    Limits {
+        /// Whose.
+        tenant_id: TenantId,
+        /// The limits, one of them at least.
+        limits: QuotaLimits,
+    },
     /// A committed or forgotten object. All of them come before the blobs, in the order of their sequences.
     Object {
         /// Its place in the order of commits.
@@ -206,6 +216,8 @@ pub(crate) struct ImportedRows {
     pub objects: Vec<(u64, Object)>,
     /// Blobs.
     pub blobs: Vec<BlobRow>,
+    /// What tenants may have at most.
+    pub limits: Vec<(TenantId, QuotaLimits)>,
 }
 
 impl ImportedRows {
@@ -220,7 +232,15 @@ impl ImportedRows {
             };
             (key, held)
         };
-        Changes { put: self.objects, blobs: self.blobs.into_iter().map(blob).collect(), ..Changes::default() }
+        let mut usage: BTreeMap<TenantId, UsageChange> = BTreeMap::new();
+        for (_, object) in &self.objects {
+            if object.status == ObjectStatus::Committed {
+                let usage = usage.entry(object.scope.tenant_id.clone()).or_default();
+                usage.add_object(object.size_bytes.unwrap_or(0));
+            }
+        }
+        let blobs = self.blobs.into_iter().map(blob).collect();
+        Changes { put: self.objects, blobs, usage: usage.into_iter().collect(), ..Changes::default() }
     }
 }
 
@@ -311,8 +331,38 @@ on_either! {
     /// Counts these blobs anew, in one transaction: nothing comes between the counting and the change.
     pub(crate) async fn recount(&self, keys: &[(ContentHash, StorageClass)]) -> Result<u64, DatabaseError>;
 
+    /// The limits and the usage of every tenant that has either.
+    pub(crate) async fn tenants(&self) -> Result<Vec<(TenantId, Quota)>, DatabaseError>;
+
+    /// The limits and the usage of a tenant.
+    pub(crate) async fn quota(&self, tenant_id: &TenantId) -> Result<Quota, DatabaseError>;
+
+    /// The limits and the usage of every tenant that has limits, as they are between two batches.
+    pub(super) async fn quotas(&self) -> Result<Vec<(TenantId, Quota)>, DatabaseError>;
+
+    /// Gives a tenant these limits instead of those that it had, and tells servers so.
+    pub(crate) async fn set_limits(&self, tenant_id: &TenantId, limits: QuotaLimits) -> Result<(), DatabaseError>;
+
+    /// Tenants whose usage is not what their objects amount to.
+    pub(crate) async fn wrong_usage(&self) -> Result<Finding, DatabaseError>;
+
+    /// Counts every tenant's usage anew, in one transaction, and tells servers so.
+    pub(crate) async fn recount_usage(&self) -> Result<(), DatabaseError>;
+
     /// Everything that rows alone can show to be wrong, by name.
     pub(crate) async fn check_rows(&self) -> Result<Vec<(&'static str, Finding)>, DatabaseError>;
+
+    /// What is kept of an API key.
+    pub(super) async fn api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>, DatabaseError>;
+
+    /// All API keys, oldest first.
+    pub(crate) async fn api_keys(&self) -> Result<Vec<ApiKey>, DatabaseError>;
+
+    /// Keeps a new API key.
+    pub(crate) async fn put_api_key(&self, key: &ApiKey) -> Result<(), DatabaseError>;
+
+    /// Takes an API key back. `false` if there is none of this id.
+    pub(crate) async fn revoke_api_key(&self, id: ApiKeyId, now: Timestamp) -> Result<bool, DatabaseError>;
 
     /// Gives `take` a consistent copy of all that a restored store needs.
     pub(crate) async fn export(&self, take: &mut dyn FnMut(ExportedRow) -> io::Result<()>) -> Result<(), CopyError>;

@@ -7,8 +7,9 @@ use super::database::Database;
 use super::holds::Hold;
 use super::maintenance::{BlobFilter, BlobRow, ExportedRow, ImportedRows, Miscount};
 use crate::application::contract::{a_commit, key_path};
-use crate::application::fakes::an_object;
+use crate::application::fakes::{an_api_key, an_object};
 use crate::application::ports::{CommitOutcome, ObjectCommit, ObjectName};
+use crate::domain::entities::{ApiKey, ApiKeyId, QuotaLimits};
 use crate::domain::value_objects::{ObjectStatus, Precondition, StorageClass, Timestamp};
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
 
@@ -19,6 +20,7 @@ pub(super) async fn maintenance_contract(database: &Database, other: &Database) 
     blobs_come_in_pages(database).await;
     a_damaged_copy_is_known_and_gives_way(database, &commits[0]).await;
     a_hold_keeps_bytes(database).await;
+    keys_are_given_out_listed_and_revoked(database).await;
     reservations_of_ended_runs_are_cleared(database).await;
     a_copy_of_everything_is_the_same_elsewhere(database, other).await;
     wrong_counts_are_found_and_mended(other).await;
@@ -27,7 +29,7 @@ pub(super) async fn maintenance_contract(database: &Database, other: &Database) 
 async fn apply(database: &Database, writes: &[Write], tick: u64) -> Vec<WriteOutcome> {
     let context = BatchContext { writer: WRITER, now: Timestamp::from_millis(5), tick };
     let mut next_sequence = database.next_sequence().await.unwrap();
-    database.apply(writes, &mut next_sequence, context).await.unwrap()
+    database.apply(writes, &mut next_sequence, context).await.unwrap().outcomes
 }
 
 /// Ten contents in either class, one of them twice, and one that nothing refers to any more.
@@ -69,6 +71,30 @@ async fn blobs_come_in_pages(database: &Database) {
     );
     let findings = database.check_rows().await.unwrap();
     assert!(findings.iter().all(|(_, finding)| finding.count == 0), "{findings:?}");
+}
+
+/// What the contract of keys asks of a tool.
+pub(super) async fn give_out_or_change(database: &Database, key: &ApiKey) {
+    match key.revoked_at {
+        Some(revoked_at) => assert!(database.revoke_api_key(key.id, revoked_at).await.unwrap()),
+        None => database.put_api_key(key).await.unwrap(),
+    }
+}
+
+async fn keys_are_given_out_listed_and_revoked(database: &Database) {
+    let at = Timestamp::from_millis;
+    let older = an_api_key(ApiKeyId::from_u64(u64::MAX));
+    let newer = ApiKey { created_at: at(2_000), ..an_api_key(ApiKeyId::from_u64(1)) };
+    database.put_api_key(&newer).await.unwrap();
+    database.put_api_key(&older).await.unwrap();
+    assert!(database.put_api_key(&older).await.is_err(), "no key takes the place of another");
+    assert_eq!(database.api_keys().await.unwrap(), [older.clone(), newer.clone()]);
+    assert!(!database.revoke_api_key(ApiKeyId::from_u64(7), at(3_000)).await.unwrap());
+    assert!(database.revoke_api_key(older.id, at(3_000)).await.unwrap());
+    assert!(database.revoke_api_key(older.id, at(4_000)).await.unwrap(), "again, which changes nothing");
+    let revoked = ApiKey { revoked_at: Some(at(3_000)), ..older };
+    assert_eq!(database.api_key(revoked.id).await.unwrap().as_ref(), Some(&revoked));
+    assert_eq!(database.api_keys().await.unwrap(), [revoked, newer]);
 }
 
 async fn a_damaged_copy_is_known_and_gives_way(database: &Database, commit: &ObjectCommit) {
@@ -154,12 +180,16 @@ async fn exported(database: &Database) -> Vec<ExportedRow> {
 }
 
 async fn a_copy_of_everything_is_the_same_elsewhere(database: &Database, other: &Database) {
+    let tenant_id = a_commit(None, 1, 1).stored.object.scope.tenant_id;
+    let limits = QuotaLimits { bytes_max: Some(1 << 40), objects_max: None };
+    database.set_limits(&tenant_id, limits).await.unwrap();
     let rows = exported(database).await;
     let Some(ExportedRow::Clock { ticks }) = rows.first() else { panic!("the clock comes first") };
     let mut imported = ImportedRows::default();
     for row in &rows {
         match row {
             ExportedRow::Clock { .. } => {}
+            ExportedRow::Limits { tenant_id, limits } => imported.limits.push((tenant_id.clone(), *limits)),
             ExportedRow::Object { sequence, object } => {
                 imported.objects.push((*sequence, (**object).clone()))
             }
@@ -172,13 +202,17 @@ async fn a_copy_of_everything_is_the_same_elsewhere(database: &Database, other: 
     other.import(*ticks, &mut || Ok(imported.take())).await.unwrap();
     assert!(!other.is_empty().await.unwrap());
     assert_eq!(exported(other).await, rows);
+    let quota = other.quota(&tenant_id).await.unwrap();
+    assert_eq!((quota, quota.limits), (database.quota(&tenant_id).await.unwrap(), limits));
+    assert_eq!((quota.usage.objects, other.wrong_usage().await.unwrap().count), (22, 0));
+    assert_eq!(other.tenants().await.unwrap(), [(tenant_id, quota)]);
 }
 
 async fn wrong_counts_are_found_and_mended(database: &Database) {
     assert!(database.miscounts(10).await.unwrap().is_empty());
     let right = database.blob_page(BlobFilter::All, None, 3).await.unwrap();
     let wrong = right.iter().zip([5, 0, 1]).map(|(row, ref_count)| BlobRow { ref_count, ..*row });
-    let mut rows = Some(ImportedRows { objects: Vec::new(), blobs: wrong.collect() });
+    let mut rows = Some(ImportedRows { blobs: wrong.collect(), ..ImportedRows::default() });
     database.import(0, &mut || Ok(rows.take())).await.unwrap();
     let found = database.miscounts(10).await.unwrap();
     let keys: Vec<_> =

@@ -22,6 +22,7 @@ use super::group_commit::{GroupCommit, Latch, LogQueue};
 use super::heartbeat::Heartbeat;
 use super::holds::HoldWatch;
 use super::pack_space::PackSpace;
+use super::quotas::Quotas;
 use super::recovery::{claim_root, sweep};
 use super::replay::replay;
 use crate::application::errors::RepositoryError;
@@ -30,6 +31,7 @@ use crate::domain::value_objects::{InstanceId, StorageClass};
 use crate::infrastructure::plane_channel::{
     LogOrder, MetadataEnd, QUERIES_QUEUED_MAX, Query, QueryRequest, Reply,
 };
+use crate::infrastructure::quota_ledger::QuotaLedger;
 use crate::infrastructure::storage::{DatabaseRoom, OpenPacks, ReplayError, RootError, Roots};
 
 /// Why the metadata plane does not start.
@@ -121,7 +123,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             Err(error) => return send(Err(StartError::Thread(error))),
         };
         LocalSet::new().block_on(&runtime, async {
-            match self.prepare(channel.order.clone()).await {
+            match self.prepare(channel.order.clone(), channel.quotas.clone()).await {
                 Ok(service) => {
                     send(Ok(()));
                     service.serve(channel).await;
@@ -131,7 +133,11 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
         });
     }
 
-    async fn prepare(self, order: Option<Arc<LogOrder>>) -> Result<Service<C>, StartError> {
+    async fn prepare(
+        self,
+        order: Option<Arc<LogOrder>>,
+        ledger: Arc<QuotaLedger>,
+    ) -> Result<Service<C>, StartError> {
         let database = Database::open(&self.url, self.settings).await?;
         for class in StorageClass::ALL {
             claim_root(&database, self.roots.of(class)).await?;
@@ -143,6 +149,8 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
         let ticks = GraceClock::starting_at(database.ticks().await?);
         let next_sequence = self.apply_log(&database, ticks).await?;
         let (database, latch) = (Arc::new(database), Latch::default());
+        let quotas = Quotas::new(database.clone(), ledger);
+        quotas.refresh().await?;
         if let Some(order) = &order {
             order.start_at(next_sequence);
         }
@@ -153,6 +161,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             instance: self.instance,
             next_sequence,
             ticks,
+            quotas: quotas.clone(),
             log: order.clone().map(|order| LogQueue { order, roots: self.roots.clone(), room: self.room }),
         };
         let collector = Collector {
@@ -177,9 +186,11 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             node: self.node.into(),
             outside_changes: database.outside_changes().await?,
             on_outside_change: self.on_outside_change,
+            quotas: quotas.clone(),
+            is_shared: self.url.is_shared(),
         };
-        let reader = Reader::new(database.clone(), latch, self.settings, order.clone());
-        Ok(Service { database, reader, commit, collector, heartbeat, roots: self.roots, order })
+        let reader = Reader::new(quotas.clone(), database.clone(), latch, self.settings, order.clone());
+        Ok(Service { database, reader, commit, collector, heartbeat, quotas, roots: self.roots, order })
     }
 }
 
@@ -214,6 +225,7 @@ struct Service<C> {
     commit: GroupCommit<C>,
     collector: Collector,
     heartbeat: Heartbeat,
+    quotas: Arc<Quotas>,
     roots: Roots,
     order: Option<Arc<LogOrder>>,
 }
@@ -226,6 +238,7 @@ impl<C: Clock + Send + 'static> Service<C> {
         let sweeping = tokio::task::spawn_local(sweep);
         let learning = tokio::task::spawn_local(learn_keys(self.database.clone(), self.order));
         let beating = tokio::task::spawn_local(self.heartbeat.run());
+        let keeping_quotas = tokio::task::spawn_local(self.quotas.run());
         let collecting = tokio::task::spawn_local(self.collector.run());
         let queries = answer_queries(self.reader, channel.queries);
         tokio::join!(self.commit.run(channel.writes), queries);
@@ -234,6 +247,7 @@ impl<C: Clock + Send + 'static> Service<C> {
         learning.abort();
         collecting.abort();
         beating.abort();
+        keeping_quotas.abort();
         // Otherwise each stop would set the grace of everything back to where the last cycle stored it.
         if !latch.is_set()
             && let Err(error) = self.database.store_ticks(ticks.now()).await
@@ -291,6 +305,7 @@ async fn answer_queries(reader: Reader, mut queue: mpsc::Receiver<QueryRequest>)
 
 /// What queries are answered with.
 struct Reader {
+    quotas: Arc<Quotas>,
     database: Arc<Database>,
     latch: Latch,
     running: Semaphore,
@@ -303,6 +318,7 @@ struct Reader {
 
 impl Reader {
     fn new(
+        quotas: Arc<Quotas>,
         database: Arc<Database>,
         latch: Latch,
         settings: DatabaseSettings,
@@ -310,7 +326,7 @@ impl Reader {
     ) -> Self {
         let queries_max = settings.max_connections as usize;
         let (running, turn_timeout) = (Semaphore::new(queries_max), settings.acquire_timeout);
-        Self { database, latch, running, queries_max, turn_timeout, order }
+        Self { quotas, database, latch, running, queries_max, turn_timeout, order }
     }
 
     /// Waits until the database has what the query must see. `false` if it never will.
@@ -329,7 +345,8 @@ impl Reader {
             return self.check(reply).await;
         }
         let Some(query) = self.answer_ahead(query, after).await else { return };
-        if !self.catches_up(after).await {
+        let is_logged = !matches!(query, Query::FindApiKey(..));
+        if is_logged && !self.catches_up(after).await {
             return refuse(query, RepositoryError::Unavailable);
         }
         let Ok(Ok(_turn)) = timeout(self.turn_timeout, self.running.acquire()).await else {
@@ -378,6 +395,14 @@ impl Reader {
             Query::Find(name, _, reply) => respond(reply, latch, database.find(&name).await),
             Query::Inspect(name, reply) => respond(reply, latch, database.inspect(&name).await),
             Query::List(query, reply) => respond(reply, latch, database.list(&query).await),
+            Query::Quota(tenant_id, reply) => respond(reply, latch, database.quota(&tenant_id).await),
+            Query::SetLimits(tenant_id, limits, reply) => {
+                if latch.is_set() {
+                    return refuse(Query::Quota(tenant_id, reply), RepositoryError::Unavailable);
+                }
+                respond(reply, latch, self.quotas.set_limits(&tenant_id, limits).await);
+            }
+            Query::FindApiKey(id, reply) => respond(reply, latch, database.api_key(id).await),
             Query::Check(reply) => self.check(reply).await,
         }
     }
@@ -389,6 +414,8 @@ fn refuse(query: Query, error: RepositoryError) {
         Query::Find(_, _, reply) => reply.send(Err(error)).map_err(drop),
         Query::Inspect(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::List(_, reply) => reply.send(Err(error)).map_err(drop),
+        Query::Quota(_, reply) | Query::SetLimits(_, _, reply) => reply.send(Err(error)).map_err(drop),
+        Query::FindApiKey(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::Check(reply) => reply.send(Err(error)).map_err(drop),
     };
 }
@@ -441,7 +468,8 @@ mod tests {
         let url = DatabaseUrl::in_directory(directory.path());
         let database = Arc::new(Database::open(&url, SETTINGS).await.unwrap());
         let order = Arc::new(LogOrder::default());
-        let reader = Reader::new(database.clone(), Latch::default(), SETTINGS, Some(order));
+        let quotas = Quotas::new(database.clone(), Arc::default());
+        let reader = Reader::new(quotas, database.clone(), Latch::default(), SETTINGS, Some(order));
         let commit = a_commit(None, 1, 1);
         let context =
             BatchContext { writer: InstanceId::from_i64(1), now: Timestamp::from_millis(0), tick: 0 };

@@ -17,21 +17,26 @@ mod maintenance_contract;
 mod metadata_plane;
 mod pack_space;
 mod postgres;
+mod postgres_api_keys;
 mod postgres_maintenance;
 mod postgres_queries;
 mod postgres_rows;
+mod postgres_tenants;
 mod postgres_writer;
 mod queries;
+mod quotas;
 mod recovery;
 mod replay;
 #[cfg(test)]
 mod schedules;
 mod snapshot;
 mod sqlite;
+mod sqlite_api_keys;
 mod sqlite_columns;
 mod sqlite_maintenance;
 mod sqlite_packs;
 mod sqlite_rows;
+mod sqlite_tenants;
 #[cfg(test)]
 #[path = "../../../tests/throwaway_postgres/mod.rs"]
 mod throwaway_postgres;

@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgRow};
 use sqlx::{Connection as _, PgPool, Postgres, SqlSafeStr as _};
 use tokio::time::{sleep, timeout};
 
-use super::batch::BatchContext;
+use super::batch::{Applied, BatchContext};
 use super::collector::{Collected, Garbage};
 use super::columns::{class_number, status_number};
 use super::database::{DatabaseSettings, RootRow};
@@ -18,14 +18,14 @@ use super::errors::{DatabaseError, WrongEncoding, is_race, silence};
 use super::holds::HoldId;
 use super::postgres_queries as queries;
 use super::postgres_rows::{
-    PgQuery, bind_blob_keys, bind_garbage, blob_location, column, garbage, object, page, stored_object,
-    uuid_of,
+    PgQuery, bind_blob_keys, bind_garbage, bind_within, blob_location, column, garbage, object, page,
+    stored_object, uuid_of,
 };
 use super::postgres_writer::PostgresWriter;
 use crate::application::ports::{ListPage, ListQuery, ObjectName};
 use crate::domain::entities::{Object, StoredObject};
 use crate::domain::value_objects::{InstanceId, StorageClass, Timestamp};
-use crate::infrastructure::plane_channel::{Write, WriteOutcome};
+use crate::infrastructure::plane_channel::Write;
 use crate::infrastructure::storage::BlobFile;
 
 /// A connection that was idle for longer is asked whether it lives before it is used.
@@ -82,6 +82,8 @@ pub(super) fn migrator() -> Migrator {
         ("objects", include_str!("../../../migrations/postgres/0001_objects.sql")),
         ("garbage", include_str!("../../../migrations/postgres/0002_garbage.sql")),
         ("maintenance", include_str!("../../../migrations/postgres/0003_maintenance.sql")),
+        ("api_keys", include_str!("../../../migrations/postgres/0004_api_keys.sql")),
+        ("tenants", include_str!("../../../migrations/postgres/0005_tenants.sql")),
     ];
     let migration = |(version, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
@@ -158,7 +160,7 @@ impl PostgresDatabase {
     }
 
     /// Has one connection answer `asking` within the time that an answer may take.
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         asking: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> sqlx::Result<T> {
@@ -168,7 +170,7 @@ impl PostgresDatabase {
         answer.unwrap_or_else(|_| Err(silence()))
     }
 
-    async fn optional_row(&self, query: PgQuery<'_>) -> sqlx::Result<Option<PgRow>> {
+    pub(super) async fn optional_row(&self, query: PgQuery<'_>) -> sqlx::Result<Option<PgRow>> {
         self.ask(async |connection| query.fetch_optional(connection).await).await
     }
 
@@ -190,13 +192,14 @@ impl PostgresDatabase {
         writes: &[Write],
         next_sequence: &mut u64,
         context: BatchContext,
-    ) -> Result<Vec<WriteOutcome>, DatabaseError> {
+    ) -> Result<Applied, DatabaseError> {
         self.writer.apply(writes, next_sequence, context).await
     }
 
     pub(super) async fn find(&self, name: &ObjectName) -> Result<Option<StoredObject>, DatabaseError> {
         let query = match name {
             ObjectName::Id(id) => sqlx::query(queries::FIND_BY_ID).bind(uuid_of(id)),
+            ObjectName::IdWithin(id, reach) => bind_within(queries::FIND_BY_ID_WITHIN, id, reach),
             ObjectName::Key(path) => sqlx::query(queries::FIND_BY_KEY)
                 .bind(path.scope.namespace.as_str())
                 .bind(path.scope.tenant_id.as_str())
@@ -208,10 +211,12 @@ impl PostgresDatabase {
     }
 
     pub(super) async fn inspect(&self, name: &ObjectName) -> Result<Option<Object>, DatabaseError> {
-        let ObjectName::Id(id) = name else {
-            return Ok(self.find(name).await?.map(|stored| stored.object));
+        let query = match name {
+            ObjectName::Id(id) => sqlx::query(queries::INSPECT_BY_ID).bind(uuid_of(id)),
+            ObjectName::IdWithin(id, reach) => bind_within(queries::INSPECT_BY_ID_WITHIN, id, reach),
+            ObjectName::Key(_) => return Ok(self.find(name).await?.map(|stored| stored.object)),
         };
-        let row = self.optional_row(sqlx::query(queries::INSPECT_BY_ID).bind(uuid_of(id))).await;
+        let row = self.optional_row(query).await;
         let found = row.and_then(|row| row.as_ref().map(object).transpose());
         found.map_err(DatabaseError::of("look at an object"))
     }

@@ -19,12 +19,13 @@ use super::maintenance::{
 use super::postgres::{PostgresDatabase, migrator};
 use super::postgres_queries as queries;
 use super::postgres_rows::{bind_blob_keys, blob_location, column, content_hash, object, storage_class};
+use super::postgres_tenants::{WRONG_USAGE, put_limits, quotas};
 use super::postgres_writer::{PostgresWriter, store};
 use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::{ContentHash, InstanceId, StorageClass, Timestamp};
 
 /// Rows that contradict each other, by what is wrong with them.
-const CHECKS: [Check; 8] = [
+const CHECKS: [Check; 9] = [
     Check {
         name: "objects_without_blob",
         statement: "SELECT o.id::text FROM objects AS o WHERE o.status = 1 AND NOT EXISTS (
@@ -45,6 +46,7 @@ const CHECKS: [Check; 8] = [
             ) AS n ON n.content_hash = b.content_hash AND n.storage_class = b.storage_class
             WHERE b.ref_count <> coalesce(n.objects, 0)",
     },
+    WRONG_USAGE,
     Check {
         name: "wrong_grace",
         statement: "SELECT encode(content_hash, 'hex') FROM blobs WHERE (ref_count = 0) <> (zero_since IS NOT NULL)",
@@ -273,8 +275,7 @@ impl PostgresDatabase {
             .bind(copy.place.to_string())
             .bind(damaged);
             let serves = query.execute(&mut *transaction).await?.rows_affected() > 0;
-            let tell = sqlx::query("UPDATE clock SET outside_changes = outside_changes + 1 WHERE id = 1");
-            tell.execute(&mut *transaction).await?;
+            sqlx::query(queries::NOTE_OUTSIDE_CHANGE).execute(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(serves)
         };
@@ -328,6 +329,10 @@ impl PostgresDatabase {
         let clock = sqlx::query(queries::TICKS).fetch_one(&mut *snapshot).await;
         let ticks = clock.and_then(|row| column::<i64>(&row, 0)).map_err(failed())?;
         take(ExportedRow::Clock { ticks: ticks.cast_unsigned() })?;
+        let limited = sqlx::query(queries::QUOTAS).fetch_all(&mut *snapshot).await;
+        for (tenant_id, quota) in limited.and_then(|rows| quotas(&rows)).map_err(failed())? {
+            take(ExportedRow::Limits { tenant_id, limits: quota.limits })?;
+        }
         let mut rows = sqlx::query(queries::EXPORT_OBJECTS).fetch(&mut *snapshot);
         while let Some(row) = rows.try_next().await.map_err(failed())? {
             let sequence = column::<i64>(&row, 0).map_err(failed())?.cast_unsigned();
@@ -362,6 +367,9 @@ impl PostgresDatabase {
         let mut transaction = self.readers.begin().await.map_err(failed())?;
         let context = BatchContext::of_import(ticks);
         while let Some(rows) = next()? {
+            for (tenant_id, limits) in &rows.limits {
+                put_limits(&mut transaction, tenant_id, *limits).await.map_err(failed())?;
+            }
             store(&mut transaction, &rows.into_changes(), context).await.map_err(failed())?;
         }
         let clock = sqlx::query(queries::STORE_TICKS).bind(ticks.cast_signed());

@@ -10,7 +10,14 @@ macro_rules! object_columns {
 
 macro_rules! held_columns {
     () => {
-        "o.sequence, o.id, o.namespace, o.tenant_id, o.key, o.status, o.storage_class, o.content_hash, o.updated_at"
+        "o.sequence, o.id, o.namespace, o.tenant_id, o.key, o.status, o.storage_class, o.content_hash, o.updated_at, \
+         o.size_bytes"
+    };
+}
+
+macro_rules! within {
+    () => {
+        "($2::text IS NULL OR o.tenant_id = $2) AND ($3::text[] IS NULL OR o.namespace = ANY ($3))"
     };
 }
 
@@ -66,6 +73,61 @@ pub(super) const HELD_BLOBS: &str = "
     FROM unnest($1::bytea[], $2::smallint[]) AS n (content_hash, storage_class)
     JOIN blobs AS b ON b.content_hash = n.content_hash AND b.storage_class = n.storage_class
     FOR UPDATE OF b";
+
+/// What of a tenant's usage each server has counted, together.
+macro_rules! usage_of {
+    ($tenant:literal) => {
+        concat!(
+            "CROSS JOIN LATERAL (SELECT sum(s.bytes)::bigint AS bytes, sum(s.objects)::bigint AS objects \
+             FROM tenant_usage AS s WHERE s.tenant_id = ",
+            $tenant,
+            ") AS u"
+        )
+    };
+}
+
+/// `$1`: tenants: the limits and the usage of those that have limits. Nobody's usage is read that has none: batches that
+/// add to it on several servers then have nothing to do with each other.
+pub(super) const HELD_QUOTAS: &str = concat!(
+    "SELECT l.tenant_id, l.bytes_max, l.objects_max, u.bytes, u.objects FROM tenant_limits AS l ",
+    usage_of!("l.tenant_id"),
+    " WHERE l.tenant_id = ANY ($1::text[])"
+);
+
+/// The limits and the usage of every tenant that has limits.
+pub(super) const QUOTAS: &str = concat!(
+    "SELECT l.tenant_id, l.bytes_max, l.objects_max, u.bytes, u.objects FROM tenant_limits AS l ",
+    usage_of!("l.tenant_id"),
+    " ORDER BY l.tenant_id"
+);
+
+/// `$1`: tenants: of each the limits, which may be none, and the usage.
+pub(super) const QUOTAS_OF: &str = concat!(
+    "SELECT n.tenant_id, l.bytes_max, l.objects_max, u.bytes, u.objects FROM unnest($1::text[]) AS n (tenant_id) \
+     LEFT JOIN tenant_limits AS l ON l.tenant_id = n.tenant_id ",
+    usage_of!("n.tenant_id")
+);
+
+/// `$1`: tenants, `$2`: bytes more, `$3`: objects more, `$4`: the shard to add them to.
+pub(super) const PUT_USAGE: &str = "
+    INSERT INTO tenant_usage (tenant_id, shard, bytes, objects)
+    SELECT n.tenant_id, $4, n.bytes, n.objects
+    FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS n (tenant_id, bytes, objects)
+    ON CONFLICT (tenant_id, shard) DO UPDATE SET
+        bytes = tenant_usage.bytes + excluded.bytes, objects = tenant_usage.objects + excluded.objects";
+
+/// `$1`: the tenant, `$2`: the most bytes, `$3`: the most objects; NULL for no limit.
+pub(super) const SET_LIMITS: &str = "
+    INSERT INTO tenant_limits (tenant_id, bytes_max, objects_max) VALUES ($1, $2, $3)
+    ON CONFLICT (tenant_id) DO UPDATE SET bytes_max = excluded.bytes_max, objects_max = excluded.objects_max";
+
+/// Forgets limits that are none. `$1`: the tenant.
+pub(super) const DROP_LIMITS: &str =
+    "DELETE FROM tenant_limits WHERE tenant_id = $1 AND bytes_max IS NULL AND objects_max IS NULL";
+
+/// Tells servers that a tool has changed something.
+pub(super) const NOTE_OUTSIDE_CHANGE: &str =
+    "UPDATE clock SET outside_changes = outside_changes + 1 WHERE id = 1";
 
 /// `$1` to `$14`: the columns of the rows, `$15`: their writer.
 pub(super) const PUT_OBJECTS: &str = "
@@ -129,6 +191,24 @@ pub(super) const FIND_BY_KEY: &str = concat!(
 /// An object in any state but `DELETED`, by id.
 pub(super) const INSPECT_BY_ID: &str =
     concat!("SELECT ", object_columns!(), " FROM objects AS o WHERE o.id = $1 AND o.status <> 3");
+
+/// The same by id, if it is of the tenant `$2` and in one of the namespaces `$3`; `NULL` for all of either.
+pub(super) const FIND_BY_ID_WITHIN: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    ", b.place, b.damaged FROM objects AS o
+      JOIN blobs AS b ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
+     WHERE o.id = $1 AND o.status = 1 AND ",
+    within!()
+);
+
+/// As [`INSPECT_BY_ID`], within the reach of [`FIND_BY_ID_WITHIN`].
+pub(super) const INSPECT_BY_ID_WITHIN: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    " FROM objects AS o WHERE o.id = $1 AND o.status <> 3 AND ",
+    within!()
+);
 
 /// One page of both classes: each is read in its index's order, and the two are merged.
 pub(super) const LIST_BOTH: &str =
@@ -239,3 +319,25 @@ pub(super) const EXPORT_OBJECTS: &str = concat!(
     object_columns!(),
     " FROM objects AS o WHERE o.status + 0 IN (1, 3) ORDER BY o.sequence"
 );
+
+macro_rules! api_key_columns {
+    () => {
+        "id, secret_hash, tenant_id, namespaces, scopes, label, created_at, expires_at, revoked_at"
+    };
+}
+
+/// An API key. `$1`: its id.
+pub(super) const API_KEY: &str = concat!("SELECT ", api_key_columns!(), " FROM api_keys WHERE id = $1");
+
+/// Every API key, for people who look after them.
+pub(super) const API_KEYS: &str =
+    concat!("SELECT ", api_key_columns!(), " FROM api_keys ORDER BY created_at, id");
+
+/// Keeps a new API key.
+pub(super) const PUT_API_KEY: &str = "
+    INSERT INTO api_keys (id, secret_hash, tenant_id, namespaces, scopes, label, created_at, expires_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+
+/// Takes an API key back. `$1`: its id, `$2`: the moment, unless that has been done before.
+pub(super) const REVOKE_API_KEY: &str =
+    "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1";

@@ -14,7 +14,7 @@ use super::columns::{
     undecodable,
 };
 use crate::application::ports::ListPage;
-use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
+use crate::domain::entities::{BlobLocation, KeyPath, Object, Reach, Scope, StoredObject};
 use crate::domain::errors::InvalidValue;
 use crate::domain::value_objects::{
     ContentHash, ContentType, Key, Namespace, ObjectId, ObjectStatus, Place, StorageClass, TenantId,
@@ -25,6 +25,17 @@ pub(super) type PgQuery<'q> = Query<'q, Postgres, PgArguments>;
 
 pub(super) fn bind_ids<'q, 'a>(query: PgQuery<'q>, ids: impl Iterator<Item = &'a ObjectId>) -> PgQuery<'q> {
     query.bind(ids.map(uuid_of).collect::<Vec<_>>())
+}
+
+/// An id, and who looks for it.
+pub(super) fn bind_within<'q>(text: &'static str, id: &ObjectId, reach: &Reach) -> PgQuery<'q> {
+    let tenant_id = reach.tenant_id().map(|tenant_id| tenant_id.as_str().to_owned());
+    sqlx::query(text).bind(uuid_of(id)).bind(tenant_id).bind(names(reach))
+}
+
+/// The namespaces of a reach; `NULL` for all.
+pub(super) fn names(reach: &Reach) -> Option<Vec<String>> {
+    reach.namespaces().map(|names| names.iter().map(|name| name.as_str().to_owned()).collect())
 }
 
 /// Hashes and classes.
@@ -111,17 +122,16 @@ pub(super) fn uuid_of(id: &ObjectId) -> Uuid {
 
 pub(super) fn held_objects(rows: &[PgRow]) -> sqlx::Result<HashMap<ObjectId, HeldObject>> {
     let decode = |row: &PgRow| {
-        let key_path = match key(row)? {
-            Some(key) => Some(KeyPath { scope: scope(row)?, key }),
-            None => None,
-        };
+        let scope = scope(row)?;
         let held = HeldObject {
             sequence: column::<i64>(row, 0)?.cast_unsigned(),
-            key_path,
+            tenant_id: scope.tenant_id.clone(),
+            key_path: key(row)?.map(|key| KeyPath { scope, key }),
             status: status_of_number(column(row, 5)?)?,
             storage_class: storage_class(row, 6)?,
             content_hash: optional_hash(row, 7)?,
             updated_at: Timestamp::from_millis(column(row, 8)?),
+            size_bytes: column::<Option<i64>>(row, 9)?.map(i64::cast_unsigned),
         };
         Ok((id(row)?, held))
     };

@@ -14,7 +14,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::batch::{self, BatchContext, Changes, Held, Touched};
+use super::batch::{self, Applied, BatchContext, Changes, Held, Touched};
 use super::database::DatabaseSettings;
 use super::errors::{DatabaseError, NameTaken, Unsettled, is_race, says_unknown_transaction, silence};
 use super::postgres_queries as queries;
@@ -22,8 +22,10 @@ use super::postgres_rows::{
     bind_blob_keys, bind_blobs, bind_garbage_rows, bind_ids, bind_keys, bind_objects,
 };
 use super::postgres_rows::{held_blobs, held_objects};
-use crate::domain::value_objects::InstanceId;
-use crate::infrastructure::plane_channel::{Write, WriteOutcome};
+use super::postgres_tenants::{bind_usage, load_quotas, quotas};
+use crate::domain::entities::Quota;
+use crate::domain::value_objects::{InstanceId, TenantId};
+use crate::infrastructure::plane_channel::Write;
 
 /// How often a batch is tried. One that is alone has nobody to race with, so this many in a row means that something
 /// else is wrong.
@@ -52,7 +54,7 @@ pub(super) struct PostgresWriter {
 
 /// A transaction that waits for its COMMIT.
 struct Prepared {
-    outcomes: Vec<WriteOutcome>,
+    applied: Applied,
     trace: Trace,
 }
 
@@ -80,7 +82,7 @@ impl Company {
 
 /// What came of one try.
 enum Try {
-    Done(Vec<WriteOutcome>),
+    Done(Applied),
     /// Nothing has happened, and the same may work now.
     Again(DatabaseError),
 }
@@ -116,14 +118,14 @@ impl PostgresWriter {
         writes: &[Write],
         next_sequence: &mut u64,
         context: BatchContext,
-    ) -> Result<Vec<WriteOutcome>, DatabaseError> {
+    ) -> Result<Applied, DatabaseError> {
         let mut kept = self.kept.lock().await;
         let mut tries = 1;
         loop {
             let company = Company::of_try(tries);
             let tried = self.try_to_apply((&mut kept, company), writes, next_sequence, context).await;
             match tried {
-                Ok(Try::Done(outcomes)) => return Ok(outcomes),
+                Ok(Try::Done(applied)) => return Ok(applied),
                 Ok(Try::Again(error)) if tries < TRIES_MAX => {
                     tracing::debug!(tries, error = %error.source, "a batch is tried again");
                     sleep(pause_after(tries)).await;
@@ -132,6 +134,19 @@ impl PostgresWriter {
                 Ok(Try::Again(error)) | Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The limits and the usage of every tenant that has limits, as they are between two batches of this server.
+    pub(super) async fn quotas(&self) -> sqlx::Result<Vec<(TenantId, Quota)>> {
+        let mut kept = self.kept.lock().await;
+        let mut connection = match kept.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let rows = timeout(self.answer_timeout, sqlx::query(queries::QUOTAS).fetch_all(&mut connection));
+        let quotas = quotas(&rows.await.unwrap_or_else(|_| Err(silence()))?)?;
+        *kept = Some(connection);
+        Ok(quotas)
     }
 
     pub(super) async fn close(&self) {
@@ -151,7 +166,7 @@ impl PostgresWriter {
         let begin = self.begin(kept.take(), company).await;
         let mut connection = begin.map_err(DatabaseError::of("begin a transaction"))?;
         let prepared = timeout(self.answer_timeout, prepare(&mut connection, writes, next_sequence, context));
-        let Prepared { outcomes, trace } = match prepared
+        let Prepared { applied, trace } = match prepared
             .await
             .unwrap_or_else(|_| Err(DatabaseError::of("prepare a transaction")(silence())))
         {
@@ -167,7 +182,7 @@ impl PostgresWriter {
         match self.execute(&mut connection, "COMMIT").await {
             Ok(()) => {
                 *kept = Some(connection);
-                Ok(Try::Done(outcomes))
+                Ok(Try::Done(applied))
             }
             // That is an answer: the transaction has ended, and nothing has happened.
             Err(error) if is_race(&error) => {
@@ -178,7 +193,7 @@ impl PostgresWriter {
                 drop(connection);
                 let failed = DatabaseError::of("commit a transaction");
                 match self.settle(&trace).await {
-                    Settled::Committed => Ok(Try::Done(outcomes)),
+                    Settled::Committed => Ok(Try::Done(applied)),
                     Settled::NotCommitted => Ok(Try::Again(failed(error))),
                     Settled::Unknown => Err(failed(Unsettled::after(error))),
                 }
@@ -273,7 +288,8 @@ async fn prepare(
     let (outcomes, changes) = batch::apply(writes, held, next_sequence, context.now);
     let stored = store(connection, &changes, context).await;
     stored.map_err(DatabaseError::of("store what a batch changes"))?;
-    Ok(Prepared { outcomes, trace })
+    let applied = Applied { outcomes, usage: changes.usage };
+    Ok(Prepared { applied, trace })
 }
 
 /// Takes a block of sequences, a tick, and what the transaction will be known by. As the first statement it has the
@@ -287,7 +303,7 @@ async fn take_sequences(connection: &mut PgConnection, context: BatchContext) ->
     Ok((trace, row.try_get::<i64, _>(1)?.cast_unsigned()))
 }
 
-/// What the database holds of all that `writes` touch: three statements at most.
+/// What the database holds of all that `writes` touch: four statements at most.
 async fn load(connection: &mut PgConnection, writes: &[Write]) -> sqlx::Result<Held> {
     let mut touched = Touched::by(writes);
     let mut held = Held::default();
@@ -306,10 +322,11 @@ async fn load(connection: &mut PgConnection, writes: &[Write]) -> sqlx::Result<H
         let query = bind_blob_keys(sqlx::query(queries::HELD_BLOBS), touched.blobs.iter().copied());
         held.blobs = held_blobs(&query.fetch_all(&mut *connection).await?)?;
     }
+    held.quotas = load_quotas(connection, writes).await?;
     Ok(held)
 }
 
-/// Stores what a batch changes: five statements at most.
+/// Stores what a batch changes: six statements at most.
 pub(super) async fn store(
     connection: &mut PgConnection,
     changes: &Changes,
@@ -331,6 +348,10 @@ pub(super) async fn store(
     }
     if !changes.blobs.is_empty() {
         let query = bind_blobs(sqlx::query(queries::PUT_BLOBS), &changes.blobs, context);
+        query.execute(&mut *connection).await?;
+    }
+    if !changes.usage.is_empty() {
+        let query = bind_usage(sqlx::query(queries::PUT_USAGE), &changes.usage, context.writer);
         query.execute(&mut *connection).await?;
     }
     if !changes.garbage.is_empty() {

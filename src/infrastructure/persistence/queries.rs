@@ -60,7 +60,15 @@ macro_rules! object_columns {
 
 macro_rules! held_columns {
     () => {
-        "o.sequence, o.id, o.namespace, o.tenant_id, o.key, o.status, o.storage_class, o.content_hash, o.updated_at"
+        "o.sequence, o.id, o.namespace, o.tenant_id, o.key, o.status, o.storage_class, o.content_hash, o.updated_at, \
+         o.size_bytes"
+    };
+}
+
+macro_rules! within {
+    () => {
+        "(?2 IS NULL OR o.tenant_id = ?2) \
+         AND (?3 IS NULL OR o.namespace IN (SELECT value FROM json_each(?3)))"
     };
 }
 
@@ -100,6 +108,35 @@ pub(super) const HELD_BLOBS: ByRows = by_rows!(
     "(?, ?)",
     ") AS j CROSS JOIN blobs AS b WHERE b.content_hash = j.column1 AND b.storage_class = j.column2"
 );
+
+/// `?1`: `["<tenant>", …]`: of each the limits, which may be none, and the usage.
+pub(super) const QUOTAS_OF: &str = "
+    SELECT j.value, l.bytes_max, l.objects_max, u.bytes, u.objects
+    FROM json_each(?1) AS j LEFT JOIN tenant_limits AS l ON l.tenant_id = j.value
+    LEFT JOIN tenant_usage AS u ON u.tenant_id = j.value";
+
+/// The limits and the usage of every tenant that has limits.
+pub(super) const QUOTAS: &str = "
+    SELECT tenant_limits.tenant_id, bytes_max, objects_max, u.bytes, u.objects
+    FROM tenant_limits LEFT JOIN tenant_usage AS u ON u.tenant_id = tenant_limits.tenant_id";
+
+/// `?1`: `[["<tenant>", bytes more, objects more], …]`
+pub(super) const PUT_USAGE: &str = "
+    INSERT INTO tenant_usage (tenant_id, bytes, objects)
+    SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2 FROM json_each(?1) AS j WHERE true
+    ON CONFLICT (tenant_id) DO UPDATE SET bytes = bytes + excluded.bytes, objects = objects + excluded.objects";
+
+/// `?1`: the tenant, `?2`: the most bytes, `?3`: the most objects; NULL for no limit.
+pub(super) const SET_LIMITS: &str = "
+    INSERT INTO tenant_limits (tenant_id, bytes_max, objects_max) VALUES (?1, ?2, ?3)
+    ON CONFLICT (tenant_id) DO UPDATE SET bytes_max = excluded.bytes_max, objects_max = excluded.objects_max";
+
+/// Forgets limits that are none. `?1`: the tenant.
+pub(super) const DROP_LIMITS: &str =
+    "DELETE FROM tenant_limits WHERE tenant_id = ?1 AND bytes_max IS NULL AND objects_max IS NULL";
+
+/// Tells servers that a tool has changed something.
+pub(super) const NOTE_OUTSIDE_CHANGE: &str = "UPDATE clock SET outside_changes = outside_changes + 1";
 
 /// Rows in the order of the columns.
 pub(super) const PUT_OBJECTS: ByRows = by_rows!(
@@ -161,6 +198,25 @@ pub(super) const FIND_BY_KEY: &str = concat!(
 /// An object in any state but `DELETED`, by id.
 pub(super) const INSPECT_BY_ID: &str =
     concat!("SELECT ", object_columns!(), " FROM objects AS o WHERE o.id = ?1 AND o.status <> 3");
+
+/// The same by id, if it is of the tenant `?2` and in one of the namespaces `?3` (`["<namespace>", …]`); `NULL` for all
+/// of either.
+pub(super) const FIND_BY_ID_WITHIN: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    ", b.place, b.damaged FROM objects AS o CROSS JOIN blobs AS b
+      ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
+     WHERE o.id = ?1 AND o.status = 1 AND ",
+    within!()
+);
+
+/// As [`INSPECT_BY_ID`], within the reach of [`FIND_BY_ID_WITHIN`].
+pub(super) const INSPECT_BY_ID_WITHIN: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    " FROM objects AS o WHERE o.id = ?1 AND o.status <> 3 AND ",
+    within!()
+);
 
 /// One page of both classes: each is read in its index's order, and the two are merged.
 pub(super) const LIST_BOTH: &str =
@@ -268,3 +324,25 @@ pub(super) const KEYS_AFTER: &str = "
     SELECT namespace, tenant_id, key FROM objects
      WHERE key IS NOT NULL AND status = 1 AND (namespace, tenant_id, key) > (?1, ?2, ?3)
      ORDER BY namespace, tenant_id, key LIMIT ?4";
+
+macro_rules! api_key_columns {
+    () => {
+        "id, secret_hash, tenant_id, namespaces, scopes, label, created_at, expires_at, revoked_at"
+    };
+}
+
+/// An API key, by its id.
+pub(super) const API_KEY: &str = concat!("SELECT ", api_key_columns!(), " FROM api_keys WHERE id = ?1");
+
+/// Every API key, for people who look after them.
+pub(super) const API_KEYS: &str =
+    concat!("SELECT ", api_key_columns!(), " FROM api_keys ORDER BY created_at, id");
+
+/// Keeps a new API key.
+pub(super) const PUT_API_KEY: &str = "
+    INSERT INTO api_keys (id, secret_hash, tenant_id, namespaces, scopes, label, created_at, expires_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+
+/// Takes an API key back, at the moment `?2` unless that has been done before.
+pub(super) const REVOKE_API_KEY: &str =
+    "UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";

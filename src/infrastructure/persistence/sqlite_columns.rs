@@ -18,18 +18,18 @@ use crate::domain::value_objects::{
 pub(super) fn held_objects(rows: &[SqliteRow]) -> sqlx::Result<HashMap<ObjectId, HeldObject>> {
     let decode = |row: &SqliteRow| {
         let id = ObjectId::from_slice(column(row, 1)?).map_err(undecodable)?;
-        let key = column::<Option<&str>>(row, 4)?.map(Key::parse).transpose().map_err(undecodable)?;
-        let key_path = match key {
-            Some(key) => Some(KeyPath { scope: scope(row)?, key }),
-            None => None,
-        };
+        let (scope, key) = (scope(row)?, column::<Option<&str>>(row, 4)?);
+        let (tenant_id, key) =
+            (scope.tenant_id.clone(), key.map(Key::parse).transpose().map_err(undecodable)?);
         let held = HeldObject {
             sequence: column::<i64>(row, 0)?.cast_unsigned(),
-            key_path,
+            tenant_id,
+            key_path: key.map(|key| KeyPath { scope, key }),
             status: status_of_number(column(row, 5)?)?,
             storage_class: storage_class(row, 6)?,
             content_hash: optional_hash(row, 7)?,
             updated_at: Timestamp::from_millis(column(row, 8)?),
+            size_bytes: column::<Option<i64>>(row, 9)?.map(i64::cast_unsigned),
         };
         Ok((id, held))
     };

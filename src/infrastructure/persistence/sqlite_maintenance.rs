@@ -22,6 +22,7 @@ use super::maintenance::{
 use super::queries;
 use super::sqlite::{SqliteDatabase, migrator, store};
 use super::sqlite_columns::{blob_location, column, content_hash, object, storage_class};
+use super::sqlite_tenants::{WRONG_USAGE, put_limits, quotas};
 use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::{ContentHash, InstanceId, StorageClass, Timestamp};
 
@@ -31,7 +32,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// Rows that contradict each other, by what is wrong with them.
-const CHECKS: [Check; 8] = [
+const CHECKS: [Check; 9] = [
     Check {
         name: "objects_without_blob",
         statement: "SELECT lower(hex(o.id)) FROM objects AS o WHERE o.status = 1 AND NOT EXISTS (
@@ -52,6 +53,7 @@ const CHECKS: [Check; 8] = [
             ) AS n ON n.content_hash = b.content_hash AND n.storage_class = b.storage_class
             WHERE b.ref_count <> coalesce(n.objects, 0)",
     },
+    WRONG_USAGE,
     Check {
         name: "wrong_grace",
         statement: "SELECT lower(hex(content_hash)) FROM blobs WHERE (ref_count = 0) <> (zero_since IS NOT NULL)",
@@ -265,8 +267,7 @@ impl SqliteDatabase {
             .bind(copy.place.to_string())
             .bind(damaged);
             let serves = query.execute(&mut *transaction).await?.rows_affected() > 0;
-            let tell = sqlx::query("UPDATE clock SET outside_changes = outside_changes + 1");
-            tell.execute(&mut *transaction).await?;
+            sqlx::query(queries::NOTE_OUTSIDE_CHANGE).execute(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(serves)
         };
@@ -323,6 +324,10 @@ impl SqliteDatabase {
         let clock = sqlx::query(queries::TICKS).fetch_one(&mut *snapshot).await;
         let ticks = clock.and_then(|row| column::<i64>(&row, 0)).map_err(failed())?;
         take(ExportedRow::Clock { ticks: ticks.cast_unsigned() })?;
+        let limited = sqlx::query(queries::QUOTAS).fetch_all(&mut *snapshot).await;
+        for (tenant_id, quota) in limited.and_then(|rows| quotas(&rows)).map_err(failed())? {
+            take(ExportedRow::Limits { tenant_id, limits: quota.limits })?;
+        }
         let mut rows = sqlx::query(queries::EXPORT_OBJECTS).fetch(&mut *snapshot);
         while let Some(row) = rows.try_next().await.map_err(failed())? {
             let sequence = column::<i64>(&row, 0).map_err(failed())?.cast_unsigned();
@@ -357,6 +362,9 @@ impl SqliteDatabase {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed())?;
         let context = BatchContext::of_import(ticks);
         while let Some(rows) = next()? {
+            for (tenant_id, limits) in &rows.limits {
+                put_limits(&mut transaction, tenant_id, *limits).await.map_err(failed())?;
+            }
             store(&mut transaction, &rows.into_changes(), context).await.map_err(failed())?;
         }
         let clock = sqlx::query("UPDATE clock SET ticks = max(ticks, ?1)").bind(ticks.cast_signed());

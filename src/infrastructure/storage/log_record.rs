@@ -325,7 +325,7 @@ impl<'d> Decoder<'d> {
             updated_at,
         };
         let stored = StoredObject { object, content_hash, size_bytes, place, damaged: false };
-        Ok(ObjectCommit { stored, precondition: self.precondition()? })
+        Ok(ObjectCommit { stored, precondition: self.precondition()?, is_first_version: false })
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::statvfs;
 
 /// What uploads leave free for the database: its log and what a checkpoint of it adds, twice over.
-const RESERVE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const RESERVE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// And at most one part in so many of a small file system.
 const RESERVE_PART: u64 = 10;
 

@@ -156,7 +156,7 @@ impl Uploader {
             }
             CommitOutcome::Committed { place, .. } if *place == own => UploadStage::Ends,
             CommitOutcome::Committed { place, .. } => UploadStage::Compares { own, kept: *place },
-            CommitOutcome::PreconditionFailed => UploadStage::Discards(own),
+            CommitOutcome::PreconditionFailed | CommitOutcome::QuotaExceeded => UploadStage::Discards(own),
         }
     }
 

@@ -56,8 +56,8 @@ impl BatchJob {
             guards::mend_whatever_serves(&self.database, &mut writes).await;
         }
         let applied = self.database.apply(&writes, &mut self.next_sequence, self.context).await;
-        let outcomes = applied.map_err(|error| format!("a batch: {}", error.source))?;
-        Ok((self, outcomes))
+        let applied = applied.map_err(|error| format!("a batch: {}", error.source))?;
+        Ok((self, applied.outcomes))
     }
 }
 

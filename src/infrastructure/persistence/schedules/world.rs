@@ -163,6 +163,7 @@ impl World {
         Write::Commit(ObjectCommit {
             stored,
             precondition: Precondition { if_none_match, ..Precondition::default() },
+            is_first_version: false,
         })
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::application::contract::{a_commit, repository_contract};
+use crate::application::contract::{a_commit, api_key_contract, repository_contract};
 use crate::application::fakes::FakeClock;
 use crate::infrastructure::data_plane::deadline_list::WaitLimit;
 use crate::infrastructure::data_plane::metadata_client::MetadataClient;
@@ -13,7 +13,7 @@ use crate::infrastructure::persistence::batch_pairs::{
 };
 use crate::infrastructure::persistence::database::Database;
 use crate::infrastructure::persistence::errors::Consequence;
-use crate::infrastructure::persistence::maintenance_contract::maintenance_contract;
+use crate::infrastructure::persistence::maintenance_contract::{give_out_or_change, maintenance_contract};
 use crate::infrastructure::persistence::{DatabaseUrl, GcSettings, MetadataPlane};
 use crate::infrastructure::plane_channel::{Durability, plane_channel};
 use crate::infrastructure::storage::Roots;
@@ -36,6 +36,19 @@ fn the_metadata_plane_on_sqlite_keeps_the_contract() {
         plane_in(&directory).start(metadata_end).unwrap();
         directories.borrow_mut().push(directory);
         MetadataClient::new(data_end, Arc::new(ObjectCache::default()), WaitLimit::none(), None)
+    });
+}
+
+#[test]
+fn the_metadata_plane_on_sqlite_keeps_the_contract_of_keys() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data_end, metadata_end) = plane_channel(Durability::Transaction);
+    plane_in(&directory).start(metadata_end).unwrap();
+    let client = MetadataClient::new(data_end, Arc::new(ObjectCache::default()), WaitLimit::none(), None);
+    block_on_tokio(async {
+        // A tool's, beside the server.
+        let database = Database::open_existing(&DatabaseUrl::in_directory(directory.path())).await.unwrap();
+        api_key_contract(&client, async |key| give_out_or_change(&database, key).await).await;
     });
 }
 
@@ -95,7 +108,7 @@ impl SqlitePairs {
 impl PairWorld for SqlitePairs {
     async fn emptied(&mut self) -> &Database {
         let Database::Sqlite(database) = &self.database else { panic!("it is SQLite") };
-        let empty = "DELETE FROM objects; DELETE FROM blobs; DELETE FROM garbage";
+        let empty = "DELETE FROM objects; DELETE FROM blobs; DELETE FROM garbage; DELETE FROM tenant_usage";
         sqlx::raw_sql(empty).execute(&database.writer).await.unwrap();
         &self.database
     }
@@ -107,6 +120,7 @@ impl PairWorld for SqlitePairs {
             "SELECT hex(id) || status || ifnull(hex(content_hash), '') || updated_at FROM objects ORDER BY sequence",
             "SELECT hex(content_hash) || storage_class || ref_count || place || damaged FROM blobs ORDER BY 1",
             "SELECT hex(content_hash) || storage_class || place || size_bytes FROM garbage ORDER BY 1",
+            "SELECT tenant_id || ' ' || bytes || ' ' || objects FROM tenant_usage WHERE objects <> 0 OR bytes <> 0",
         ] {
             for row in sqlx::query(query).fetch_all(&database.readers).await.unwrap() {
                 rows.push(row.get::<String, _>(0));
@@ -129,7 +143,7 @@ fn block_on_tokio<F: Future>(future: F) -> F::Output {
 }
 
 /// Every statement, and how it finds its rows: what stands behind SEARCH in its plan.
-const SEARCHES: [(&str, &[&str]); 35] = [
+const SEARCHES: [(&str, &[&str]); 47] = [
     (queries::HELD_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
     (queries::HELD_VERSIONS.few, VERSIONS),
     (queries::HELD_VERSIONS.many, VERSIONS),
@@ -147,6 +161,8 @@ const SEARCHES: [(&str, &[&str]); 35] = [
         &["o USING INDEX objects_keyed (namespace=? AND tenant_id=? AND key=?)", "b USING PRIMARY KEY"],
     ),
     (queries::INSPECT_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
+    (queries::FIND_BY_ID_WITHIN, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)", "b USING PRIMARY KEY"]),
+    (queries::INSPECT_BY_ID_WITHIN, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
     (queries::LIST_BOTH, &[LISTED]),
     (queries::LIST_CLASS, &[LISTED]),
     (
@@ -182,6 +198,16 @@ const SEARCHES: [(&str, &[&str]); 35] = [
     ),
     (queries::APPLIED_SEQUENCE, &[]),
     (queries::SET_APPLIED_SEQUENCE, &[]),
+    (queries::QUOTAS_OF, &["l USING PRIMARY KEY (tenant_id=?)", "u USING PRIMARY KEY (tenant_id=?)"]),
+    (queries::QUOTAS, &["u USING PRIMARY KEY (tenant_id=?)"]),
+    (queries::PUT_USAGE, &[]),
+    (queries::SET_LIMITS, &[]),
+    (queries::DROP_LIMITS, &["tenant_limits USING PRIMARY KEY (tenant_id=?)"]),
+    (queries::NOTE_OUTSIDE_CHANGE, &[]),
+    (queries::API_KEY, &["api_keys USING INTEGER PRIMARY KEY (rowid=?)"]),
+    (queries::API_KEYS, &[]),
+    (queries::PUT_API_KEY, &[]),
+    (queries::REVOKE_API_KEY, &["api_keys USING INTEGER PRIMARY KEY (rowid=?)"]),
     (WRITING, &[]),
 ];
 const VERSIONS: &[&str] = &[
@@ -238,7 +264,7 @@ fn the_indexes_of_every_statement_are_known() {
 /// What is wrong with the plans of the statements.
 async fn strange_plans(database: &SqliteDatabase, tables: &str) -> String {
     // What is scanned is the parameter, the two halves of a page, or what waits to be removed: never a table.
-    const SCANS: [&str; 9] = [
+    const SCANS: [&str; 10] = [
         "8-ROW VALUES CLAUSE",
         "64-ROW VALUES CLAUSE",
         "j VIRTUAL TABLE",
@@ -247,6 +273,7 @@ async fn strange_plans(database: &SqliteDatabase, tables: &str) -> String {
         "garbage",
         "holds",
         "clock",
+        "tenant_limits",
         "objects USING INDEX objects_writing",
     ];
     let mut strange = String::new();
@@ -257,9 +284,10 @@ async fn strange_plans(database: &SqliteDatabase, tables: &str) -> String {
         let plan = plan.join("\n");
         let missing = searches.iter().any(|search| !plan.contains(&format!("SEARCH {search}")));
         let mut scans = plan.lines().filter_map(|line| line.strip_prefix("SCAN "));
-        let scans = ![queries::EXPORT_OBJECTS, queries::PACKS].contains(&query)
+        let scans = ![queries::EXPORT_OBJECTS, queries::PACKS, queries::API_KEYS].contains(&query)
             && scans.any(|scan| !SCANS.iter().any(|allowed| scan.starts_with(allowed)));
-        let sorts = plan.contains("USE TEMP B-TREE FOR ORDER BY") && query != queries::LIST_BOTH;
+        let sorts = plan.contains("USE TEMP B-TREE FOR ORDER BY")
+            && ![queries::LIST_BOTH, queries::API_KEYS].contains(&query);
         if missing || scans || sorts {
             strange.push_str(&format!("on {tables} tables, not by {searches:?}: {query}\n{plan}\n\n"));
         }
@@ -277,7 +305,9 @@ const FILL: &str = "
     FROM numbers;
     INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place, zero_since)
     SELECT content_hash, storage_class, 1, status = 1, 'p', forgotten_since FROM objects;
-    INSERT INTO garbage SELECT content_hash, storage_class, 'p', 1 FROM objects";
+    INSERT INTO garbage SELECT content_hash, storage_class, 'p', 1 FROM objects;
+    INSERT INTO tenant_usage SELECT 't' || sequence, 1, 1 FROM objects;
+    INSERT INTO tenant_limits SELECT 't' || sequence, 1, 1 FROM objects WHERE sequence % 9 = 0";
 
 #[test]
 fn every_statement_uses_its_indexes_on_empty_tables_and_on_large_ones() {
@@ -308,10 +338,34 @@ fn a_database_of_a_newer_program_is_refused() {
 }
 
 #[test]
+fn what_tenants_have_is_counted_when_a_database_is_brought_up_to_date() {
+    block_on_tokio(async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("m.db");
+        let database = SqliteDatabase::open(&path, SETTINGS).await.unwrap();
+        let context =
+            BatchContext { writer: InstanceId::from_i64(1), now: Timestamp::from_millis(0), tick: 0 };
+        let commits = [a_commit(Some("k"), 7, 1), a_commit(Some("k"), 5, 2), a_commit(None, 9, 3)];
+        let tenant_id = commits[0].stored.object.scope.tenant_id.clone();
+        let gone = Write::Delete { id: commits[2].stored.object.id, precondition: Default::default() };
+        let writes: Vec<_> = commits.into_iter().map(Write::Commit).chain([gone]).collect();
+        database.apply(&writes, &mut 1, context).await.unwrap();
+        let before = "DROP TABLE tenant_usage; DROP TABLE tenant_limits;
+                      DELETE FROM _sqlx_migrations WHERE description = 'tenants'";
+        sqlx::raw_sql(before).execute(&database.writer).await.unwrap();
+        database.close().await;
+        let database = SqliteDatabase::open(&path, SETTINGS).await.unwrap();
+        let usage = database.quota(&tenant_id).await.unwrap().usage;
+        assert_eq!((usage.bytes, usage.objects), (12, 2));
+        assert_eq!(database.wrong_usage().await.unwrap().count, 0);
+    });
+}
+
+#[test]
 fn checkpoints_come_earlier_on_a_small_file_system_and_never_at_each_write() {
     let reserve = |megabytes: u64| DatabaseRoom::reserving(megabytes << 20);
-    assert_eq!(checkpoint_pages(&reserve(64)), CHECKPOINT_PAGES_MAX);
-    assert_eq!(checkpoint_pages(&reserve(63)), CHECKPOINT_PAGES_MAX * 63 / 64);
+    assert_eq!(checkpoint_pages(&reserve(256)), CHECKPOINT_PAGES_MAX);
+    assert_eq!(checkpoint_pages(&reserve(255)), CHECKPOINT_PAGES_MAX * 255 / 256);
     assert_eq!(checkpoint_pages(&reserve(1)), CHECKPOINT_PAGES_MIN);
     assert_eq!(checkpoint_pages(&reserve(0)), CHECKPOINT_PAGES_MIN);
 }
