@@ -510,17 +510,17 @@ fn a_client_that_takes_nothing_of_its_answer_is_cut_without_notice() {
 
 #[test]
 fn bodies_that_trickle_are_cut_and_keep_no_memory_from_others() {
-    // Blocks for 224 bodies: fewer than there are slow ones.
+    // Blocks for 448 bodies: fewer than there are slow ones.
     let limits = [
         "--cores=1",
-        "--buffer-bytes-max=4194304",
+        "--buffer-bytes-max=8388608",
         "--body-timeout-secs=5",
         "--body-bytes-per-second-min=1000",
     ];
     for driver in DRIVERS {
         let tls_server = TlsServer::start(&[&limits[..], &["--io-driver", driver]].concat());
         let client = client(&[&tls_server.identity]);
-        let mut crowd: Vec<_> = (0..300).map(|_| tls_server.connect_as(&client)).collect();
+        let mut crowd: Vec<_> = (0..480).map(|_| tls_server.connect_as(&client)).collect();
         let (mut honest, large) = (tls_server.connect(), content(1, 300_000));
         for slow in &mut crowd {
             slow.send("PUT /v1/keys/models/acme/slow HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n");
