@@ -1,20 +1,23 @@
 #!/usr/bin/env python3
 """Crowds of slow and greedy clients against the real server, with honest clients beside them that tell what they notice.
 
-    tools/greedy.py SERVER LOAD DATA_DIR [SCENARIO...] [--seconds N] [--memory-mib N]
+    tools/greedy.py SERVER LOAD DATA_DIR [SCENARIO...] [--seconds N] [--brief] [--memory-seconds N]
 
 SERVER is the program, LOAD is `just_storage_perf`, which plays the honest clients: 200 `GET` and 100 `PUT` of 4 KiB a
 second. DATA_DIR is made and removed. The server runs on the first core with its default limits, everybody else on the
-second. Needs root, since all of it runs in a network namespace of its own, and Python 3.9. A line for each scenario:
+second, where the honest clients go before the crowd. Needs root, since all of it runs in a network namespace of its own,
+Python 3.9 and xfsprogs. Lines for each scenario:
 
     before and during    p50/p99 of the honest clients in milliseconds, and how many of their requests failed
     memory               resident MiB of the server: before, at most, and once everybody has gone
     descriptors          the same of what it has open
-    cut                  what the crowd was told, how often, and after how many seconds (least–most)
+    cut                  what the crowd was told, how often, and after how many seconds (least–most); --brief does not
+                         wait for that
 """
 
 import argparse
 import collections
+import ctypes
 import errno
 import json
 import os
@@ -39,6 +42,12 @@ def head(method, target, fields=""):
     return f"{method} {target} HTTP/1.1\r\nHost: h\r\n{fields}\r\n".encode()
 
 
+def take_place(core):
+    """For those whose pace counts; the crowd has what they leave."""
+    os.sched_setaffinity(0, {core})
+    os.setpriority(os.PRIO_PROCESS, 0, 0)
+
+
 class Server:
     """The program, with its default limits."""
 
@@ -47,7 +56,7 @@ class Server:
         os.makedirs(directory)
 
         def prepare():
-            os.sched_setaffinity(0, {SERVER_CORE})
+            take_place(SERVER_CORE)
             resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
             if cgroup:
                 with open(cgroup + "/cgroup.procs", "w") as procs:
@@ -101,7 +110,7 @@ class Honest:
         for arguments in (["get", "--path", KEY, "--rate", "200"], ["put", "--size", "4096", "--rate", "100"]):
             file = f"{server.directory}.{arguments[0]}.json"
             run = subprocess.Popen([load, *arguments, *common, "--json", file], stdout=subprocess.DEVNULL,
-                                   preexec_fn=lambda: os.sched_setaffinity(0, {CLIENT_CORE}))
+                                   preexec_fn=lambda: take_place(CLIENT_CORE))
             self.runs.append((run, file))
 
     def done(self):
@@ -254,15 +263,15 @@ def run(name, options, make_crowd, patience, during=None, vanishes=False):
             time.sleep(1)
             crowd.vanish()
             vanished, crowd.grows = True, False
-    crowd.grows, deadline = False, time.monotonic() + patience
+    crowd.grows, deadline = False, time.monotonic() + (0 if options.brief else patience)
     while time.monotonic() < deadline and (crowd.clients or server.descriptors() > watch.before[1] + 8):
         crowd.step()
         watch.look()
         if during:
             during(crowd)
-    gone = time.monotonic() - deadline + patience
+    gone = "" if options.brief else f"; all gone {time.monotonic() - deadline + patience:.0f} s later"
     print(f"{name}\n  before   {before}\n  during   {honest.report()}\n  {watch.report()}, kernel at most {kernel_most} MiB")
-    print(f"  {crowd.opened} opened; cut: {crowd.told()}; {len(crowd.clients)} left; all gone {gone:.0f} s later", flush=True)
+    print(f"  {crowd.opened} opened; cut: {crowd.told()}; {len(crowd.clients)} left{gone}", flush=True)
     crowd.leave()
     server.stop()
 
@@ -358,12 +367,53 @@ def descriptors(options):
     server.stop()
 
 
+class Void:
+    """A file system with room for everything: what has been written to files without a name is taken away again, a
+    little behind the writer."""
+
+    MARGIN_BYTES = 16 << 20
+    PUNCH_HOLE_KEEP_SIZE = 3  # fallocate(2)
+
+    def __init__(self, path):
+        self.path, self.image, self.allocate = path, path + ".img", ctypes.CDLL(None, use_errno=True).fallocate
+        self.allocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+        with open(self.image, "w") as image:
+            image.truncate(700 << 30)
+        os.makedirs(path, exist_ok=True)
+        subprocess.run(["mkfs.xfs", "-q", "-f", self.image], check=True)
+        subprocess.run(["mount", "-o", "loop,discard", self.image, path], check=True)
+
+    def empty(self, process):
+        directory, device = f"/proc/{process.pid}/fd", os.stat(self.path).st_dev
+        for number in os.listdir(directory):
+            try:
+                status = os.stat(f"{directory}/{number}")
+                if status.st_dev == device and status.st_nlink == 0:
+                    file = os.open(f"{directory}/{number}", os.O_RDWR)
+                    self.punch(file)
+                    os.close(file)
+            except OSError:
+                pass  # It has been closed meanwhile, or nothing has been written.
+
+    def punch(self, file):
+        start = os.lseek(file, 0, os.SEEK_DATA)
+        length = os.lseek(file, start, os.SEEK_HOLE) - self.MARGIN_BYTES - start
+        if length > 0:
+            self.allocate(file, self.PUNCH_HOLE_KEEP_SIZE, start, length)
+
+    def remove(self):
+        subprocess.run(["umount", self.path], check=True)
+        os.remove(self.image)
+        os.rmdir(self.path)
+
+
 def memory(options):
     cgroup = f"/sys/fs/cgroup/memory/greedy-{os.getpid()}"
     os.makedirs(cgroup)
     value = lambda name: open(f"{cgroup}/memory.{name}").read()
     with open(cgroup + "/memory.limit_in_bytes", "w") as limit:
         limit.write(str(256 << 20))
+    void = Void(options.data)
     server = Server(options.server, options.data + "/store", cgroup=cgroup)
     piece, connections = random.randbytes(1 << 20), {}
     epoll = select.epoll()
@@ -371,28 +421,36 @@ def memory(options):
         connection = socket.create_connection(server.address)
         connection.sendall(head("PUT", f"/v1/keys/models/acme/{number}", f"Content-Length: {10 << 30}\r\n"))
         connection.setblocking(False)
-        connections[connection.fileno()] = [connection, 0]
-        epoll.register(connection, select.EPOLLOUT)
-    whole, started, slowest = options.memory_mib << 20, time.monotonic(), 0.0
-    look = started
-    while any(sent < whole for _, sent in connections.values()):
-        for number, _ in epoll.poll(1):
+        connections[connection.fileno()] = [connection, 10 << 30]
+        epoll.register(connection, select.EPOLLOUT | select.EPOLLIN)
+    started, slowest, looks, answers = time.monotonic(), 0.0, 0, []
+    while len(answers) < 64 and time.monotonic() < started + options.memory_seconds:
+        for number, events in epoll.poll(1):
             entry = connections[number]
+            if events & select.EPOLLIN:
+                answers.append(entry[0].recv(4096)[9:12].decode() or "closed")
+                epoll.unregister(number)
+                continue
             try:
-                entry[1] += entry[0].send(piece)
+                entry[1] -= entry[0].send(piece[:entry[1]])
             except BlockingIOError:
                 pass
-            if entry[1] >= whole:
-                epoll.unregister(number)
-        if time.monotonic() > look:
-            look = time.monotonic() + 1
+            if entry[1] == 0:
+                epoll.modify(number, select.EPOLLIN)
+        if time.monotonic() > started + looks:
+            looks += 1
             begin = time.monotonic()
             assert server.request(head("GET", KEY)).startswith(b"HTTP/1.1 200")
             slowest = max(slowest, time.monotonic() - begin)
-    rate = 64 * options.memory_mib / (time.monotonic() - started)
+            void.empty(server.process)
+            if looks % 30 == 0:
+                print(f"  {looks} s: {value('usage_in_bytes').strip()} bytes in use, {server.resident_mib()} MiB resident",
+                      flush=True)
+    seconds, sent = time.monotonic() - started, [(10 << 30) - left >> 20 for _, left in connections.values()]
     stat = dict(line.split() for line in value("stat").splitlines())
     mib = lambda text: int(text) >> 20
-    print(f"64 uploads of 10 GiB in 256 MiB of memory, {options.memory_mib} MiB of each sent, {rate:.0f} MiB/s together")
+    print(f"64 uploads of 10 GiB in 256 MiB of memory: {sum(sent) >> 10} GiB sent in {seconds:.0f} s, "
+          f"{min(sent)} to {max(sent)} MiB of each; answers: {dict(collections.Counter(answers)) or 'none yet'}")
     print(f"  at most {mib(value('max_usage_in_bytes'))} MiB, of which now {mib(stat['cache'])} MiB page cache and "
           f"{mib(stat['rss'])} MiB of the process; the limit was met {value('failcnt').strip()} times; "
           f"{value('oom_control').split()[-1]} killed; slowest GET beside them {slowest * 1000:.0f} ms; "
@@ -401,6 +459,7 @@ def memory(options):
         connection.close()
     server.stop()
     os.rmdir(cgroup)
+    void.remove()
 
 
 SCENARIOS = [heads, bodies, idle, vanished, resets, unread, pipelined, burst, descriptors, memory]
@@ -418,7 +477,8 @@ def main():
     parser.add_argument("data")
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(names))
     parser.add_argument("--seconds", type=int, default=15, help="of each measurement")
-    parser.add_argument("--memory-mib", type=int, default=100, help="that each of the uploads in little memory sends")
+    parser.add_argument("--brief", action="store_true", help="leave once measured, and wait for no cuts")
+    parser.add_argument("--memory-seconds", type=int, default=300, help="of uploads in little memory, at most")
     options = parser.parse_args()
     if unknown := set(options.scenarios) - set(names):
         parser.error(f"there is no {', '.join(unknown)}")
