@@ -95,7 +95,7 @@ async fn serve_requests(
         access: Access::open(),
         limits: Limits { head: samples::HEAD_LIMITS, body_bytes_max: u64::MAX },
         ready_limit: limit,
-        table: ConnectionTable::new(TIMEOUTS, 1),
+        table: ConnectionTable::new(TIMEOUTS, 1, 1),
         access_log,
         audit_log: AuditLog::off(),
         date: DateCache::default(),

@@ -176,7 +176,7 @@ fn connection_table(criterion: &mut Criterion) {
         let _client = TcpStream::connect(address).expect("a connection");
         let (stream, _) = listener.accept().await.expect("a connection");
         // One socket stands for all: nothing is done to it while no time is over.
-        let table = ConnectionTable::new(timeouts, CONNECTIONS);
+        let table = ConnectionTable::new(timeouts, CONNECTIONS, 1);
         let mut entered: Vec<_> =
             (0..CONNECTIONS).map(|_| table.register(stream.shut_down_handle()).expect("a place")).collect();
         group.throughput(Throughput::Elements(CONNECTIONS as u64));

@@ -31,6 +31,7 @@ use crate::domain::value_objects::{InstanceId, StorageClass};
 use crate::infrastructure::data_plane::buffers::BufferPool;
 use crate::infrastructure::data_plane::core_shares::{CoreShare, CoreShares};
 use crate::infrastructure::data_plane::deadline_list::{DeadlineList, WaitLimit};
+use crate::infrastructure::data_plane::descriptors::{self, DescriptorShares};
 use crate::infrastructure::data_plane::metadata_client::MetadataClient;
 use crate::infrastructure::data_plane::object_cache::{ObjectCache, SHARED_AGE_MAX};
 use crate::infrastructure::data_plane::runtime::{
@@ -130,6 +131,9 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
 }
 
 fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) -> Result<(), ServerError> {
+    if let Err(error) = descriptors::raise_limit() {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
     let tls = config.tls.clone().map(TlsConfiguration::load).transpose()?.map(Arc::new);
     let _data_directory = DataDirectoryLock::acquire(&config.paths.data_dir)?;
     let _database = config.paths.database_url.file().map(DatabaseLock::acquire).transpose()?;
@@ -169,6 +173,7 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
     let metadata_thread = plane.start(metadata_end)?;
     DataDirectoryLock::make_durable(&config.paths.data_dir)?;
 
+    let descriptors = share_descriptors(config, cpus.len());
     let renewable = Renewable::new(tls.clone(), tokens.as_ref());
     let signals = Signals::catch(renewable)?;
     let listeners = listen(sockets, address)?;
@@ -191,6 +196,7 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
         audit_log,
         stopped,
         core_count: cpus.len(),
+        descriptors,
         shares: CoreShares::new(cpus.len()),
         arrivals,
         allowed_cpus,
@@ -220,6 +226,20 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
         Some(true) if ended_well && failed_cores == 0 => Ok(()),
         Some(_) => Err(ServerError::CoreFailed),
     }
+}
+
+/// Divides what this process may open, once it has opened what it needs itself.
+fn share_descriptors(config: &Config, cores: usize) -> DescriptorShares {
+    let shares = DescriptorShares::of_process(cores);
+    let (wanted, possible) = (config.connections_max, shares.connections_max);
+    if possible < wanted {
+        tracing::warn!(
+            connections_max = wanted,
+            possible,
+            "the limit of open files is too low for so many connections; fewer are taken"
+        );
+    }
+    DescriptorShares { connections_max: wanted.min(possible), ..shares }
 }
 
 /// Lets uploads leave room to an embedded database that shares a file system with a root.
@@ -452,6 +472,7 @@ struct CoreTemplate {
     audit_log: AuditLog,
     stopped: watch::Receiver<bool>,
     core_count: usize,
+    descriptors: DescriptorShares,
     shares: CoreShares,
     /// Where each core takes the connections that others have accepted for it.
     arrivals: Vec<mpsc::Sender<Arrival>>,
@@ -536,8 +557,9 @@ impl CoreTemplate {
             driver: self.driver,
             places: self.places.clone(),
             packs,
+            open_files: self.descriptors.open_files,
         };
-        let connections_max = config.connections_max.div_ceil(self.core_count);
+        let connections_max = self.descriptors.connections_max.div_ceil(self.core_count);
         Service {
             store: FileStore::new(parts),
             repository: MetadataClient::new(
@@ -556,7 +578,7 @@ impl CoreTemplate {
             },
             limits: config.limits,
             ready_limit: limit(READY_LIMIT.min(config.storage_timeout).min(config.metadata_timeout)),
-            table: ConnectionTable::new(config.timeouts, connections_max),
+            table: ConnectionTable::new(config.timeouts, connections_max, self.descriptors.refusals_max),
             access_log: self.access_log.clone(),
             audit_log: self.audit_log.clone(),
             date: DateCache::default(),
@@ -614,11 +636,18 @@ struct Door {
 impl Door {
     /// Accepts connections, for whichever core has the fewest.
     async fn accept(&self, listener: Listener) {
+        let mut failed_before = false;
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => self.place(stream),
+                Ok((stream, _)) => {
+                    failed_before = false;
+                    self.place(stream);
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    // Told once, and not at every try, until there is a descriptor again.
+                    if !std::mem::replace(&mut failed_before, true) {
+                        tracing::warn!(%error, "cannot accept a connection; trying on");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -643,7 +672,8 @@ impl Door {
         };
         match stream.depart() {
             Ok(stream) => permit.send((stream, share)),
-            Err(error) => tracing::warn!(%error, "cannot hand over a connection"),
+            // It takes a second descriptor to hand one over, and there is none: it stays here too.
+            Err(stream) => self.admit(*stream, share),
         }
     }
 

@@ -16,6 +16,7 @@ use just_storage::domain::entities::BlobLocation;
 use just_storage::domain::value_objects::{ContentHash, InstanceId, StorageClass};
 use just_storage::infrastructure::data_plane::buffers::{Block, BufferPool, LARGE_BLOCK_BYTES};
 use just_storage::infrastructure::data_plane::deadline_list::{DeadlineList, WaitLimit};
+use just_storage::infrastructure::data_plane::descriptors::OpenFiles;
 use just_storage::infrastructure::data_plane::runtime::{IoDriver, probe_io_uring, run, spawn};
 use just_storage::infrastructure::persistence::{DatabaseSettings, DatabaseUrl, GcSettings, MetadataPlane};
 use just_storage::infrastructure::plane_channel::{DataEnd, Durability, plane_channel};
@@ -64,6 +65,7 @@ impl Site {
                 helpers,
                 driver,
                 places: self.places.clone(),
+                open_files: OpenFiles::default(),
             });
             work(store, limit).await
         };

@@ -275,7 +275,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let (idle, header, body, send) = (second, second, second, second);
         let table =
-            ConnectionTable::new(Timeouts { idle, header, body, body_bytes_per_second_min: 1, send }, 1);
+            ConnectionTable::new(Timeouts { idle, header, body, body_bytes_per_second_min: 1, send }, 1, 1);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = Listener::from_std(listener, driver).unwrap().accept().await.unwrap();

@@ -120,7 +120,9 @@ impl Watch {
             match self.phase.get() {
                 // The answer can still be sent; what is read next is the end.
                 Phase::Idle | Phase::Header | Phase::Body => self.socket.stop_reading(),
-                Phase::Handshake | Phase::Send | Phase::Drain | Phase::Work => self.socket.stop(),
+                // A client that takes nothing will not take the rest of it either.
+                Phase::Send => self.socket.reset(),
+                Phase::Handshake | Phase::Drain | Phase::Work => self.socket.stop(),
             }
         } else if idle && draining {
             self.socket.stop_reading();
@@ -150,11 +152,9 @@ pub struct ConnectionTable {
     draining: Cell<bool>,
     timeouts: Timeouts,
     connections_max: usize,
+    refusals_max: usize,
     refusals: Cell<usize>,
 }
-
-/// How many connections too many are answered at once on a core. More are closed without a word.
-const REFUSALS_MAX: usize = 128;
 
 /// The right of a connection too many to be answered, given up when dropped.
 pub struct RefusalPlace(Rc<ConnectionTable>);
@@ -186,8 +186,8 @@ impl Drop for Registration {
 }
 
 impl ConnectionTable {
-    /// An empty table for at most `connections_max` connections.
-    pub fn new(timeouts: Timeouts, connections_max: usize) -> Rc<Self> {
+    /// An empty table for at most `connections_max` connections, and `refusals_max` more while they are refused.
+    pub fn new(timeouts: Timeouts, connections_max: usize, refusals_max: usize) -> Rc<Self> {
         Rc::new(Self {
             entries: RefCell::default(),
             next_key: Cell::new(0),
@@ -195,13 +195,14 @@ impl ConnectionTable {
             draining: Cell::new(false),
             timeouts,
             connections_max,
+            refusals_max,
             refusals: Cell::new(0),
         })
     }
 
     /// Lets a connection too many be answered, unless too many are.
     pub fn refusal_place(self: &Rc<Self>) -> Option<RefusalPlace> {
-        if self.refusals.get() >= REFUSALS_MAX {
+        if self.refusals.get() >= self.refusals_max {
             return None;
         }
         self.refusals.set(self.refusals.get() + 1);

@@ -13,6 +13,9 @@ use crate::infrastructure::data_plane::buffers::Block;
 
 /// The most bytes of one read. Hashed at a stretch by whoever takes them, they hold the core for under 100 µs.
 const READ_BYTES_MAX: usize = 128 * 1024;
+/// How much of a body waits in the connection's own input, until it is worth a block of its own. Together with what comes
+/// next it fits there.
+const GATHERED_BYTES: usize = 4 * 1024;
 /// How long a large block waits for bytes before others may have it.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -219,6 +222,15 @@ impl<'t> RequestBody<'t> {
 }
 
 impl ByteSource<Block> for RequestBody<'_> {
+    async fn gather(&mut self) -> Result<(), SourceError> {
+        while self.transport.input().len() < GATHERED_BYTES
+            && !self.decoder.ends_within(self.transport.input())
+        {
+            self.receive().await?;
+        }
+        Ok(())
+    }
+
     async fn read(&mut self, block: Block, pace: ReadPace) -> (Result<ReadProgress, SourceError>, Block) {
         self.read_some(block, pace).await
     }

@@ -25,6 +25,15 @@ pub trait Clock {
 /// Where the bytes of an upload come from. `B` is the buffer of whoever stores them, so that bytes go from the
 /// socket into the buffer that is written, without a copy between.
 pub trait ByteSource<B> {
+    /// Waits until the body is here as a whole, or enough of it for a buffer to be well used. Before that, whoever
+    /// sends next to nothing should hold no buffer. What is in memory already has nothing to wait for.
+    ///
+    /// # Errors
+    /// [`SourceError`], if the body stops before.
+    async fn gather(&mut self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
     /// Reads some bytes behind those that `buffer` holds already; 0 is the end of the body. The buffer has room.
     async fn read(&mut self, buffer: B, pace: ReadPace) -> (Result<ReadProgress, SourceError>, B);
 

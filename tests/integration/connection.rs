@@ -324,6 +324,15 @@ fn a_body_that_nobody_asked_for_and_that_comes_late_is_never_taken_for_a_request
 
 #[test]
 fn a_client_that_goes_away_in_the_middle_of_a_body_leaves_nothing() {
+    goes_away_in_the_middle_of_a_body(drop);
+}
+
+#[test]
+fn a_client_that_resets_the_connection_in_the_middle_of_a_body_leaves_nothing() {
+    goes_away_in_the_middle_of_a_body(Connection::reset);
+}
+
+fn goes_away_in_the_middle_of_a_body(go: fn(Connection)) {
     let mut server = Server::start();
     let body = content(1, 400_000);
     let counted = ("Content-Length: 400000\r\n", body.clone());
@@ -338,7 +347,7 @@ fn a_client_that_goes_away_in_the_middle_of_a_body_leaves_nothing() {
             if sent >= 100_000 {
                 wait_until(&case, || server.list(&format!("{SCOPE}&status=WRITING")).pop());
             }
-            drop(connection);
+            go(connection);
             let line = server.wait_for_line(&case, |line| line["request_id"] == id.as_str());
             assert_eq!(line["status"], 400, "{case}");
             server.assert_nothing_kept(&case);

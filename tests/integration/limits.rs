@@ -164,9 +164,10 @@ fn a_client_that_passes_the_limit_in_chunks_still_reads_the_answer() {
 
 #[test]
 fn uploads_past_the_memory_for_bodies_are_told_to_come_back_and_harm_no_other() {
-    // 8 MiB on one core are 512 blocks of 16 KiB, an eighth of them is kept for what is sent, and every upload that runs
-    // holds one at least.
+    // 8 MiB on one core are 512 blocks of 16 KiB, an eighth of them is kept for what is sent, and every upload of which
+    // more has come than its connection holds by itself has one at least.
     const BLOCKS: usize = 448;
+    let sent = content(1, 5000);
     let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limits.maximum, maximum: limits.maximum };
     // Many distributions allow 1,024 descriptors unless one asks; the server inherits it.
@@ -179,7 +180,8 @@ fn uploads_past_the_memory_for_bodies_are_told_to_come_back_and_harm_no_other() 
         .map(|n| {
             let mut connection = server.connect();
             connection.send(format!("PUT /v1/keys/models/acme/{n} HTTP/1.1\r\nHost: h\r\n"));
-            connection.send("Content-Length: 4\r\n\r\nhal");
+            connection.send("Content-Length: 5001\r\n\r\n");
+            connection.send(&sent);
             connection
         })
         .collect();

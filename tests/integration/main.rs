@@ -31,6 +31,7 @@ mod database_connections;
 mod differential;
 mod documents;
 mod expectations;
+mod greedy;
 mod hostile_tokens;
 mod key_rotation;
 mod keys;

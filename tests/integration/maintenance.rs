@@ -28,6 +28,11 @@ impl Run {
         assert_eq!(self.code, Some(code), "{}\n{}", self.output, self.errors);
         self.output
     }
+
+    /// Whether it found nothing wrong.
+    pub(crate) fn succeeded(&self) -> bool {
+        self.code == Some(0)
+    }
 }
 
 /// Runs a tool on the store in `directory`.

@@ -53,6 +53,17 @@ impl Connection {
     pub(crate) fn finish_sending(&self) {
         self.stream.shutdown(Shutdown::Write).expect("a connection can be half closed");
     }
+
+    /// Goes away as a program does that crashes with unread input: the server sees a reset, and no orderly end.
+    pub(crate) fn reset(self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        socket.set_linger(Some(Duration::ZERO)).expect("a connection can be reset");
+    }
+
+    /// The port that it comes from.
+    pub(crate) fn port(&self) -> u16 {
+        self.stream.local_addr().expect("a connection has an address").port()
+    }
 }
 
 impl<S: Read + Write> Connection<S> {
@@ -201,6 +212,14 @@ impl<S: Read + Write> Connection<S> {
             }
         }
     }
+}
+
+/// The state of a connection of this machine as the kernel shows it, seen from the server (proc(5)).
+pub(crate) fn kernel_state(server_port: u16, client_port: u16) -> Option<String> {
+    let (own, other) = (format!(":{server_port:04X}"), format!(":{client_port:04X}"));
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel shows its connections");
+    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.find(|row| row[1].ends_with(&own) && row[2].ends_with(&other)).map(|row| row[3].to_owned())
 }
 
 /// A socket that waits as long as tests do.

@@ -222,6 +222,19 @@ impl Server {
         })
     }
 
+    /// What each of its descriptors leads to (proc(5)).
+    pub(crate) fn descriptors(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the server runs");
+        // One that is closed meanwhile has no target any more.
+        let targets = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        targets.map(|target| target.to_string_lossy().into_owned()).collect()
+    }
+
+    /// How many of them are sockets: of clients, but for a few that are always there.
+    pub(crate) fn sockets(&self) -> usize {
+        self.descriptors().iter().filter(|target| target.starts_with("socket:")).count()
+    }
+
     /// Ends it without any warning, as `kill -9` or the kernel's out-of-memory killer does.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("the server can be killed");

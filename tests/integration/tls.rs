@@ -21,7 +21,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::content::{chunked, content, sha256_hex};
-use crate::raw::{Connection, request, socket};
+use crate::raw::{Connection, kernel_state, request, socket};
 use crate::server::{SCOPE, Server, refused, serve_command, wait_until};
 
 const UPLOAD: &str = "/v1/objects?namespace=models&tenant_id=acme";
@@ -502,6 +502,38 @@ fn a_client_that_takes_nothing_of_its_answer_is_cut_without_notice() {
         tls_server.server.wait_for_line("the end of the stuck one", |line| line["request_id"] == "stuck");
         let rest = stuck.read_response(false);
         assert!(rest.is_err(), "{driver}: an answer that was cut off is never completed");
+        let port = stuck.stream().get_ref().local_addr().unwrap().port();
+        let state = kernel_state(tls_server.address().port(), port);
+        assert_eq!(state, None, "{driver}: what was not read waits for nobody");
+    }
+}
+
+#[test]
+fn bodies_that_trickle_are_cut_and_keep_no_memory_from_others() {
+    // Blocks for 448 bodies: fewer than there are slow ones.
+    let limits = [
+        "--cores=1",
+        "--buffer-bytes-max=8388608",
+        "--body-timeout-secs=5",
+        "--body-bytes-per-second-min=1000",
+    ];
+    for driver in DRIVERS {
+        let tls_server = TlsServer::start(&[&limits[..], &["--io-driver", driver]].concat());
+        let client = client(&[&tls_server.identity]);
+        let mut crowd: Vec<_> = (0..480).map(|_| tls_server.connect_as(&client)).collect();
+        let (mut honest, large) = (tls_server.connect(), content(1, 300_000));
+        for slow in &mut crowd {
+            slow.send("PUT /v1/keys/models/acme/slow HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n");
+        }
+        for round in 0..3 {
+            crowd.iter_mut().for_each(|slow| slow.send("x"));
+            assert!(honest.exchange("PUT", KEY, &[], &large).status < 300, "{driver} {round}");
+        }
+        for slow in &mut crowd {
+            assert_eq!(slow.response().status, 408, "{driver}");
+            slow.assert_closed();
+        }
+        assert_eq!(honest.exchange("GET", "/v1/keys/models/acme/slow", &[], b"").status, 404);
     }
 }
 

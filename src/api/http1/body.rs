@@ -88,6 +88,21 @@ impl BodyDecoder {
         }
     }
 
+    /// Whether the body ends within `input`, or is broken there.
+    pub fn ends_within(&self, input: &[u8]) -> bool {
+        let (state, trailer_bytes) = (self.state, self.trailer_bytes);
+        let mut ahead = Self { state, trailer_bytes, trailer_digest: None };
+        let mut position = 0;
+        while !ahead.has_ended() {
+            match ahead.decode(&input[position..], usize::MAX) {
+                Ok(decoded) if decoded.consumed > 0 => position += decoded.consumed,
+                Ok(_) => return false,
+                Err(_) => return true,
+            }
+        }
+        true
+    }
+
     /// Notes that `count` bytes of the content ahead have been received elsewhere.
     pub fn advance(&mut self, count: u64) {
         self.state = match self.state {
@@ -274,6 +289,19 @@ mod tests {
 
     fn chunked(input: &str) -> Result<(Vec<u8>, Vec<u8>, bool), BodyError> {
         decode_all(BodyFraming::Chunked, input.as_bytes(), usize::MAX)
+    }
+
+    #[test]
+    fn a_body_ends_within_an_input_that_holds_all_of_it_or_its_mistake_and_no_other() {
+        let whole = b"5\r\nhello\r\n3;x\r\nyou\r\n0\r\nA: b\r\n\r\n";
+        let chunks = BodyDecoder::new(BodyFraming::Chunked);
+        for length in 0..=whole.len() {
+            assert_eq!(chunks.ends_within(&whole[..length]), length == whole.len(), "{length}");
+        }
+        assert!(chunks.ends_within(b"5\r\nhello!"), "what is wrong with it need not be waited for");
+        let counted = BodyDecoder::new(BodyFraming::Length(3));
+        assert!(!counted.ends_within(b"ab") && counted.ends_within(b"abc") && counted.ends_within(b"abcd"));
+        assert!(BodyDecoder::new(BodyFraming::Length(0)).ends_within(b""));
     }
 
     #[test]

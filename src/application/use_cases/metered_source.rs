@@ -46,6 +46,10 @@ impl<'s, S, R: Room> MeteredSource<'s, S, R> {
 }
 
 impl<B, S: ByteSource<B>, R: Room> ByteSource<B> for MeteredSource<'_, S, R> {
+    async fn gather(&mut self) -> Result<(), SourceError> {
+        self.source.gather().await
+    }
+
     async fn read(&mut self, buffer: B, pace: ReadPace) -> (Result<ReadProgress, SourceError>, B) {
         let (progress, buffer) = self.source.read(buffer, pace).await;
         let counted = match progress {

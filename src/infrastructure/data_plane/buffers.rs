@@ -89,9 +89,18 @@ impl BufferPool {
         self.small_block_up_to(self.0.bytes_max)
     }
 
+    /// Whether there is a small block to receive into now.
+    pub fn can_receive(&self) -> bool {
+        self.0.lock().bytes_lent + SMALL_BLOCK_BYTES <= self.receive_bytes_max()
+    }
+
     /// A small block to receive into, unless only what is kept for sending is left.
     pub fn small_block_to_receive(&self) -> Option<Block> {
-        self.small_block_up_to(self.0.bytes_max - self.0.bytes_max / 8)
+        self.small_block_up_to(self.receive_bytes_max())
+    }
+
+    fn receive_bytes_max(&self) -> usize {
+        self.0.bytes_max - self.0.bytes_max / 8
     }
 
     fn small_block_up_to(&self, bytes_max: usize) -> Option<Block> {
@@ -404,7 +413,9 @@ mod tests {
     #[test]
     fn what_is_received_leaves_an_eighth_to_what_is_sent() {
         let pool = BufferPool::new(16 * SMALL_BLOCK_BYTES);
+        assert!(pool.can_receive());
         let received: Vec<_> = std::iter::from_fn(|| pool.small_block_to_receive()).collect();
+        assert!(!pool.can_receive());
         let sent: Vec<_> = std::iter::from_fn(|| pool.small_block()).collect();
         assert_eq!((received.len(), sent.len()), (14, 2));
     }

@@ -3,6 +3,7 @@
 pub mod buffers;
 pub mod core_shares;
 pub mod deadline_list;
+pub mod descriptors;
 pub mod helpers;
 pub mod metadata_client;
 pub mod object_cache;

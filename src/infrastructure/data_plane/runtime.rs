@@ -229,11 +229,13 @@ impl Stream {
     /// Takes the connection off this core, before anything has been read from it.
     ///
     /// # Errors
-    /// As dup(2): out of descriptors. The connection is closed then.
-    pub fn depart(self) -> io::Result<StreamInTransit> {
+    /// The connection itself, which stays where it is: there is no descriptor left.
+    pub fn depart(self) -> Result<StreamInTransit, Box<Self>> {
         // monoio lets go of a descriptor only by closing it; the second one keeps the connection open.
-        let second = borrowed(&self.socket.as_raw_fd()).try_clone_to_owned()?;
-        Ok(StreamInTransit { socket: second.into(), driver: self.driver, peer: self.peer })
+        match borrowed(&self.socket.as_raw_fd()).try_clone_to_owned() {
+            Ok(second) => Ok(StreamInTransit { socket: second.into(), driver: self.driver, peer: self.peer }),
+            Err(_) => Err(Box::new(self)),
+        }
     }
 
     /// Sends small answers at once instead of waiting for more.
@@ -530,6 +532,14 @@ impl ShutDownHandle {
     /// Reads and sends end at once.
     pub fn stop(&self) {
         shut_down(self.0, Shutdown::Both);
+    }
+
+    /// Reads and sends end at once, and what the peer has not taken is dropped when the connection is closed. Otherwise
+    /// the kernel would keep offering it for minutes, and up to `net.ipv4.tcp_wmem` of memory for each connection.
+    pub fn reset(&self) {
+        // Where this fails, the kernel gives up by itself, only later.
+        let _ = rustix::net::sockopt::set_socket_linger(borrowed(&self.0), Some(Duration::ZERO));
+        self.stop();
     }
 }
 

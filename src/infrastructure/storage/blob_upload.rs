@@ -44,7 +44,7 @@ pub struct FileUpload {
     place: Place,
     hasher: Sha256,
     received_bytes: u64,
-    /// The block being filled; there is one until `publish`.
+    /// The block being filled; there is one from the first read until `publish`.
     block: Option<Block>,
     fill_started: Instant,
     file: Option<OpenFile>,
@@ -71,7 +71,10 @@ impl FileUpload {
         if root.is_read_only() {
             return Err(StoreError::ReadOnly);
         }
-        let block = parts.buffers.small_block_to_receive().ok_or(StoreError::Overloaded)?;
+        // Lent later, but whoever would get none is told before it sends anything.
+        if !parts.buffers.can_receive() {
+            return Err(StoreError::Overloaded);
+        }
         let place = parts.places.next();
         Ok(Self {
             parts,
@@ -81,7 +84,7 @@ impl FileUpload {
             place,
             hasher: Sha256::new(),
             received_bytes: 0,
-            block: Some(block),
+            block: None,
             fill_started: Instant::now(),
             file: None,
         })
@@ -317,6 +320,9 @@ impl BlobUpload for FileUpload {
         &mut self,
         source: &mut impl ByteSource<Block>,
     ) -> Result<BodyState, ReceiveError> {
+        source.gather().await?;
+        self.block = Some(self.parts.buffers.small_block_to_receive().ok_or(StoreError::Overloaded)?);
+        self.fill_started = Instant::now();
         loop {
             let full = self.block.as_ref().is_none_or(|block| block.room() == 0);
             let large = self.block.as_ref().is_some_and(Block::is_large);

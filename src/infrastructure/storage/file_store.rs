@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,17 +20,11 @@ use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::{ByteRange, InstanceId, PackId, Place, StorageClass, TenantId};
 use crate::infrastructure::data_plane::buffers::{ALIGNMENT_BYTES, Block, BufferPool};
 use crate::infrastructure::data_plane::deadline_list::WaitLimit;
+use crate::infrastructure::data_plane::descriptors::OpenFiles;
 use crate::infrastructure::data_plane::helpers::{
     HelperError, HelperPool, READ_HELPERS_MAX, WRITE_HELPERS_MAX,
 };
 use crate::infrastructure::data_plane::runtime::{DataFile, IoDriver, spawn};
-
-/// How many blobs each core keeps open for reading. One that is removed meanwhile is closed by
-/// [`FileStore::close_removed`], so that its space is free.
-const OPEN_FILES_PER_CORE_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(511);
-
-/// How many packs each core keeps open for reading.
-const OPEN_PACKS_PER_CORE_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
 
 /// Numbers the writes of this process, over all cores.
 #[derive(Debug)]
@@ -66,6 +59,9 @@ pub struct FileStoreParts {
     pub places: Arc<PlaceSequence>,
     /// Where small blobs go.
     pub packs: Rc<Packs>,
+    /// How many files are kept open for reading. One that is removed meanwhile is closed by
+    /// [`FileStore::close_removed`], so that its space is free.
+    pub open_files: OpenFiles,
 }
 
 /// The packs of a core, and what goes into them.
@@ -277,8 +273,8 @@ async fn read_direct(file: &DataFile, block: Block, offset: u64, length: usize) 
 impl FileStore {
     /// A store of these parts.
     pub fn new(parts: FileStoreParts) -> Self {
-        let open = RefCell::new(LruCache::new(OPEN_FILES_PER_CORE_MAX));
-        let open_packs = RefCell::new(LruCache::new(OPEN_PACKS_PER_CORE_MAX));
+        let open = RefCell::new(LruCache::new(parts.open_files.blobs_max));
+        let open_packs = RefCell::new(LruCache::new(parts.open_files.packs_max));
         Self { parts: Rc::new(parts), open, open_packs }
     }
 
@@ -520,6 +516,7 @@ mod tests {
                 helpers,
                 driver,
                 places: Arc::new(PlaceSequence::new(InstanceId::generate())),
+                open_files: OpenFiles::default(),
             };
             let adapt = |body| BlockSource { body, reads: 0 };
             store_contract(FileStore::new(parts), adapt).await;
@@ -558,6 +555,7 @@ mod tests {
             helpers,
             driver,
             places: Arc::new(PlaceSequence::new(InstanceId::generate())),
+            open_files: OpenFiles::default(),
         })
     }
 
@@ -671,6 +669,7 @@ mod tests {
                 helpers,
                 driver: IoDriver::IoUring,
                 places: Arc::new(PlaceSequence::new(InstanceId::generate())),
+                open_files: OpenFiles::default(),
             });
             let tenant_id = TenantId::parse("a").unwrap();
             let begin = || store.begin(StorageClass::Hot, None, &tenant_id).unwrap();
