@@ -233,7 +233,8 @@ fn share_descriptors(config: &Config, cores: usize) -> DescriptorShares {
     let shares = DescriptorShares::of_process(cores);
     let (wanted, possible) = (config.connections_max, shares.connections_max);
     if possible < wanted {
-        tracing::warn!(
+        // Nothing is wrong: where the default is not possible, nobody has asked for it.
+        tracing::info!(
             connections_max = wanted,
             possible,
             "the limit of open files is too low for so many connections; fewer are taken"

@@ -250,7 +250,7 @@ where
         if whole && closes {
             if body_ended {
                 // Its answer may wait for company; there will be none.
-                let _ = self.transport.flush().await;
+                self.transport.see_off().await;
             } else {
                 self.transport.linger(LINGER_BYTES_MAX, LINGER).await;
             }

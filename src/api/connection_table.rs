@@ -20,7 +20,7 @@ pub struct Timeouts {
     pub header: Duration,
     /// Between two pieces of a body.
     pub body: Duration,
-    /// The least rate of a body over longer times.
+    /// The least rate of a body over longer times, and of an answer that the kernel alone is still sending.
     pub body_bytes_per_second_min: u64,
     /// Between two pieces of an answer that the client takes.
     pub send: Duration,
@@ -50,6 +50,8 @@ pub struct Watch {
     phase: Cell<Phase>,
     deadline: Cell<Instant>,
     timed_out: Cell<bool>,
+    /// Of an idle connection: what its client had not taken when that was last looked at.
+    untaken_bytes: Cell<usize>,
     socket: ShutDownHandle,
     clock: Rc<Cell<Instant>>,
     timeouts: Timeouts,
@@ -111,22 +113,40 @@ impl Watch {
     fn enter(&self, phase: Phase, limit: Duration) {
         self.phase.set(phase);
         self.deadline.set(self.clock.get() + limit);
+        self.untaken_bytes.set(usize::MAX);
     }
 
     fn sweep(&self, now: Instant, draining: bool) {
-        let idle = matches!(self.phase.get(), Phase::Handshake | Phase::Idle);
-        let over = self.phase.get() != Phase::Work && now > self.deadline.get();
-        if over && !self.timed_out.replace(true) {
-            match self.phase.get() {
-                // The answer can still be sent; what is read next is the end.
-                Phase::Idle | Phase::Header | Phase::Body => self.socket.stop_reading(),
-                // A client that takes nothing will not take the rest of it either.
-                Phase::Send => self.socket.reset(),
-                Phase::Handshake | Phase::Drain | Phase::Work => self.socket.stop(),
-            }
-        } else if idle && draining {
+        let phase = self.phase.get();
+        let over = phase != Phase::Work && now > self.deadline.get();
+        if over && !self.timed_out.get() {
+            self.time_out(phase, now);
+        } else if draining && matches!(phase, Phase::Handshake | Phase::Idle) {
             self.socket.stop_reading();
         }
+    }
+
+    fn time_out(&self, phase: Phase, now: Instant) {
+        let untaken_bytes = if phase == Phase::Idle { self.socket.untaken_bytes() } else { 0 };
+        if untaken_bytes > 0 && self.is_taking(untaken_bytes) {
+            // It is not idle: the kernel is still sending what went before.
+            return self.deadline.set(now + self.timeouts.send);
+        }
+        self.timed_out.set(true);
+        match phase {
+            // A client that takes nothing will not take the rest of it either.
+            Phase::Send => self.socket.reset(),
+            Phase::Idle if untaken_bytes > 0 => self.socket.reset(),
+            // The answer can still be sent; what is read next is the end.
+            Phase::Idle | Phase::Header | Phase::Body => self.socket.stop_reading(),
+            Phase::Handshake | Phase::Drain | Phase::Work => self.socket.stop(),
+        }
+    }
+
+    /// Whether the client has taken, since the last look, what a client must at least.
+    fn is_taking(&self, untaken_bytes: usize) -> bool {
+        let taken_bytes = self.untaken_bytes.replace(untaken_bytes).saturating_sub(untaken_bytes) as u64;
+        taken_bytes >= self.timeouts.body_bytes_per_second_min.saturating_mul(self.timeouts.send.as_secs())
     }
 }
 
@@ -221,6 +241,7 @@ impl ConnectionTable {
             phase: Cell::new(Phase::Idle),
             deadline: Cell::new(self.clock.get() + self.timeouts.idle),
             timed_out: Cell::new(false),
+            untaken_bytes: Cell::new(usize::MAX),
             socket,
             clock: self.clock.clone(),
             timeouts: self.timeouts,

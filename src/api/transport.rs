@@ -193,6 +193,17 @@ impl Transport {
         Ok(FileTransfer { sender: self.stream.file_sender()?, watch: &self.watch })
     }
 
+    /// Keeps a connection of which no request is read any more, while its client takes what the kernel holds for it. The
+    /// kernel alone would offer it for as long as the client likes.
+    pub(super) async fn see_off(&mut self) {
+        if self.flush().await.is_err() || !self.stream.is_held_up() {
+            return;
+        }
+        self.stream.finish_sending();
+        self.watch.idle();
+        self.drop_input(usize::MAX).await;
+    }
+
     /// Says that nothing more will be sent, and drops what still comes, so that a client that sends without waiting
     /// reads the answer instead of a reset (RFC 9112 §9.6).
     pub(super) async fn linger(&mut self, bytes_max: usize, limit: Duration) {
@@ -201,6 +212,11 @@ impl Transport {
         }
         self.stream.finish_sending();
         self.watch.drain(limit);
+        self.drop_input(bytes_max).await;
+    }
+
+    /// Drops what comes, up to so much, until the end.
+    async fn drop_input(&mut self, bytes_max: usize) {
         let mut dropped = 0;
         while dropped < bytes_max {
             self.used = self.input.len();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
 
 use crate::content::content;
 use crate::raw::{Connection, kernel_state, request};
@@ -169,6 +170,54 @@ fn a_client_that_reads_no_answer_is_cut_and_the_kernel_keeps_none_of_it() {
         wait_until("its descriptor is closed", || (server.sockets() <= before).then_some(()));
         let state = kernel_state(server.address().port(), greedy.port());
         assert_eq!(state, None, "{class} {length}: what was not read waits for nobody");
+    }
+}
+
+/// A client whose kernel has room for next to nothing that it does not read.
+fn narrow_client(server: &Server) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(1).unwrap();
+    socket.connect(&server.address().into()).unwrap();
+    socket.into()
+}
+
+/// Once the server has sent all of such an answer, its kernel holds most of it.
+const HELD_BYTES: usize = 15_000;
+
+#[test]
+fn a_client_that_does_not_take_what_the_kernel_holds_for_it_is_cut_too() {
+    let server = Server::start_with(&["--idle-timeout-secs", "1", "--send-timeout-secs", "1"]);
+    let before = server.sockets();
+    assert_eq!(server.request("PUT", KEY, &[], &content(1, HELD_BYTES)).status, 201);
+    wait_until("no connection is left", || (server.sockets() <= before).then_some(()));
+    for fields in [&[][..], &[("Connection", "close")]] {
+        let mut greedy = narrow_client(&server);
+        greedy.write_all(&request("GET", KEY, fields, b"")).unwrap();
+        wait_until("it is being served", || (server.sockets() > before).then_some(()));
+        wait_until("its descriptor is closed", || (server.sockets() <= before).then_some(()));
+        let state = kernel_state(server.address().port(), greedy.local_addr().unwrap().port());
+        assert_eq!(state, None, "{fields:?}: what was not read waits for nobody");
+    }
+}
+
+#[test]
+fn a_client_that_takes_its_answer_slowly_has_all_of_it() {
+    let limits = ["--idle-timeout-secs=1", "--send-timeout-secs=5", "--body-bytes-per-second-min=1"];
+    let server = Server::start_with(&limits);
+    let body = content(1, HELD_BYTES);
+    assert_eq!(server.request("PUT", KEY, &[], &body).status, 201);
+    for fields in [&[][..], &[("Connection", "close")]] {
+        let mut slow = narrow_client(&server);
+        slow.write_all(&request("GET", KEY, fields, b"")).unwrap();
+        let (mut answer, mut bytes) = (Vec::new(), [0; 1000]);
+        while !answer.ends_with(&body) {
+            // Longer in all than an idle connection lasts, and than it lasts once it was found to take something.
+            std::thread::sleep(5 * TRICKLE);
+            match slow.read(&mut bytes).unwrap() {
+                0 => panic!("{fields:?}: the answer ends after {} bytes", answer.len()),
+                count => answer.extend_from_slice(&bytes[..count]),
+            }
+        }
     }
 }
 

@@ -488,7 +488,7 @@ fn a_client_that_sends_on_after_a_refusal_reads_its_answer() {
 #[test]
 fn a_client_that_takes_nothing_of_its_answer_is_cut_without_notice() {
     for driver in DRIVERS {
-        let mut tls_server = TlsServer::start(&["--send-timeout-secs", "1", "--io-driver", driver]);
+        let mut tls_server = TlsServer::start(&["--send-timeout-secs", "3", "--io-driver", driver]);
         let body = content(1, 32 << 20);
         let mut connection = tls_server.connect();
         let stored = connection.exchange("POST", UPLOAD, &[], &body).json();

@@ -6,6 +6,7 @@
 //! awaited, never dropped; nothing yields without I/O in between.
 
 use std::cell::Cell;
+use std::ffi::c_int;
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -25,6 +26,7 @@ use monoio::net::{TcpListener, TcpStream};
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
+use rustix::ioctl::{Getter, Opcode};
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use thiserror::Error;
 
@@ -279,6 +281,11 @@ impl Stream {
         result
     }
 
+    /// Whether some of what was sent is still here, since the peer has no room for it.
+    pub fn is_held_up(&self) -> bool {
+        queued_bytes::<NOT_SENT>(&self.socket.as_raw_fd()) > 0
+    }
+
     /// Ends the sending half: the peer reads all that was sent, and then the end.
     pub fn finish_sending(&mut self) {
         self.say_end();
@@ -524,6 +531,11 @@ impl Drop for FileSender<'_> {
 pub struct ShutDownHandle(RawFd);
 
 impl ShutDownHandle {
+    /// How much of what was sent the peer has not taken yet.
+    pub fn untaken_bytes(&self) -> usize {
+        queued_bytes::<SENT_AND_NOT_ACKNOWLEDGED>(&self.0)
+    }
+
     /// What is read next, behind what has come already, is the end.
     pub fn stop_reading(&self) {
         shut_down(self.0, Shutdown::Read);
@@ -541,6 +553,19 @@ impl ShutDownHandle {
         let _ = rustix::net::sockopt::set_socket_linger(borrowed(&self.0), Some(Duration::ZERO));
         self.stop();
     }
+}
+
+/// `SIOCOUTQ` of tcp(7): what the peer has not acknowledged.
+const SENT_AND_NOT_ACKNOWLEDGED: Opcode = 0x5411;
+/// `SIOCOUTQNSD`: what has not left, since the peer has no room for it.
+const NOT_SENT: Opcode = 0x894B;
+
+/// What the kernel holds to send on a connection; nothing, where it does not say.
+#[allow(unsafe_code, reason = "rustix knows no such operation of its own")]
+fn queued_bytes<const OPERATION: Opcode>(socket: &RawFd) -> usize {
+    // SAFETY: both operations of a TCP socket write one `int` to where they are told, and change nothing.
+    let queued = unsafe { rustix::ioctl::ioctl(borrowed(socket), Getter::<OPERATION, c_int>::new()) };
+    queued.ok().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0)
 }
 
 /// shutdown(2) never waits. Its failure is of no interest: the connection is gone already then.
