@@ -1,0 +1,10 @@
+//! What is done with the bytes that a fuzz target is given, a module for each. libFuzzer calls them from `fuzz_targets/`.
+
+pub mod chunked_body;
+pub mod conditions;
+pub mod cursor;
+pub mod digest_fields;
+pub mod pack_records;
+pub mod query;
+pub mod range;
+pub mod request_head;
