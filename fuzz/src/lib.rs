@@ -2,6 +2,7 @@
 
 pub mod chunked_body;
 pub mod conditions;
+pub mod credentials;
 pub mod cursor;
 pub mod digest_fields;
 pub mod pack_records;
