@@ -1,4 +1,5 @@
-//! What is done with the bytes that a fuzz target is given, a module for each. libFuzzer calls them from `fuzz_targets/`.
+//! What is done with the bytes that a fuzz target is given, a module for each. libFuzzer calls them from `fuzz_targets/`;
+//! `tests/integration/fuzz_corpora.rs` has this file as a module of its own, and calls them on whatever toolchain is there.
 
 pub mod chunked_body;
 pub mod conditions;

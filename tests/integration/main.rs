@@ -9,6 +9,9 @@
 
 // What the tests stand on.
 mod content;
+#[allow(unreachable_pub, reason = "it is a library of its own, too")]
+#[path = "../../fuzz/src/lib.rs"]
+mod fuzz_targets;
 mod raw;
 mod server;
 mod site;
@@ -28,6 +31,7 @@ mod database_away;
 mod database_connections;
 mod differential;
 mod expectations;
+mod fuzz_corpora;
 mod hostile_tokens;
 mod keys;
 mod layers;
