@@ -190,6 +190,7 @@ fn is_good_as_it_is(signer: &Signer, other: &Signer, change: Change, token: &[u8
     assert!(!signer.verify(&change.in_bytes(token)), "a byte is another one");
     assert!(!signer.verify(&token[..usize::from(change.place) % token.len()]), "it is cut short");
     assert!(!signer.verify(&[token, &[change.bits]].concat()), "something follows");
+    assert!(!signer.verify(&[token, b"="].concat()), "there is one way to write it");
 }
 
 /// What may be an API key: there is one way to write each.
