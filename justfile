@@ -16,9 +16,9 @@ check:
 fuzz *seconds:
     tools/fuzz.sh {{seconds}}
 
-# Licences, sources and duplicate versions of the dependencies.
+# Licences, sources, advisories and duplicate versions of the dependencies.
 deny:
-    cargo deny check licenses bans sources
+    tools/deny.sh all
 
 # Micro-benchmarks with criterion; `just bench -- put` those with `put` in their names.
 bench *arguments:

@@ -1,28 +1,2 @@
-//! Cursors of listings.
 #![no_main]
-
-use just_storage::application::ports::ListQuery;
-use just_storage::application::use_cases::Cursor;
-use just_storage::domain::entities::Scope;
-use just_storage::domain::value_objects::{Namespace, ObjectStatus, TenantId};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|data: (u64, &str)| {
-    let (before, token) = data;
-    let (Ok(namespace), Ok(tenant_id)) = (Namespace::parse("models"), TenantId::parse("acme")) else {
-        return;
-    };
-    let query = ListQuery {
-        scope: Scope { namespace, tenant_id },
-        status: ObjectStatus::Committed,
-        storage_class: None,
-        limit: 100,
-        before: None,
-    };
-    let own = Cursor { before }.encode(&query);
-    assert_eq!(Cursor::decode(&own, &query), Ok(Cursor { before }));
-    // What is taken is what would have been given.
-    if let Ok(cursor) = Cursor::decode(token, &query) {
-        assert_eq!(cursor.encode(&query), token);
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| just_storage_fuzz::cursor::check(data));

@@ -28,8 +28,8 @@ pub use http1::DateCache;
 pub use router::{Route, route};
 pub use service::{Limits, RequestIds, Service, SystemClock};
 
-/// The parameters of a query, for the fuzz target of queries. `None` if they are refused.
-#[cfg(feature = "fuzzing")]
+/// The parameters of a query, for the fuzz target of queries, which nothing else outside needs. `None` if they are
+/// refused.
 #[doc(hidden)]
 pub fn read_query(query: &str, known: &[&'static str]) -> Option<Vec<(&'static str, String)>> {
     let parameters = query::Parameters::parse(Some(query), known).ok()?;

@@ -10,6 +10,9 @@
 // What the tests stand on.
 mod content;
 mod description;
+#[allow(unreachable_pub, reason = "it is a library of its own, too")]
+#[path = "../../fuzz/src/lib.rs"]
+mod fuzz_targets;
 mod raw;
 mod server;
 mod site;
@@ -32,6 +35,7 @@ mod differential;
 mod documents;
 mod expectations;
 mod greedy;
+mod fuzz_corpora;
 mod hostile_tokens;
 mod key_rotation;
 mod keys;

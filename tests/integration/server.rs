@@ -40,8 +40,8 @@ pub(crate) fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_just_storage"));
     command.env_clear();
-    // What the machine and coverage tools need; no setting has such a name.
-    for name in ["PATH", "HOME", "TMPDIR", "LLVM_PROFILE_FILE"] {
+    // What the machine, coverage tools and sanitizers need; no setting has such a name.
+    for name in ["PATH", "HOME", "TMPDIR", "LLVM_PROFILE_FILE", "ASAN_OPTIONS", "LSAN_OPTIONS"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }

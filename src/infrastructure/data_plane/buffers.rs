@@ -6,7 +6,8 @@
 //! ones, and no tenant holds more than half of it in large ones. What is received leaves an eighth to what is sent:
 //! uploads that wait for a disk must not keep anyone from reading.
 //!
-//! The unsafe code of this crate is in this file: allocation, and the pointers that the ring reads and writes.
+//! The unsafe code of this crate is in this file (allocation, and the pointers that the ring reads and writes), but for two
+//! calls in `runtime.rs`.
 #![allow(unsafe_code, reason = "owned buffers are shown to the kernel by pointer")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
