@@ -10,6 +10,7 @@
 // What the tests stand on.
 mod content;
 mod raw;
+mod scripted;
 mod server;
 mod site;
 #[path = "../throwaway_postgres/mod.rs"]
@@ -20,6 +21,7 @@ mod valve;
 // What they hold the server to.
 mod api_keys;
 mod bad_input;
+mod client;
 mod conditions;
 mod connection;
 mod crash;
