@@ -15,6 +15,8 @@ use thiserror::Error;
 use crate::api::http1::HeadLimits;
 use crate::api::{Limits, Timeouts};
 use crate::application::credentials::{KeyError, RequestRate};
+use crate::client::ClientCommand;
+use crate::client::shell::{CompletionArguments, ManArguments};
 use crate::fault_injection::gc_interval;
 use crate::infrastructure::data_plane::buffers::LARGE_BLOCK_BYTES;
 use crate::infrastructure::data_plane::tls_configuration::TlsFiles;
@@ -45,9 +47,16 @@ pub struct CommandLine {
 pub enum Command {
     /// Serve objects over HTTP
     Serve(Box<ServeArguments>),
+    /// Ask something of a server
+    #[command(flatten)]
+    Ask(ClientCommand),
     /// Look after a store, also while it is served
     #[command(flatten)]
     Maintain(MaintenanceCommand),
+    /// Print what a shell completes commands with
+    Completions(CompletionArguments),
+    /// Print a manual page
+    Man(ManArguments),
 }
 
 /// Where a store is, as it was given: to the server and to the tools alike.

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
+use just_storage::client::{self, shell};
 use just_storage::config::{Command, CommandLine, ServeArguments};
 use just_storage::maintenance::{self, with_causes};
 use just_storage::server::serve_until_signalled;
@@ -13,7 +14,10 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     match CommandLine::parse().command {
         Command::Serve(arguments) => serve(*arguments),
+        Command::Ask(command) => client::run(command),
         Command::Maintain(command) => maintenance::run(command),
+        Command::Completions(arguments) => shell::complete(CommandLine::command(), &arguments),
+        Command::Man(arguments) => shell::manual(CommandLine::command(), &arguments),
     }
 }
 

@@ -25,7 +25,7 @@ const FAULTS: &str = "fault_injection";
 const RUNTIME: [&str; 2] = ["monoio", "io_uring"];
 
 /// Each file is held to every rule whose part it lies in.
-const RULES: [Rule; 10] = [
+const RULES: [Rule; 11] = [
     Rule {
         part: "domain/",
         own: &["domain", INVARIANT],
@@ -73,6 +73,12 @@ const RULES: [Rule; 10] = [
         own: &["domain", "application::credentials", "infrastructure", "config", "maintenance"],
         crates: None,
         never: &["sqlx", "monoio", "io_uring", "httparse"],
+    },
+    Rule {
+        part: "client/",
+        own: &["domain", "client", "maintenance::with_causes"],
+        crates: None,
+        never: &["tokio", "sqlx", "monoio", "io_uring", "httparse", "socket2"],
     },
     Rule { part: "invariant.rs", own: &[], crates: Some(&[]), never: &[] },
     Rule { part: "fault_injection.rs", own: &[], crates: Some(&[]), never: &[] },
@@ -288,6 +294,8 @@ fn a_violation_of_every_rule_is_found_with_its_line() {
         ("server.rs", "use monoio::X;", 1, "monoio"),
         ("maintenance/a.rs", "use sqlx::Row as _;", 1, "the crate sqlx"),
         ("maintenance/a.rs", "use crate::api::X;", 1, "must not name api"),
+        ("client/a.rs", "use crate::infrastructure::storage::X;", 1, "must not name infrastructure"),
+        ("client/a.rs", "use crate::maintenance::run;", 1, "must not name maintenance::run"),
         ("utils/a.rs", "fn f() {}", 1, "no layer"),
     ] {
         let found = violations(&Source::new(path, code), &dependencies);

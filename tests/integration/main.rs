@@ -14,6 +14,7 @@ mod description;
 #[path = "../../fuzz/src/lib.rs"]
 mod fuzz_targets;
 mod raw;
+mod scripted;
 mod server;
 mod site;
 #[path = "../throwaway_postgres/mod.rs"]
@@ -25,6 +26,7 @@ mod valve;
 mod api_keys;
 mod audit;
 mod bad_input;
+mod client;
 mod conditions;
 mod connection;
 mod crash;

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 use crate::content::{chunked, content, sha256_hex};
 use crate::raw::{Connection, kernel_state, request, socket};
-use crate::server::{SCOPE, Server, refused, serve_command, wait_until};
+use crate::server::{SCOPE, Server, program, refused, serve_command, wait_until};
 
 const UPLOAD: &str = "/v1/objects?namespace=models&tenant_id=acme";
 const KEY: &str = "/v1/keys/models/acme/k";
@@ -159,6 +159,28 @@ fn alert(result: io::Result<TlsConnection>) -> AlertDescription {
         Some(rustls::Error::AlertReceived(alert)) => *alert,
         other => panic!("no alert: {other:?}"),
     }
+}
+
+#[test]
+fn the_program_as_a_client_trusts_whom_it_is_told_to() {
+    let server = TlsServer::start(&[]);
+    let url = format!("https://localhost:{}", server.address().port());
+    let bytes = content(31, 3 * 1024 * 1024);
+    let path = server.directory.path().join("f");
+    std::fs::write(&path, &bytes).unwrap();
+    let run = |arguments: &[&str], trusted: &Path| {
+        let mut command = program();
+        command.env("JUST_STORAGE_URL", &url).args(arguments).stdin(Stdio::null());
+        command.arg("--ca-file").arg(trusted).output().expect("the program starts")
+    };
+    let (put, trusted) = (["put", path.to_str().unwrap(), "models/acme/f"], &server.identity.certificate);
+    let sent = run(&put, trusted);
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    assert_eq!(run(&["cat", "models/acme/f"], trusted).stdout, bytes);
+    // Another certificate, and a file that holds none.
+    let other = Identity::make(server.directory.path(), "other");
+    assert_eq!(run(&put, &other.certificate).status.code(), Some(6));
+    assert_eq!(run(&put, &path).status.code(), Some(2));
 }
 
 #[test]
