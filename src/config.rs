@@ -108,6 +108,9 @@ pub struct ServeArguments {
     /// Address and port to listen on [default: 0.0.0.0:8080; with --dev: 127.0.0.1:8080]
     #[arg(long, env, value_name = "ADDRESS:PORT")]
     listen_addr: Option<SocketAddr>,
+    /// Address and port of a listener that answers GET /metrics alone, over plain HTTP and without a credential [default: none]
+    #[arg(long, env, value_name = "ADDRESS:PORT")]
+    metrics_addr: Option<SocketAddr>,
     /// When 201 is answered: after the log's durable write (SQLite alone) or after the database's transaction [default: log with SQLite, database with PostgreSQL]
     #[arg(long, env, value_enum)]
     ack: Option<Ack>,
@@ -137,8 +140,6 @@ pub struct ServeArguments {
     gc: GcArguments,
     #[command(flatten)]
     log: LogArguments,
-    #[command(flatten)]
-    later: LaterArguments,
 }
 
 #[derive(Debug, Args)]
@@ -259,15 +260,6 @@ struct LogArguments {
     log_level: LogLevel,
 }
 
-/// Settings that belong to parts which this version does not have. They are known by name, so that nobody believes
-/// them honoured.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Not in this version (refused)")]
-struct LaterArguments {
-    #[arg(long, env, hide = true)]
-    metrics_addr: Option<String>,
-}
-
 /// What a `201` waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Ack {
@@ -376,9 +368,6 @@ pub enum ConfigError {
         #[source]
         source: KeyError,
     },
-    /// A part that is not there.
-    #[error("{0} is set, but this version has no {1}; unset it")]
-    NotInThisVersion(&'static str, &'static str),
     /// A certificate without its key, or a key without its certificate.
     #[error("{0} is set and {1} is not; TLS needs both")]
     HalfOfTls(&'static str, &'static str),
@@ -406,6 +395,8 @@ pub struct Config {
     pub pack_blob_bytes_max: usize,
     /// Where to listen.
     pub listen_addr: SocketAddr,
+    /// Where to answer for metrics alone, if anywhere.
+    pub metrics_addr: Option<SocketAddr>,
     /// Whom to let in.
     pub authentication: Authentication,
     /// How many cores serve; all where it is not said.
@@ -444,7 +435,6 @@ impl ServeArguments {
     /// # Errors
     /// [`ConfigError`].
     pub fn into_config(self) -> Result<Config, ConfigError> {
-        self.later.refuse()?;
         let listen_addr = self.listen_addr();
         let authentication = self.credentials.authentication(self.store.dev, listen_addr)?;
         let paths = self.store.into_paths()?;
@@ -463,6 +453,7 @@ impl ServeArguments {
             durability,
             pack_blob_bytes_max: pack_blob_bytes_max as usize,
             listen_addr,
+            metrics_addr: self.metrics_addr,
             authentication,
             cores: self.cores,
             node_name: self.node_name,
@@ -555,15 +546,6 @@ impl CollectionArguments {
             interval: Duration::ZERO,
             batch_size: self.gc_batch_size,
             grace: Duration::from_secs(self.gc_grace_secs),
-        }
-    }
-}
-
-impl LaterArguments {
-    fn refuse(&self) -> Result<(), ConfigError> {
-        match self.metrics_addr {
-            Some(_) => Err(ConfigError::NotInThisVersion("METRICS_ADDR", "metrics")),
-            None => Ok(()),
         }
     }
 }
@@ -709,7 +691,7 @@ mod tests {
             (&["--dev", "--gc-interval-secs", "9"], "--gc-interval-secs"),
             (&["--dev", "--gc-batch-size", "1001"], "--gc-batch-size"),
             (&["--dev", "--gc-batch-size", "0"], "--gc-batch-size"),
-            (&["--dev", "--metrics-addr", "127.0.0.1:1"], "METRICS_ADDR"),
+            (&["--dev", "--metrics-addr", "9090"], "--metrics-addr"),
         ] {
             let error = config(arguments).unwrap_err();
             assert!(error.contains(name), "{arguments:?}: {error}");

@@ -64,6 +64,7 @@ impl Site {
                 helpers,
                 driver,
                 places: self.places.clone(),
+                metrics: Arc::default(),
             });
             work(store, limit).await
         };
@@ -81,6 +82,7 @@ impl Site {
                 core: 0,
                 order: None,
                 open: Arc::default(),
+                metrics: Arc::default(),
             })
         };
         let (hot, cold) = (log(StorageClass::Hot), log(StorageClass::Cold));
@@ -108,6 +110,7 @@ impl Site {
             clock: SystemClock,
             gc: GcSettings { interval: PATIENCE, batch_size: 1000, grace: PATIENCE },
             on_outside_change: Box::new(|| {}),
+            metrics: Arc::default(),
         };
         let thread = plane.start(metadata_end).expect("a metadata plane");
         (data_end, thread)

@@ -10,12 +10,13 @@ use futures_util::FutureExt as _;
 use super::access_log::AccessRecord;
 use super::authentication::authenticate;
 use super::blob_transfer::{SendError, send_blob};
-use super::connection_table::{RefusalPlace, Registration};
+use super::connection_table::{ConnectionTable, RefusalPlace, Registration};
 use super::errors::Problem;
 use super::handlers::{Admitted, Body, Response, download_anew, handle};
 use super::http1::{Fields, HeadParser, Method, RequestHead, ResponseHead, StatusLine, Version};
 use super::request_body::RequestBody;
-use super::router::route;
+use super::request_metrics::{Answered, NamespaceLabel};
+use super::router::{Route, route};
 use super::service::Service;
 use super::transport::Transport;
 use crate::application::errors::StoreError;
@@ -37,6 +38,15 @@ const LINGER: Duration = Duration::from_secs(2);
 /// A longer id of the caller's is replaced.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
+/// What a connection may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entrance {
+    /// Whatever its credentials are good for.
+    Service,
+    /// What the server tells of itself, without a credential.
+    Metrics,
+}
+
 /// Serves a connection until either side ends it. A bug in one request ends its connection, and no other.
 pub async fn serve<S, R, C>(service: Rc<Service<S, R, C>>, stream: Stream, registration: Registration)
 where
@@ -45,9 +55,36 @@ where
     R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
     C: Clock,
 {
+    let _connection = service.metrics.connection();
+    serve_through(Entrance::Service, &service, stream, registration).await;
+}
+
+/// The same for one that may ask for metrics alone.
+pub async fn serve_metrics<S, R, C>(service: Rc<Service<S, R, C>>, stream: Stream, registration: Registration)
+where
+    S: BlobStore<Buffer = Block>,
+    S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
+    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
+    C: Clock,
+{
+    serve_through(Entrance::Metrics, &service, stream, registration).await;
+}
+
+async fn serve_through<S, R, C>(
+    entrance: Entrance,
+    service: &Service<S, R, C>,
+    stream: Stream,
+    registration: Registration,
+) where
+    S: BlobStore<Buffer = Block>,
+    S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
+    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
+    C: Clock,
+{
     let transport = Transport::new(stream, registration.watch().clone());
+    let table = registration.table().clone();
     let mut connection =
-        Connection { service: &service, transport, head: RequestHead::default(), responded: None };
+        Connection { entrance, service, table, transport, head: RequestHead::default(), responded: None };
     let served = AssertUnwindSafe(connection.serve()).catch_unwind().await;
     if served.is_err() {
         tracing::error!("a request panicked; its connection is closed");
@@ -86,6 +123,7 @@ pub async fn refuse<S, R, C>(service: Rc<Service<S, R, C>>, mut stream: Stream, 
 fn too_many_connections<S, R, C>(service: &Service<S, R, C>) -> Vec<u8> {
     let request_id = service.request_ids.next();
     let problem = Problem::new(503, "too_many_connections", "the server has as many connections as it takes");
+    service.metrics.count_error(problem.code);
     let json = problem.to_json("", &request_id);
     let mut fields = problem.fields;
     fields.add("X-Request-Id", request_id).add("Content-Length", json.len());
@@ -100,7 +138,9 @@ fn too_many_connections<S, R, C>(service: &Service<S, R, C>) -> Vec<u8> {
 }
 
 struct Connection<'s, S, R, C> {
+    entrance: Entrance,
     service: &'s Service<S, R, C>,
+    table: Rc<ConnectionTable>,
     transport: Transport,
     head: RequestHead,
     responded: Option<Responded>,
@@ -142,9 +182,13 @@ where
         match self.transport.handshake().await {
             Ok(()) => self.serve_requests().await,
             Err(TlsFailure::PlainText) => {
+                self.service.metrics.fail_handshake();
                 return self.refuse(Problem::new(400, "tls_required", "this port speaks HTTPS only")).await;
             }
-            Err(error) => return tracing::debug!(%error, "a TLS handshake has failed"),
+            Err(error) => {
+                self.service.metrics.fail_handshake();
+                return tracing::debug!(%error, "a TLS handshake has failed");
+            }
         }
         // An answer that was cut off is not to look as if it had ended.
         if self.responded.as_ref().is_none_or(|responded| responded.whole) {
@@ -185,7 +229,7 @@ where
             } else {
                 watch.idle()
             }
-            if !begun && self.service.table.is_draining() {
+            if !begun && self.table.is_draining() {
                 return Ok(false);
             }
             match self.transport.receive().await {
@@ -204,8 +248,10 @@ where
         let request_id = self.service.request_ids.next();
         let exchange = Exchange { started, request_id, principal: None, closes: true };
         self.head = RequestHead::default();
+        self.service.metrics.count_error(problem.code);
         let response = Response::problem(problem, "", &exchange.request_id);
         self.respond(&exchange, response).await;
+        self.count(&exchange, NamespaceLabel::NONE, 0);
         self.log(exchange, 0);
         self.transport.linger(LINGER_BYTES_MAX, LINGER).await;
     }
@@ -214,6 +260,7 @@ where
     async fn serve_request(&mut self) -> bool {
         let request_id = self.request_id();
         let started = Instant::now();
+        let _request = self.service.metrics.request();
         // Whoever waits for the answers before should not wait for what this request does.
         let quick = matches!(self.head.method(), Method::Get | Method::Head);
         if !quick && self.transport.flush().await.is_err() {
@@ -232,10 +279,12 @@ where
         self.transport.watch().work();
 
         let refused = result.as_ref().is_err_and(|problem| problem.closes);
-        let closes = refused || !body_ended || !self.head.keeps_alive() || self.service.table.is_draining();
+        let closes = refused || !body_ended || !self.head.keeps_alive() || self.table.is_draining();
         let exchange = Exchange { started, request_id, principal, closes };
         let response = self.or_problem(result, &exchange);
+        let namespace = self.service.metrics.label(&self.head, &response);
         self.respond(&exchange, response).await;
+        self.count(&exchange, namespace, bytes_in);
         self.log(exchange, bytes_in);
         let whole = self.responded.as_ref().is_some_and(|responded| responded.whole);
         if whole && closes {
@@ -252,7 +301,11 @@ where
     /// What is asked for, and by whom.
     async fn admit(&self) -> Result<Admitted, Problem> {
         let route = route(&self.head)?;
-        let principal = authenticate(self.service, &self.head, &route).await?;
+        let principal = match (self.entrance, &route) {
+            (Entrance::Service, _) => authenticate(self.service, &self.head, &route).await?,
+            (Entrance::Metrics, Route::Metrics | Route::Health) => Rc::new(Principal::anybody()),
+            (Entrance::Metrics, _) => return Err(Problem::no_route()),
+        };
         Ok(Admitted { route, principal })
     }
 
@@ -291,7 +344,10 @@ where
         result: Result<Response<S::Reader>, Problem>,
         exchange: &Exchange,
     ) -> Response<S::Reader> {
-        result.unwrap_or_else(|problem| Response::problem(problem, self.head.path(), &exchange.request_id))
+        result.unwrap_or_else(|problem| {
+            self.service.metrics.count_error(problem.code);
+            Response::problem(problem, self.head.path(), &exchange.request_id)
+        })
     }
 
     async fn send(&mut self, exchange: &Exchange, mut response: Response<S::Reader>) -> io::Result<Sent> {
@@ -362,6 +418,13 @@ where
         let (result, output) = reader.read_exact(output, range.offset, range.length as usize).await;
         self.transport.give_back_output(output);
         result.map_err(SendError::Nothing)
+    }
+
+    fn count(&self, exchange: &Exchange, namespace: NamespaceLabel, bytes_in: u64) {
+        let Some(responded) = &self.responded else { return };
+        let (method, duration) = (self.head.method(), exchange.started.elapsed());
+        let Responded { status, bytes_out, .. } = *responded;
+        self.service.metrics.count(namespace, Answered { method, status, duration, bytes_in, bytes_out });
     }
 
     fn log(&mut self, exchange: Exchange, bytes_in: u64) {

@@ -11,6 +11,7 @@ mod handlers;
 pub mod http1;
 mod query;
 mod request_body;
+mod request_metrics;
 mod router;
 mod service;
 mod transport;
@@ -19,8 +20,9 @@ pub use access_log::{AccessLog, AccessLogReader, AccessRecord, Wording};
 pub use authentication::{Access, needed_permission};
 pub use connection_table::{ConnectionTable, Timeouts};
 pub use errors::Problem;
-pub use handlers::add_object_fields;
+pub use handlers::{MetricsPage, WriteMetrics, add_object_fields};
 pub use http1::DateCache;
+pub use request_metrics::{NAMESPACES_MAX, RequestLabels, RequestMetrics, RequestRecorder, write_requests};
 pub use router::{Route, route};
 pub use service::{Limits, RequestIds, Service, SystemClock};
 

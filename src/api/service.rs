@@ -7,7 +7,9 @@ use std::rc::Rc;
 use super::access_log::AccessLog;
 use super::authentication::Access;
 use super::connection_table::ConnectionTable;
+use super::handlers::MetricsPage;
 use super::http1::{DateCache, HeadLimits};
+use super::request_metrics::RequestRecorder;
 use crate::application::ports::Clock;
 use crate::domain::value_objects::Timestamp;
 use crate::infrastructure::data_plane::deadline_list::WaitLimit;
@@ -39,6 +41,10 @@ pub struct Service<S, R, C> {
     pub table: Rc<ConnectionTable>,
     /// Where requests are told of.
     pub access_log: AccessLog,
+    /// Where they are counted.
+    pub metrics: RequestRecorder,
+    /// Where that is told.
+    pub metrics_page: MetricsPage,
     /// `Date`.
     pub date: DateCache,
     /// `X-Request-Id`.

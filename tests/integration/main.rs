@@ -37,6 +37,7 @@ mod listing;
 mod logging;
 mod maintenance;
 mod maintenance_on_postgres;
+mod metrics;
 mod objects;
 mod packs;
 mod permissions;

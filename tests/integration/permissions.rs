@@ -30,12 +30,14 @@ enum Names {
     Scope,
     /// A tenant, of which the operator alone may ask.
     Tenant,
+    /// The server, of which whoever has the scope is told as much as is for everybody.
+    Server,
 }
 
 const NOTHING: &str = "";
 
 /// The objects that the targets are about are made anew for each request.
-fn entries(id: &str) -> [Entry; 8] {
+fn entries(id: &str) -> [Entry; 9] {
     let entry = |name, target: String, needs, names| Entry { name, target, needs, names };
     [
         entry(
@@ -46,6 +48,7 @@ fn entries(id: &str) -> [Entry; 8] {
         ),
         entry("Health", "/health".into(), &[("GET", NOTHING), ("HEAD", NOTHING)], Names::NoScope),
         entry("Ready", "/health/ready".into(), &[("GET", NOTHING), ("HEAD", NOTHING)], Names::NoScope),
+        entry("Metrics", "/metrics".into(), &[("GET", "admin"), ("HEAD", "admin")], Names::Server),
         entry(
             "Objects",
             "/v1/objects?namespace=models&tenant_id=acme".into(),
@@ -144,6 +147,7 @@ fn credentials(entry: &Entry, needed: &str) -> Vec<(String, Option<String>, Outc
     let out_of_reach = match entry.names {
         Names::NoScope => Outcome::NotFound,
         Names::Scope | Names::Tenant => Outcome::Forbidden,
+        Names::Server => Outcome::Done,
     };
     let is_for_operator = entry.names == Names::Tenant;
     // Limits are for all namespaces of a tenant at once: which ones the operator reaches is of no account.
@@ -239,7 +243,7 @@ fn every_route_and_method_lets_in_whom_it_should_and_nobody_else() {
             }
         }
     }
-    assert_eq!(cases, 8 * 8 * 15);
+    assert_eq!(cases, 9 * 8 * 15);
 }
 
 fn exchange(connection: &mut Connection, method: &str, target: &str, fields: &[(&str, &str)]) -> Response {

@@ -4,11 +4,13 @@ mod delete;
 mod download;
 mod health;
 mod list;
+mod metrics;
 mod root;
 mod tenants;
 mod upload;
 
 pub use download::add_object_fields;
+pub use metrics::{MetricsPage, WriteMetrics};
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -105,6 +107,7 @@ where
         (Route::Root, _) => root::describe(head),
         (Route::Health, _) => health::alive(head),
         (Route::Ready, _) => health::ready(service, head).await,
+        (Route::Metrics, _) => metrics::metrics(&service.metrics_page, head, &principal).await,
         (Route::Objects, Method::Post) => upload::create(service, head, body, &principal).await,
         (Route::Objects, _) => list::list(service, head, &principal).await,
         (Route::ObjectInfo(id), _) => download::info(service, head, by_id(id)).await,

@@ -78,6 +78,7 @@ where
     }
     let digests = head.values("repr-digest").chain(head.values("content-digest"));
     body.declare(parse_digests(digests)?);
+    let _upload = service.metrics.upload();
     Ok(upload_object((&service.store, &service.repository, &service.clock), order, body).await?)
 }
 

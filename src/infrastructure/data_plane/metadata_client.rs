@@ -25,6 +25,7 @@ use crate::domain::entities::{
     ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, StoredObject,
 };
 use crate::domain::value_objects::{ObjectId, PackId, Place, Precondition, StorageClass, TenantId};
+use crate::infrastructure::metrics::CoreMetrics;
 use crate::infrastructure::plane_channel::{DataEnd, Query, Reply, Ticket, Write, WriteOutcome};
 use crate::infrastructure::quota_ledger::QuotaRoom;
 use crate::infrastructure::storage::log_record::is_logged;
@@ -37,13 +38,20 @@ pub struct MetadataClient {
     cache: Arc<ObjectCache>,
     limit: WaitLimit,
     log: Option<Rc<Packs>>,
+    metrics: Arc<CoreMetrics>,
 }
 
 impl MetadataClient {
     /// A client that remembers what it finds in `cache`, which all cores share, and waits up to `limit` for each answer.
     /// With a log, changes go through that first.
     pub fn new(channel: DataEnd, cache: Arc<ObjectCache>, limit: WaitLimit, log: Option<Rc<Packs>>) -> Self {
-        Self { channel, cache, limit, log }
+        Self { channel, cache, limit, log, metrics: Arc::default() }
+    }
+
+    /// The same, which counts in the core's own cells.
+    #[must_use]
+    pub fn counting_in(self, metrics: Arc<CoreMetrics>) -> Self {
+        Self { metrics, ..self }
     }
 
     async fn write(&self, write: Write) -> Result<WriteOutcome, RepositoryError> {
@@ -303,8 +311,10 @@ impl ObjectRepository for MetadataClient {
             && let Some(object) = self.cache.get(&remembered_as)
             && name.reaches(&object.object.scope)
         {
+            self.metrics.cache_hits.add(1);
             return Ok(Some(object));
         }
+        self.metrics.cache_misses.add(1);
         let ticket = self.cache.ticket(&remembered_as);
         let found = self.ask(|reply| Query::Find(name.clone(), freshness, reply)).await?.map(Arc::new);
         match &found {

@@ -231,8 +231,13 @@ impl FileUpload {
                 tracing::warn!(%error, hash = %location.content_hash, "a blob that was stored too late could not be removed; the next start sweeps it");
             }
         };
-        self.helpers().run_or_undo(publish, undo).await.map_err(helper_failed)??;
-        Ok(location.place)
+        let (metrics, started) = (self.parts.metrics.root(location.storage_class), Instant::now());
+        let published = self.helpers().run_or_undo(publish, undo).await.map_err(helper_failed).flatten();
+        match published {
+            Ok(()) => metrics.file_syncs.record(started.elapsed()),
+            Err(_) => metrics.failed_syncs.add(1),
+        }
+        published.map(|()| location.place)
     }
 
     async fn publish_file(mut self, mut file: OpenFile) -> Result<Place, StoreError> {

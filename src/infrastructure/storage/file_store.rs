@@ -25,6 +25,7 @@ use crate::infrastructure::data_plane::helpers::{
     HelperError, HelperPool, READ_HELPERS_MAX, WRITE_HELPERS_MAX,
 };
 use crate::infrastructure::data_plane::runtime::{DataFile, IoDriver, spawn};
+use crate::infrastructure::metrics::CoreMetrics;
 
 /// How many blobs each core keeps open for reading. One that is removed meanwhile is closed by
 /// [`FileStore::close_removed`], so that its space is free.
@@ -66,6 +67,8 @@ pub struct FileStoreParts {
     pub places: Arc<PlaceSequence>,
     /// Where small blobs go.
     pub packs: Rc<Packs>,
+    /// Where the core counts.
+    pub metrics: Arc<CoreMetrics>,
 }
 
 /// The packs of a core, and what goes into them.
@@ -493,6 +496,7 @@ mod tests {
                 core: 0,
                 order: None,
                 open: Arc::default(),
+                metrics: Arc::default(),
             })
         };
         let (hot, cold) = (log(StorageClass::Hot), log(StorageClass::Cold));
@@ -520,6 +524,7 @@ mod tests {
                 helpers,
                 driver,
                 places: Arc::new(PlaceSequence::new(InstanceId::generate())),
+                metrics: Arc::default(),
             };
             let adapt = |body| BlockSource { body, reads: 0 };
             store_contract(FileStore::new(parts), adapt).await;
@@ -558,6 +563,7 @@ mod tests {
             helpers,
             driver,
             places: Arc::new(PlaceSequence::new(InstanceId::generate())),
+            metrics: Arc::default(),
         })
     }
 
@@ -671,6 +677,7 @@ mod tests {
                 helpers,
                 driver: IoDriver::IoUring,
                 places: Arc::new(PlaceSequence::new(InstanceId::generate())),
+                metrics: Arc::default(),
             });
             let tenant_id = TenantId::parse("a").unwrap();
             let begin = || store.begin(StorageClass::Hot, None, &tenant_id).unwrap();

@@ -13,6 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -30,6 +31,7 @@ use crate::domain::value_objects::{ContentHash, InstanceId, PackId, Place};
 use crate::infrastructure::data_plane::buffers::{Block, BufferPool};
 use crate::infrastructure::data_plane::helpers::HelperPool;
 use crate::infrastructure::data_plane::runtime::{DataFile, IoDriver, Task, spawn};
+use crate::infrastructure::metrics::{CoreMetrics, RootMetrics};
 use crate::infrastructure::plane_channel::{LogOrder, PackMark, Reply, Ticket, Write, WriteOutcome};
 
 /// The length of a run's first packs: an idle server takes little of a disk.
@@ -60,6 +62,8 @@ pub struct PackLogParts {
     pub order: Option<Arc<LogOrder>>,
     /// The packs that are being written to.
     pub open: Arc<OpenPacks>,
+    /// Where the core counts.
+    pub metrics: Arc<CoreMetrics>,
 }
 
 /// The log of one core in one root.
@@ -227,6 +231,10 @@ impl PackLog {
         durable.map_err(|_| gone())?
     }
 
+    fn metrics(&self) -> &RootMetrics {
+        self.parts.metrics.root(self.parts.root.class())
+    }
+
     /// Takes back what has not been written yet, and says whether that was so.
     fn withdraw(&self, number: u64) -> bool {
         let mut waiting = self.waiting.borrow_mut();
@@ -350,7 +358,7 @@ impl PackLog {
         else {
             crate::invariant::broken("a batch is made for the current pack")
         };
-        let (block, offset) = (batch.block, batch.offset);
+        let (block, offset, started) = (batch.block, batch.offset, Instant::now());
         let mut write = spawn(async move { file.write_block_at(block, offset).await });
         let result = match self.parts.helpers.limit().within(&mut write).await {
             // Whatever it was, it is not known what of the batch is there now.
@@ -360,6 +368,8 @@ impl PackLog {
         match result {
             Ok(block) => {
                 self.parts.root.note_sync(true);
+                let (records, bytes) = (batch.written.len(), batch.end - batch.offset);
+                self.metrics().note_log_batch(records, bytes, started.elapsed());
                 self.note_written(block, batch.end, batch.next_link);
                 self.send_on(pack, batch.offset, batch.end, batch.written);
             }
@@ -418,6 +428,7 @@ impl PackLog {
     /// metadata plane notes durably before it goes on to anything that came later.
     fn give_up(&self, pack: PackId, error: &StoreError, end: u64, written: Vec<Written>) {
         tracing::error!(%pack, %error, "the log could not be written; its pack is given up");
+        self.metrics().failed_syncs.add(1);
         if matches!(error, StoreError::Io { .. }) {
             self.parts.root.note_sync(false);
         }
@@ -539,6 +550,7 @@ mod tests {
             core: 0,
             order: data_end.order().cloned(),
             open: Arc::default(),
+            metrics: Arc::default(),
         });
         // As if a batch were in flight.
         log.writing.set(true);
