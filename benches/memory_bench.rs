@@ -16,7 +16,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use just_storage::api::connection::serve;
 use just_storage::api::{
     Access, AccessLog, ConnectionTable, DateCache, Limits, MetricsPage, RequestIds, RequestMetrics,
-    RequestRecorder, Service, SystemClock, Timeouts,
+    RequestRecorder, Service, SystemClock, Timeouts, TimingSettings,
 };
 use just_storage::application::ports::{ObjectCommit, ObjectRepository as _};
 use just_storage::domain::value_objects::{Precondition, StorageClass};
@@ -97,6 +97,7 @@ async fn serve_requests(
         ready_limit: limit.clone(),
         table: ConnectionTable::new(TIMEOUTS, 1),
         access_log,
+        timing: TimingSettings::default(),
         metrics: RequestRecorder::new(Arc::new(RequestMetrics::new(Arc::default()))),
         metrics_page: MetricsPage::empty(limit),
         date: DateCache::default(),

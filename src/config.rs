@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
 use crate::api::http1::HeadLimits;
-use crate::api::{Limits, Timeouts};
+use crate::api::{Limits, Timeouts, TimingSettings};
 use crate::application::credentials::KeyError;
 use crate::fault_injection::gc_interval;
 use crate::infrastructure::data_plane::buffers::LARGE_BLOCK_BYTES;
@@ -258,6 +258,12 @@ struct LogArguments {
     /// What is logged; requests are told at info
     #[arg(long, env, value_enum, default_value = "info")]
     log_level: LogLevel,
+    /// From how many milliseconds of work on a request is logged with its phases; 0 for none
+    #[arg(long, env, value_name = "MILLISECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(0..=86_400_000))]
+    slow_request_ms: u64,
+    /// Whether answers say in Server-Timing how long their phases took
+    #[arg(long, env, value_enum, default_value = "off")]
+    server_timing: Switch,
 }
 
 /// What a `201` waits for.
@@ -289,6 +295,15 @@ pub enum LogFormat {
     Json,
     /// Lines for people
     Text,
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// It is
+    On,
+    /// It is not
+    Off,
 }
 
 /// What is logged.
@@ -427,6 +442,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is logged.
     pub log_level: LogLevel,
+    /// What is told of how long requests take.
+    pub timing: TimingSettings,
 }
 
 impl ServeArguments {
@@ -469,6 +486,7 @@ impl ServeArguments {
             gc: self.gc.settings(),
             log_format: self.log.log_format,
             log_level: self.log.log_level,
+            timing: self.log.timing(),
         })
     }
 
@@ -535,6 +553,15 @@ impl GcArguments {
         GcSettings {
             interval: gc_interval().unwrap_or(Duration::from_secs(self.gc_interval_secs)),
             ..self.collection.settings()
+        }
+    }
+}
+
+impl LogArguments {
+    fn timing(&self) -> TimingSettings {
+        TimingSettings {
+            server_timing: self.server_timing == Switch::On,
+            slow_request: Some(self.slow_request_ms).filter(|ms| *ms > 0).map(Duration::from_millis),
         }
     }
 }

@@ -535,6 +535,7 @@ impl CoreTemplate {
             ready_limit: ready_limit.clone(),
             table: ConnectionTable::new(config.timeouts, connections_max),
             access_log: self.access_log.clone(),
+            timing: config.timing,
             metrics: RequestRecorder::new(self.cells.requests[index].clone()),
             metrics_page: MetricsPage::new(self.write_metrics.clone(), ready_limit, unpin),
             date: DateCache::default(),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,6 +17,7 @@ use super::handlers::{Admitted, Body, Response, download_anew, handle};
 use super::http1::{Fields, HeadParser, Method, RequestHead, ResponseHead, StatusLine, Version};
 use super::request_body::RequestBody;
 use super::request_metrics::{Answered, NamespaceLabel};
+use super::request_timing::{add_server_timing, log_slow, traceparent};
 use super::router::{Route, route};
 use super::service::Service;
 use super::transport::Transport;
@@ -26,6 +28,7 @@ use crate::domain::value_objects::ByteRange;
 use crate::infrastructure::data_plane::buffers::Block;
 use crate::infrastructure::data_plane::runtime::{DataFile, Stream, within};
 use crate::infrastructure::data_plane::tls::TlsFailure;
+use crate::infrastructure::metrics::{Phases, timed};
 
 /// Blobs up to this size are read behind their heads and leave with them in one piece.
 const INLINE_BYTES_MAX: u64 = 16 * 1024;
@@ -169,6 +172,8 @@ struct Exchange {
     /// Who asks, once that is known.
     principal: Option<Rc<Principal>>,
     closes: bool,
+    /// What its time went to, until its answer was begun.
+    phases: Phases,
 }
 
 impl<S, R, C> Connection<'_, S, R, C>
@@ -246,12 +251,13 @@ where
     async fn refuse(&mut self, problem: Problem) {
         let started = Instant::now();
         let request_id = self.service.request_ids.next();
-        let exchange = Exchange { started, request_id, principal: None, closes: true };
+        let phases = Phases::default();
+        let exchange = Exchange { started, request_id, principal: None, closes: true, phases };
         self.head = RequestHead::default();
         self.service.metrics.count_error(problem.code);
         let response = Response::problem(problem, "", &exchange.request_id);
         self.respond(&exchange, response).await;
-        self.count(&exchange, NamespaceLabel::NONE, 0);
+        self.count(&exchange, NamespaceLabel::NONE, 0, phases);
         self.log(exchange, 0);
         self.transport.linger(LINGER_BYTES_MAX, LINGER).await;
     }
@@ -270,9 +276,9 @@ where
         let admitted = self.admit().await;
         let principal = admitted.as_ref().ok().map(|admitted| admitted.principal.clone());
         let mut body = RequestBody::new(&mut self.transport, &self.head, self.service.limits.body_bytes_max);
-        let result = match admitted {
-            Ok(admitted) => handle(self.service, &self.head, &mut body, admitted).await,
-            Err(problem) => Err(problem),
+        let (result, phases) = match admitted {
+            Ok(admitted) => timed(pin!(handle(self.service, &self.head, &mut body, admitted))).await,
+            Err(problem) => (Err(problem), Phases::default()),
         };
         let bytes_in = body.received_bytes();
         let body_ended = body.finish();
@@ -280,11 +286,11 @@ where
 
         let refused = result.as_ref().is_err_and(|problem| problem.closes);
         let closes = refused || !body_ended || !self.head.keeps_alive() || self.table.is_draining();
-        let exchange = Exchange { started, request_id, principal, closes };
+        let exchange = Exchange { started, request_id, principal, closes, phases };
         let response = self.or_problem(result, &exchange);
         let namespace = self.service.metrics.label(&self.head, &response);
-        self.respond(&exchange, response).await;
-        self.count(&exchange, namespace, bytes_in);
+        let ((), sending) = timed(pin!(self.respond(&exchange, response))).await;
+        self.count(&exchange, namespace, bytes_in, phases.plus(sending));
         self.log(exchange, bytes_in);
         let whole = self.responded.as_ref().is_some_and(|responded| responded.whole);
         if whole && closes {
@@ -407,7 +413,13 @@ where
         };
         let (status, request_id) = (response.status, exchange.request_id.as_str());
         let head = ResponseHead { status, request_id, length_bytes, connection };
-        let add_fields = |fields: &mut Fields| response.add_fields(fields);
+        let says_timing = self.service.timing.server_timing;
+        let add_fields = |fields: &mut Fields| {
+            response.add_fields(fields);
+            if says_timing {
+                add_server_timing(fields, &exchange.phases);
+            }
+        };
         head.append_to(&self.service.date, now, add_fields, self.transport.output());
     }
 
@@ -420,11 +432,14 @@ where
         result.map_err(SendError::Nothing)
     }
 
-    fn count(&self, exchange: &Exchange, namespace: NamespaceLabel, bytes_in: u64) {
+    fn count(&self, exchange: &Exchange, namespace: NamespaceLabel, bytes_in: u64, phases: Phases) {
         let Some(responded) = &self.responded else { return };
         let (method, duration) = (self.head.method(), exchange.started.elapsed());
         let Responded { status, bytes_out, .. } = *responded;
         self.service.metrics.count(namespace, Answered { method, status, duration, bytes_in, bytes_out });
+        if self.service.timing.is_slow(duration, &phases) {
+            log_slow(&self.head, &exchange.request_id, duration, &phases);
+        }
     }
 
     fn log(&mut self, exchange: Exchange, bytes_in: u64) {
@@ -439,6 +454,7 @@ where
                 ended: SystemTime::now(),
                 duration: exchange.started.elapsed(),
                 request_id: exchange.request_id,
+                traceparent: traceparent(&self.head).map(str::to_owned),
                 asker: exchange.principal.as_deref().and_then(|principal| {
                     let tenant_id = principal.reach.tenant_id().cloned();
                     principal.credential_id.clone().map(|credential_id| (credential_id, tenant_id))

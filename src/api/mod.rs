@@ -12,6 +12,7 @@ pub mod http1;
 mod query;
 mod request_body;
 mod request_metrics;
+mod request_timing;
 mod router;
 mod service;
 mod transport;
@@ -23,6 +24,7 @@ pub use errors::Problem;
 pub use handlers::{MetricsPage, WriteMetrics, add_object_fields};
 pub use http1::DateCache;
 pub use request_metrics::{NAMESPACES_MAX, RequestLabels, RequestMetrics, RequestRecorder, write_requests};
+pub use request_timing::TimingSettings;
 pub use router::{Route, route};
 pub use service::{Limits, RequestIds, Service, SystemClock};
 

@@ -10,6 +10,7 @@ use super::connection_table::ConnectionTable;
 use super::handlers::MetricsPage;
 use super::http1::{DateCache, HeadLimits};
 use super::request_metrics::RequestRecorder;
+use super::request_timing::TimingSettings;
 use crate::application::ports::Clock;
 use crate::domain::value_objects::Timestamp;
 use crate::infrastructure::data_plane::deadline_list::WaitLimit;
@@ -41,6 +42,8 @@ pub struct Service<S, R, C> {
     pub table: Rc<ConnectionTable>,
     /// Where requests are told of.
     pub access_log: AccessLog,
+    /// What is told of how long they take.
+    pub timing: TimingSettings,
     /// Where they are counted.
     pub metrics: RequestRecorder,
     /// Where that is told.

@@ -8,6 +8,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
@@ -25,7 +26,7 @@ use crate::domain::entities::{
     ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, StoredObject,
 };
 use crate::domain::value_objects::{ObjectId, PackId, Place, Precondition, StorageClass, TenantId};
-use crate::infrastructure::metrics::CoreMetrics;
+use crate::infrastructure::metrics::{CoreMetrics, Phase, note_since};
 use crate::infrastructure::plane_channel::{DataEnd, Query, Reply, Ticket, Write, WriteOutcome};
 use crate::infrastructure::quota_ledger::QuotaRoom;
 use crate::infrastructure::storage::log_record::is_logged;
@@ -80,8 +81,10 @@ impl MetadataClient {
     /// first version that the change's key can have.
     async fn ticket(&self, write: &Write) -> Result<(Ticket, bool), RepositoryError> {
         if let Some(order) = self.channel.order().filter(|order| order.is_crowded()) {
-            let room = std::pin::pin!(order.room());
-            self.limit.within(room).await.ok_or(RepositoryError::Overloaded)?;
+            let (room, started) = (std::pin::pin!(order.room()), Instant::now());
+            let found = self.limit.within(room).await;
+            note_since(Phase::Queue, started);
+            found.ok_or(RepositoryError::Overloaded)?;
         }
         let take = || self.channel.ticket(write);
         let key_path = match write {
@@ -94,11 +97,19 @@ impl MetadataClient {
         }
     }
 
+    /// What the metadata plane says, or `None` if it takes too long.
+    async fn answer<F: Future + Unpin>(&self, reply: F) -> Option<F::Output> {
+        let started = Instant::now();
+        let answer = self.limit.within(reply).await;
+        note_since(Phase::Database, started);
+        answer
+    }
+
     async fn outcome(
         &self,
         mut outcome: oneshot::Receiver<Result<WriteOutcome, RepositoryError>>,
     ) -> Result<WriteOutcome, RepositoryError> {
-        match self.limit.within(&mut outcome).await {
+        match self.answer(&mut outcome).await {
             Some(outcome) => outcome.unwrap_or(Err(RepositoryError::Unavailable)),
             None => {
                 self.clear_when_late(outcome);
@@ -117,7 +128,7 @@ impl MetadataClient {
     ) -> Result<WriteOutcome, E> {
         let outcome = match appended {
             Ok(_) => {
-                let answer = self.limit.within(outcome).await;
+                let answer = self.answer(outcome).await;
                 answer.and_then(Result::ok).unwrap_or(Err(RepositoryError::Unavailable)).map_err(E::from)
             }
             Err(error) => Err(error),
@@ -191,7 +202,7 @@ impl MetadataClient {
     async fn ask<T>(&self, query: impl FnOnce(Reply<T>) -> Query) -> Result<T, RepositoryError> {
         let (reply, answer) = oneshot::channel();
         self.channel.ask(query(reply))?;
-        let answer = self.limit.within(answer).await;
+        let answer = self.answer(answer).await;
         answer.and_then(Result::ok).unwrap_or(Err(RepositoryError::Unavailable))
     }
 

@@ -12,6 +12,7 @@
 mod cells;
 mod core_metrics;
 mod exposition;
+mod phases;
 mod plane_metrics;
 mod process;
 mod store_figures;
@@ -21,6 +22,7 @@ mod words;
 pub use cells::{Counter, Durations, Merged, Sizes};
 pub use core_metrics::{CoreMetrics, RootMetrics};
 pub use exposition::{Exposition, Family, Kind};
+pub use phases::{Phase, Phases, note, note_since, timed};
 pub use plane_metrics::{PlaneMetrics, PlaneState};
 pub use process::write_process;
 pub use store_figures::{ObjectCounts, PackFigures, RootFigures, TENANTS_SHOWN_MAX};

@@ -11,9 +11,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -31,7 +32,7 @@ use crate::domain::value_objects::{ContentHash, InstanceId, PackId, Place};
 use crate::infrastructure::data_plane::buffers::{Block, BufferPool};
 use crate::infrastructure::data_plane::helpers::HelperPool;
 use crate::infrastructure::data_plane::runtime::{DataFile, IoDriver, Task, spawn};
-use crate::infrastructure::metrics::{CoreMetrics, RootMetrics};
+use crate::infrastructure::metrics::{CoreMetrics, Phase, RootMetrics, note};
 use crate::infrastructure::plane_channel::{LogOrder, PackMark, Reply, Ticket, Write, WriteOutcome};
 
 /// The length of a run's first packs: an idle server takes little of a disk.
@@ -99,7 +100,7 @@ struct Entry {
     content: Option<Content>,
     details: Vec<u8>,
     change: Option<Change>,
-    durable: oneshot::Sender<Result<Place, StoreError>>,
+    durable: oneshot::Sender<Result<Durable, StoreError>>,
 }
 
 /// The bytes of a small blob.
@@ -137,7 +138,14 @@ impl Entry {
 struct Written {
     place: Place,
     change: Option<Change>,
-    durable: oneshot::Sender<Result<Place, StoreError>>,
+    durable: oneshot::Sender<Result<Durable, StoreError>>,
+}
+
+/// What whoever waits for it is told.
+struct Durable {
+    place: Place,
+    /// How long the write of its batch took. The rest of the time it has waited for its turn.
+    written_in: Duration,
 }
 
 /// A batch that is ready to be written.
@@ -208,6 +216,7 @@ impl PackLog {
             log_record::encode(&change.write, content.is_some(), &mut details);
         }
         let (durable, mut place) = oneshot::channel();
+        let started = Instant::now();
         let number = self.next_entry.get();
         self.next_entry.set(number + 1);
         let entry = Entry { number, content, details, change, durable };
@@ -228,7 +237,10 @@ impl PackLog {
             None => place.await,
             Some(durable) => durable,
         };
-        durable.map_err(|_| gone())?
+        let Durable { place, written_in } = durable.map_err(|_| gone())??;
+        note(Phase::Sync, written_in);
+        note(Phase::Queue, started.elapsed().saturating_sub(written_in));
+        Ok(place)
     }
 
     fn metrics(&self) -> &RootMetrics {
@@ -369,9 +381,10 @@ impl PackLog {
             Ok(block) => {
                 self.parts.root.note_sync(true);
                 let (records, bytes) = (batch.written.len(), batch.end - batch.offset);
-                self.metrics().note_log_batch(records, bytes, started.elapsed());
+                let written_in = started.elapsed();
+                self.metrics().note_log_batch(records, bytes, written_in);
                 self.note_written(block, batch.end, batch.next_link);
-                self.send_on(pack, batch.offset, batch.end, batch.written);
+                self.send_on(pack, batch.offset..batch.end, batch.written, written_in);
             }
             Err(error) => self.give_up(pack, &error, batch.offset, batch.written),
         }
@@ -389,7 +402,7 @@ impl PackLog {
     }
 
     /// The batch is durable: the metadata plane learns of its changes in their order, and then those who wait do.
-    fn send_on(&self, pack: PackId, begin: u64, end: u64, written: Vec<Written>) {
+    fn send_on(&self, pack: PackId, range: Range<u64>, written: Vec<Written>, written_in: Duration) {
         let storage_class = self.parts.root.class();
         let sequence_of = |change: &Option<Change>| change.as_ref().map(|change| change.ticket.sequence());
         let last = written.iter().filter_map(|written| sequence_of(&written.change)).max();
@@ -400,7 +413,7 @@ impl PackLog {
                 if reply.is_none() {
                     acknowledged = ticket.sequence();
                 }
-                let applied_end = if Some(ticket.sequence()) == last { end } else { begin };
+                let applied_end = if Some(ticket.sequence()) == last { range.end } else { range.start };
                 ticket.send(write, reply, Some(PackMark { pack, storage_class, applied_end }));
             }
             answers.push((durable, place));
@@ -409,7 +422,7 @@ impl PackLog {
             order.acknowledge(acknowledged);
         }
         for (durable, place) in answers {
-            let _ = durable.send(Ok(place));
+            let _ = durable.send(Ok(Durable { place, written_in }));
         }
     }
 
@@ -525,7 +538,6 @@ fn length_in_record(part: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
-    use std::time::{Duration, Instant};
 
     use futures_util::FutureExt as _;
 
