@@ -18,6 +18,7 @@ use super::errors::DatabaseError;
 use super::group_commit::Latch;
 use crate::domain::value_objects::{Namespace, ObjectStatus, StorageClass, TenantId};
 use crate::infrastructure::metrics::{ObjectCounts, PackFigures, PlaneMetrics, RootFigures};
+use crate::infrastructure::plane_channel::LogOrder;
 use crate::infrastructure::storage::Roots;
 
 /// How old figures get before they are made anew.
@@ -67,6 +68,8 @@ pub(super) struct Census {
     pub(super) latch: Latch,
     pub(super) roots: Roots,
     pub(super) metrics: Arc<PlaneMetrics>,
+    /// How far the log has been applied, where there is one.
+    pub(super) order: Option<Arc<LogOrder>>,
 }
 
 impl Census {
@@ -86,6 +89,10 @@ impl Census {
     }
 
     async fn count(&self) -> Result<(), DatabaseError> {
+        if let Some(order) = &self.order {
+            // What was acknowledged before somebody asked is counted.
+            order.is_applied(order.last_taken(), || self.latch.is_set()).await;
+        }
         let packs = self.database.packs().await?;
         for class in StorageClass::ALL {
             let mut figures = PackFigures::default();

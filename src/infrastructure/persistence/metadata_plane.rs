@@ -191,6 +191,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             latch: latch.clone(),
             roots: self.roots.clone(),
             metrics: self.metrics.clone(),
+            order: order.clone(),
         };
         let heartbeat = Heartbeat {
             database: database.clone(),
