@@ -277,6 +277,7 @@ fn a_record() -> AccessRecord {
         ended: SystemTime::now(),
         duration: Duration::from_micros(7),
         request_id: "0123456789abcdef".to_owned(),
+        traceparent: None,
         asker: None,
     }
 }

@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
 use crate::api::http1::HeadLimits;
-use crate::api::{Limits, Timeouts};
+use crate::api::{Limits, Timeouts, TimingSettings};
 use crate::application::credentials::{KeyError, RequestRate};
 use crate::client::ClientCommand;
 use crate::client::shell::{CompletionArguments, ManArguments};
@@ -121,6 +121,9 @@ pub struct ServeArguments {
     /// Address and port to listen on [default: 0.0.0.0:8080; with --dev: 127.0.0.1:8080]
     #[arg(long, env, value_name = "ADDRESS:PORT")]
     listen_addr: Option<SocketAddr>,
+    /// Address and port of a listener that answers GET /metrics alone, over plain HTTP and without a credential [default: none]
+    #[arg(long, env, value_name = "ADDRESS:PORT")]
+    metrics_addr: Option<SocketAddr>,
     /// When 201 is answered: after the log's durable write (SQLite alone) or after the database's transaction [default: log with SQLite, database with PostgreSQL]
     #[arg(long, env, value_enum)]
     ack: Option<Ack>,
@@ -152,8 +155,6 @@ pub struct ServeArguments {
     log: LogArguments,
     #[command(flatten)]
     audit: AuditArguments,
-    #[command(flatten)]
-    later: LaterArguments,
 }
 
 #[derive(Debug, Args)]
@@ -278,6 +279,12 @@ struct LogArguments {
     /// What is logged; requests are told at info
     #[arg(long, env, value_enum, default_value = "info")]
     log_level: LogLevel,
+    /// From how many milliseconds of work on a request is logged with its phases; 0 for none
+    #[arg(long, env, value_name = "MILLISECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(0..=86_400_000))]
+    slow_request_ms: u64,
+    /// Whether answers say in Server-Timing how long their phases took
+    #[arg(long, env, value_enum, default_value = "off")]
+    server_timing: Switch,
 }
 
 /// What the server and the tools that change credentials or limits have in common.
@@ -294,15 +301,6 @@ impl AuditArguments {
     pub fn into_path(self) -> Option<PathBuf> {
         self.audit_log_file
     }
-}
-
-/// Settings that belong to parts which this version does not have. They are known by name, so that nobody believes
-/// them honoured.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Not in this version (refused)")]
-struct LaterArguments {
-    #[arg(long, env, hide = true)]
-    metrics_addr: Option<String>,
 }
 
 /// What a `201` waits for.
@@ -334,6 +332,15 @@ pub enum LogFormat {
     Json,
     /// Lines for people
     Text,
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// It is
+    On,
+    /// It is not
+    Off,
 }
 
 /// What is logged.
@@ -421,9 +428,6 @@ pub enum ConfigError {
         #[source]
         source: KeyError,
     },
-    /// A part that is not there.
-    #[error("{0} is set, but this version has no {1}; unset it")]
-    NotInThisVersion(&'static str, &'static str),
     /// A certificate without its key, or a key without its certificate.
     #[error("{0} is set and {1} is not; TLS needs both")]
     HalfOfTls(&'static str, &'static str),
@@ -451,6 +455,8 @@ pub struct Config {
     pub pack_blob_bytes_max: usize,
     /// Where to listen.
     pub listen_addr: SocketAddr,
+    /// Where to answer for metrics alone, if anywhere.
+    pub metrics_addr: Option<SocketAddr>,
     /// Whom to let in.
     pub authentication: Authentication,
     /// How often each of them may ask, if that is limited.
@@ -487,6 +493,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// Where changes and refusals are told of, if anywhere.
     pub audit_log_file: Option<PathBuf>,
+    /// What is told of how long requests take.
+    pub timing: TimingSettings,
 }
 
 impl ServeArguments {
@@ -495,7 +503,6 @@ impl ServeArguments {
     /// # Errors
     /// [`ConfigError`].
     pub fn into_config(self) -> Result<Config, ConfigError> {
-        self.later.refuse()?;
         let listen_addr = self.listen_addr();
         let url_signing = self.credentials.url_signing()?;
         let authentication =
@@ -517,6 +524,7 @@ impl ServeArguments {
             durability,
             pack_blob_bytes_max: pack_blob_bytes_max as usize,
             listen_addr,
+            metrics_addr: self.metrics_addr,
             authentication,
             request_rate,
             url_signing,
@@ -535,6 +543,7 @@ impl ServeArguments {
             log_format: self.log.log_format,
             log_level: self.log.log_level,
             audit_log_file: self.audit.into_path(),
+            timing: self.log.timing(),
         })
     }
 
@@ -620,6 +629,15 @@ impl GcArguments {
     }
 }
 
+impl LogArguments {
+    fn timing(&self) -> TimingSettings {
+        TimingSettings {
+            server_timing: self.server_timing == Switch::On,
+            slow_request: Some(self.slow_request_ms).filter(|ms| *ms > 0).map(Duration::from_millis),
+        }
+    }
+}
+
 impl CollectionArguments {
     /// What one cycle needs to know.
     pub fn settings(&self) -> GcSettings {
@@ -627,15 +645,6 @@ impl CollectionArguments {
             interval: Duration::ZERO,
             batch_size: self.gc_batch_size,
             grace: Duration::from_secs(self.gc_grace_secs),
-        }
-    }
-}
-
-impl LaterArguments {
-    fn refuse(&self) -> Result<(), ConfigError> {
-        match self.metrics_addr {
-            Some(_) => Err(ConfigError::NotInThisVersion("METRICS_ADDR", "metrics")),
-            None => Ok(()),
         }
     }
 }
@@ -820,7 +829,7 @@ mod tests {
             (&["--dev", "--gc-interval-secs", "9"], "--gc-interval-secs"),
             (&["--dev", "--gc-batch-size", "1001"], "--gc-batch-size"),
             (&["--dev", "--gc-batch-size", "0"], "--gc-batch-size"),
-            (&["--dev", "--metrics-addr", "127.0.0.1:1"], "METRICS_ADDR"),
+            (&["--dev", "--metrics-addr", "9090"], "--metrics-addr"),
         ] {
             let error = config(arguments).unwrap_err();
             assert!(error.contains(name), "{arguments:?}: {error}");

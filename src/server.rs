@@ -6,6 +6,8 @@
 //! stop:   SIGTERM ─► cores stop accepting, drain ─► channel closes ─► metadata plane flushes ─► log ends
 //! ```
 
+mod metrics;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::{Rc, Weak};
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join;
+use futures_util::future::{OptionFuture, join, join3};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use socket2::Socket;
 use thiserror::Error;
@@ -21,7 +23,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::api::connection::{refuse, serve};
-use crate::api::{Access, AccessLog, AuditLog, ConnectionTable, DateCache, RequestIds, Service, SystemClock};
+use crate::api::{
+    Access, AccessLog, AuditLog, ConnectionTable, DateCache, MetricsPage, RequestIds, RequestRecorder,
+    Service, SystemClock, WriteMetrics,
+};
 use crate::application::credentials::{CurrentVerifier, RequestRates, UrlSigningKeys};
 use crate::auditing::{self, AuditStartError};
 use crate::config::{
@@ -47,6 +52,8 @@ use crate::infrastructure::storage::{
 };
 use crate::logging;
 use crate::maintenance::with_causes;
+
+use metrics::{Cells, MetricsDoor};
 
 /// Connections that the kernel holds until a core accepts them.
 const BACKLOG: i32 = 4096;
@@ -88,9 +95,11 @@ pub enum ServerError {
     /// io_uring was asked for and is refused.
     #[error("IO_DRIVER=io-uring: {0}")]
     IoUring(#[from] IoUringRefused),
-    /// The address cannot be listened on.
-    #[error("LISTEN_ADDR {address}: cannot listen")]
+    /// An address cannot be listened on.
+    #[error("{setting} {address}: cannot listen")]
     Listen {
+        /// Which setting names it.
+        setting: &'static str,
         /// Which address.
         address: SocketAddr,
         /// What the system said.
@@ -149,12 +158,15 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
     let allowed_cpus = sched_getaffinity(None).unwrap_or_default();
     let cpus = usable_cpus(&allowed_cpus, config.cores);
     let (sockets, address) = bind(config.listen_addr, cpus.len())?;
+    let metrics_socket = config.metrics_addr.map(bind_for_metrics).transpose()?;
     let node = config.node_name.clone().unwrap_or_else(|| format!("{}:{}", host_name(), address.port()));
     let instance = InstanceId::generate();
     let (data_end, metadata_end) = plane_channel(config.durability);
     let cache = Arc::new(ObjectCache::new(config.paths.database_url.is_shared().then_some(SHARED_AGE_MAX)));
     let open_packs = Arc::new(OpenPacks::default());
     let room = leave_room_for_database(config, &roots)?;
+    let cells = Cells::for_cores(cpus.len());
+    let write_metrics = cells.write((data_end.queues(), cache.clone(), roots.clone()), (config, driver));
     let plane = MetadataPlane {
         url: config.paths.database_url.clone(),
         settings: config.database,
@@ -169,6 +181,7 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
             let cache = cache.clone();
             Box::new(move || cache.clear())
         },
+        metrics: cells.plane.clone(),
     };
     let metadata_thread = plane.start(metadata_end)?;
     DataDirectoryLock::make_durable(&config.paths.data_dir)?;
@@ -177,6 +190,14 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
     let renewable = Renewable::new(tls.clone(), tokens.as_ref());
     let signals = Signals::catch(renewable)?;
     let listeners = listen(sockets, address)?;
+    let mut metrics_listener = match metrics_socket {
+        Some((socket, address)) => {
+            let listener = listen_on("METRICS_ADDR", socket, address)?;
+            tracing::info!(%address, "metrics are at http://{address}/metrics");
+            Some(listener)
+        }
+        None => None,
+    };
     let (stop, stopped) = watch::channel(false);
     let (arrivals, arriving): (Vec<_>, Vec<_>) = cpus.iter().map(|_| mpsc::channel(ARRIVALS_MAX)).unzip();
     let template = CoreTemplate {
@@ -200,12 +221,18 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
         shares: CoreShares::new(cpus.len()),
         arrivals,
         allowed_cpus,
+        cells,
+        write_metrics,
     };
     let cores: Vec<_> = cpus
         .into_iter()
         .zip(listeners.into_iter().zip(arriving))
         .enumerate()
-        .map(|(index, (cpu, (listener, arriving)))| template.clone().start(index, cpu, listener, arriving))
+        .map(|(index, (cpu, (listener, arriving)))| {
+            // The first core tells of all of them.
+            let doors = Doors { listener, arriving, metrics: metrics_listener.take() };
+            template.clone().start(index, cpu, doors)
+        })
         .collect::<io::Result<_>>()
         .map_err(ServerError::Threads)?;
     drop(template);
@@ -297,11 +324,12 @@ fn bind(address: SocketAddr, count: usize) -> Result<(Vec<Socket>, SocketAddr), 
     let mut sockets = Vec::with_capacity(count);
     // A socket that shares its port may join any other that does, also those of a server of other data. One that
     // shares it with nobody shows first that the port is free.
+    let setting = "LISTEN_ADDR";
     let alone = bind_one(address, PortSharing::Alone);
-    drop(alone.map_err(|source| ServerError::Listen { address, source })?);
+    drop(alone.map_err(|source| ServerError::Listen { setting, address, source })?);
     for _ in 0..count {
         let bound = bind_one(address, PortSharing::WithOtherCores);
-        let (socket, bound) = bound.map_err(|source| ServerError::Listen { address, source })?;
+        let (socket, bound) = bound.map_err(|source| ServerError::Listen { setting, address, source })?;
         // With port 0 the first one is given a port, which the others share.
         address = bound;
         sockets.push(socket);
@@ -326,12 +354,19 @@ fn bind_one(address: SocketAddr, sharing: PortSharing) -> io::Result<(Socket, So
     Ok((socket, bound))
 }
 
+/// One socket that no other may share the port of.
+fn bind_for_metrics(address: SocketAddr) -> Result<(Socket, SocketAddr), ServerError> {
+    let bound = bind_one(address, PortSharing::Alone);
+    bound.map_err(|source| ServerError::Listen { setting: "METRICS_ADDR", address, source })
+}
+
 fn listen(sockets: Vec<Socket>, address: SocketAddr) -> Result<Vec<TcpListener>, ServerError> {
-    let listen_on_one = |socket: Socket| {
-        socket.listen(BACKLOG).map_err(|source| ServerError::Listen { address, source })?;
-        Ok(socket.into())
-    };
-    sockets.into_iter().map(listen_on_one).collect()
+    sockets.into_iter().map(|socket| listen_on("LISTEN_ADDR", socket, address)).collect()
+}
+
+fn listen_on(setting: &'static str, socket: Socket, address: SocketAddr) -> Result<TcpListener, ServerError> {
+    socket.listen(BACKLOG).map_err(|source| ServerError::Listen { setting, address, source })?;
+    Ok(socket.into())
 }
 
 /// What the process is told from outside. Each signal counts from here on, also before it is waited for.
@@ -479,6 +514,16 @@ struct CoreTemplate {
     arrivals: Vec<mpsc::Sender<Arrival>>,
     /// What the process was started with, and helper threads go back to.
     allowed_cpus: CpuSet,
+    cells: Cells,
+    write_metrics: WriteMetrics,
+}
+
+/// Where connections come to a core.
+struct Doors {
+    listener: TcpListener,
+    arriving: mpsc::Receiver<Arrival>,
+    /// Where they may ask for metrics alone.
+    metrics: Option<TcpListener>,
 }
 
 /// A connection for another core than the one that accepted it, and its place there.
@@ -487,29 +532,19 @@ type Arrival = (StreamInTransit, CoreShare);
 type CoreService = Service<FileStore, MetadataClient, SystemClock>;
 
 impl CoreTemplate {
-    fn start(
-        self,
-        index: usize,
-        cpu: usize,
-        listener: TcpListener,
-        arriving: mpsc::Receiver<Arrival>,
-    ) -> io::Result<JoinHandle<io::Result<()>>> {
+    fn start(self, index: usize, cpu: usize, doors: Doors) -> io::Result<JoinHandle<io::Result<()>>> {
         thread::Builder::new().name(format!("core-{index}")).spawn(move || {
             let mut own = CpuSet::new();
             own.set(cpu);
             if let Err(error) = sched_setaffinity(None, &own) {
                 tracing::warn!(%error, cpu, "the core could not be pinned");
             }
-            run(self.driver, self.serve(index, listener, arriving))?
+            run(self.driver, self.serve(index, doors))?
         })
     }
 
-    async fn serve(
-        self,
-        index: usize,
-        listener: TcpListener,
-        mut arriving: mpsc::Receiver<Arrival>,
-    ) -> io::Result<()> {
+    async fn serve(self, index: usize, doors: Doors) -> io::Result<()> {
+        let Doors { listener, mut arriving, metrics } = doors;
         let listener = Listener::from_std(listener, self.driver)?;
         let deadlines = DeadlineList::new();
         let service = Rc::new(self.service(index, &deadlines));
@@ -521,11 +556,18 @@ impl CoreTemplate {
         }));
         drop(spawn(async move { deadlines.sweep_forever().await }));
         drop(spawn(close_removed_blobs(Rc::downgrade(&service))));
+        let (driver, timeouts) = (self.driver, self.config.timeouts);
+        let open = |listener| MetricsDoor::open(listener, driver, timeouts, service.clone());
+        let metrics_door = metrics.map(open).transpose()?;
         let mut stopped = self.stopped.clone();
         let tls = self.tls.map(TlsAcceptor::new);
         let door = Door { index, service, tls, shares: self.shares, arrivals: self.arrivals };
         futures_util::future::select(
-            std::pin::pin!(join(door.accept(listener), door.take_arrivals(&mut arriving))),
+            std::pin::pin!(join3(
+                door.accept(listener),
+                door.take_arrivals(&mut arriving),
+                OptionFuture::from(metrics_door.as_ref().map(MetricsDoor::accept)),
+            )),
             // An error means that the other end is gone, which is the same as a stop.
             std::pin::pin!(async move { drop(stopped.wait_for(|stopped| *stopped).await) }),
         )
@@ -536,7 +578,9 @@ impl CoreTemplate {
             door.arrive(arrival);
         }
         drop(door);
-        table.drain(self.config.drain_timeout).await;
+        let limit = self.config.drain_timeout;
+        let metrics_drained = OptionFuture::from(metrics_door.map(|door| door.drain(limit)));
+        join(table.drain(limit), metrics_drained).await;
         Ok(())
     }
 
@@ -550,16 +594,21 @@ impl CoreTemplate {
         let limit = |limit| WaitLimit::new(deadlines, limit);
         let helpers = RootHelpers::new(&limit(config.storage_timeout), unpin);
         let packs = Rc::new(self.packs(index, &helpers));
+        let metrics = self.cells.cores[index].clone();
+        let buffers = BufferPool::new(buffer_bytes_of_core(config.buffer_bytes_max, self.core_count));
+        metrics.watch_buffers(buffers.clone());
         let log = packs.with_changes.then(|| packs.clone());
         let parts = FileStoreParts {
             roots: self.roots.clone(),
-            buffers: BufferPool::new(buffer_bytes_of_core(config.buffer_bytes_max, self.core_count)),
+            buffers,
             helpers,
             driver: self.driver,
             places: self.places.clone(),
             packs,
             open_files: self.descriptors.open_files,
+            metrics: metrics.clone(),
         };
+        let ready_limit = limit(READY_LIMIT.min(config.storage_timeout).min(config.metadata_timeout));
         let connections_max = self.descriptors.connections_max.div_ceil(self.core_count);
         Service {
             store: FileStore::new(parts),
@@ -568,7 +617,8 @@ impl CoreTemplate {
                 self.cache.clone(),
                 limit(config.metadata_timeout),
                 log,
-            ),
+            )
+            .counting_in(metrics),
             clock: SystemClock,
             access: match config.authentication {
                 Authentication::None => Access::open(),
@@ -578,10 +628,13 @@ impl CoreTemplate {
                 }
             },
             limits: config.limits,
-            ready_limit: limit(READY_LIMIT.min(config.storage_timeout).min(config.metadata_timeout)),
+            ready_limit: ready_limit.clone(),
             table: ConnectionTable::new(config.timeouts, connections_max, self.descriptors.refusals_max),
             access_log: self.access_log.clone(),
             audit_log: self.audit_log.clone(),
+            timing: config.timing,
+            metrics: RequestRecorder::new(self.cells.requests[index].clone()),
+            metrics_page: MetricsPage::new(self.write_metrics.clone(), ready_limit, unpin),
             date: DateCache::default(),
             request_ids: RequestIds::new(format!("{}-{index}", self.instance)),
         }
@@ -599,6 +652,7 @@ impl CoreTemplate {
                 core: u32::try_from(index).unwrap_or(u32::MAX),
                 order: self.data_end.order().cloned(),
                 open: self.open_packs.clone(),
+                metrics: self.cells.cores[index].clone(),
             })
         };
         let config = &self.config;
@@ -698,6 +752,7 @@ impl Door {
                 drop(share);
             })),
             None => {
+                service.metrics.refuse_connection();
                 if let Some(place) = service.table.refusal_place() {
                     drop(spawn(refuse(service, stream, place)));
                 }

@@ -66,6 +66,7 @@ impl Site {
                 driver,
                 places: self.places.clone(),
                 open_files: OpenFiles::default(),
+                metrics: Arc::default(),
             });
             work(store, limit).await
         };
@@ -83,6 +84,7 @@ impl Site {
                 core: 0,
                 order: None,
                 open: Arc::default(),
+                metrics: Arc::default(),
             })
         };
         let (hot, cold) = (log(StorageClass::Hot), log(StorageClass::Cold));
@@ -110,6 +112,7 @@ impl Site {
             clock: SystemClock,
             gc: GcSettings { interval: PATIENCE, batch_size: 1000, grace: PATIENCE },
             on_outside_change: Box::new(|| {}),
+            metrics: Arc::default(),
         };
         let thread = plane.start(metadata_end).expect("a metadata plane");
         (data_end, thread)

@@ -33,6 +33,8 @@ pub struct AccessRecord {
     pub duration: Duration,
     /// Its id.
     pub request_id: String,
+    /// The trace that it belongs to and the span that it came from (W3C Trace Context), if it said so.
+    pub traceparent: Option<String>,
     /// Who asked, where that is known: the name of the credential, never the credential, and its tenant.
     pub asker: Option<(CredentialId, Option<TenantId>)>,
 }
@@ -128,6 +130,7 @@ impl Wording {
             let tenant = tenant_id.as_ref().map_or(Reach::EVERY_TENANT, |tenant_id| tenant_id.as_str());
             (credential_id.as_str(), tenant)
         });
+        let trace = record.traceparent.as_deref().and_then(|text| text.get(3..35).zip(text.get(36..52)));
         // Writing into a vector cannot fail. Method, path and id are visible ASCII; two of those need escaping.
         if self.json {
             let (path, request_id) = (escaped(path), escaped(request_id));
@@ -138,6 +141,9 @@ impl Wording {
             if let Some((credential, tenant)) = asker {
                 let _ = write!(output, r#""credential":"{credential}","tenant_id":"{tenant}","#);
             }
+            if let Some((trace_id, parent_id)) = trace {
+                let _ = write!(output, r#""trace_id":"{trace_id}","parent_id":"{parent_id}","#);
+            }
             output.extend_from_slice(b"\"target\":\"access\"}\n");
         } else {
             let _ = write!(
@@ -147,6 +153,9 @@ impl Wording {
             );
             if let Some((credential, tenant)) = asker {
                 let _ = write!(output, " credential={credential} tenant_id={tenant}");
+            }
+            if let Some((trace_id, parent_id)) = trace {
+                let _ = write!(output, " trace_id={trace_id} parent_id={parent_id}");
             }
             output.push(b'\n');
         }
@@ -175,6 +184,7 @@ mod tests {
             ended: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_468_200_120),
             duration: Duration::from_micros(7),
             request_id: String::new(),
+            traceparent: None,
             asker: None,
         }
     }
@@ -209,6 +219,21 @@ mod tests {
                 .starts_with("2026-11-23T21:10:00.120Z  INFO access: request method=GET")
         );
         assert!(json.get("credential").is_none() && json.get("tenant_id").is_none());
+    }
+
+    #[test]
+    fn a_line_names_the_trace() {
+        let traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
+        let record = AccessRecord { traceparent, ..a_record() };
+        let mut line = Vec::new();
+        Wording::new(true).append(&record, &mut line);
+        let json: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(json["trace_id"], "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(json["parent_id"], "b7ad6b7169203331");
+        let mut line = Vec::new();
+        Wording::new(false).append(&record, &mut line);
+        let end = " trace_id=0af7651916cd43dd8448eb211c80319c parent_id=b7ad6b7169203331\n";
+        assert!(String::from_utf8(line).unwrap().ends_with(end));
     }
 
     #[test]

@@ -344,7 +344,13 @@ impl AuditRecord {
             Some(Route::Object(id) | Route::ObjectInfo(id)) => line.object_id = Some(*id),
             Some(Route::Tenant(tenant_id)) => line.tenant_id = Some(tenant_id.as_str()),
             Some(
-                Route::Root | Route::Health | Route::Ready | Route::OpenApi | Route::Objects | Route::Sign,
+                Route::Root
+                | Route::Health
+                | Route::Ready
+                | Route::OpenApi
+                | Route::Metrics
+                | Route::Objects
+                | Route::Sign,
             )
             | None => {}
         }
@@ -443,6 +449,7 @@ mod tests {
             ended: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_468_200_120),
             duration: Duration::ZERO,
             request_id: "\"r\\".into(),
+            traceparent: None,
             asker: None,
         };
         AuditRecord { request, peer: "[::ffff:127.0.0.1]:9".parse().unwrap(), note }

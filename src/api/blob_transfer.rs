@@ -11,6 +11,7 @@ use crate::application::ports::{BlobReader, BlobStore, BufferSize};
 use crate::domain::value_objects::{ByteRange, TenantId};
 use crate::infrastructure::data_plane::buffers::{ALIGNMENT_BYTES, Block};
 use crate::infrastructure::data_plane::runtime::{DataFile, Task, spawn};
+use crate::infrastructure::metrics::{Phase, note_since};
 
 /// How much leaves the page cache at once: a core does this in about 150 µs.
 const SECTION_BYTES_MAX: u64 = 512 * 1024;
@@ -78,7 +79,10 @@ where
     }
     let files = transport.send_files().await.map_err(SendError::Client)?;
     while rest.length > 0 {
-        files.room().await.map_err(SendError::Client)?;
+        let started = Instant::now();
+        let room = files.room().await;
+        note_since(Phase::Client, started);
+        room.map_err(SendError::Client)?;
         // Only now: while the client took its time, the memory may have gone to others.
         let Some(section) = reader.in_memory(first_section(rest)) else { break };
         // In memory, so that what fails is the connection; or the file has become shorter than it was.
@@ -117,6 +121,7 @@ where
         let started = Instant::now();
         let (sent, spent) = transport.send_block(block).await;
         sent.map_err(SendError::Client)?;
+        note_since(Phase::Client, started);
         size = if started.elapsed() < FAST_SEND { BufferSize::Large } else { BufferSize::Small };
         transport.watch().work();
         block = match blocks.next(spent).await {

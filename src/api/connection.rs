@@ -2,6 +2,7 @@
 
 use std::io;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,14 +10,16 @@ use futures_util::FutureExt as _;
 
 use super::access_log::AccessRecord;
 use super::audit_log::{AuditRecord, Note, Standing, audit_unavailable, is_refusal};
-use super::authentication::{authenticate, refuse_target};
+use super::authentication::{Asker, authenticate, refuse_target};
 use super::blob_transfer::{SendError, send_blob};
-use super::connection_table::{RefusalPlace, Registration};
+use super::connection_table::{ConnectionTable, RefusalPlace, Registration};
 use super::errors::Problem;
 use super::handlers::{Admitted, Body, Response, download_anew, handle};
 use super::http1::{Fields, HeadParser, Method, RequestHead, ResponseHead, StatusLine, Version};
 use super::request_body::RequestBody;
-use super::router::route;
+use super::request_metrics::{Answered, NamespaceLabel};
+use super::request_timing::{add_server_timing, log_slow, traceparent};
+use super::router::{Route, route};
 use super::service::Service;
 use super::signed_url::without_signature;
 use super::transport::Transport;
@@ -27,6 +30,7 @@ use crate::domain::value_objects::ByteRange;
 use crate::infrastructure::data_plane::buffers::Block;
 use crate::infrastructure::data_plane::runtime::{DataFile, Stream, within};
 use crate::infrastructure::data_plane::tls::TlsFailure;
+use crate::infrastructure::metrics::{Phases, timed};
 
 /// Blobs up to this size are read behind their heads and leave with them in one piece.
 const INLINE_BYTES_MAX: u64 = 16 * 1024;
@@ -39,6 +43,15 @@ const LINGER: Duration = Duration::from_secs(2);
 /// A longer id of the caller's is replaced.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
+/// What a connection may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entrance {
+    /// Whatever its credentials are good for.
+    Service,
+    /// What the server tells of itself, without a credential.
+    Metrics,
+}
+
 /// Serves a connection until either side ends it. A bug in one request ends its connection, and no other.
 pub async fn serve<S, R, C>(service: Rc<Service<S, R, C>>, stream: Stream, registration: Registration)
 where
@@ -47,9 +60,36 @@ where
     R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
     C: Clock,
 {
+    let _connection = service.metrics.connection();
+    serve_through(Entrance::Service, &service, stream, registration).await;
+}
+
+/// The same for one that may ask for metrics alone.
+pub async fn serve_metrics<S, R, C>(service: Rc<Service<S, R, C>>, stream: Stream, registration: Registration)
+where
+    S: BlobStore<Buffer = Block>,
+    S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
+    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
+    C: Clock,
+{
+    serve_through(Entrance::Metrics, &service, stream, registration).await;
+}
+
+async fn serve_through<S, R, C>(
+    entrance: Entrance,
+    service: &Service<S, R, C>,
+    stream: Stream,
+    registration: Registration,
+) where
+    S: BlobStore<Buffer = Block>,
+    S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
+    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
+    C: Clock,
+{
     let transport = Transport::new(stream, registration.watch().clone());
+    let table = registration.table().clone();
     let mut connection =
-        Connection { service: &service, transport, head: RequestHead::default(), responded: None };
+        Connection { entrance, service, table, transport, head: RequestHead::default(), responded: None };
     let served = AssertUnwindSafe(connection.serve()).catch_unwind().await;
     if served.is_err() {
         tracing::error!("a request panicked; its connection is closed");
@@ -88,6 +128,7 @@ pub async fn refuse<S, R, C>(service: Rc<Service<S, R, C>>, mut stream: Stream, 
 fn too_many_connections<S, R, C>(service: &Service<S, R, C>) -> Vec<u8> {
     let request_id = service.request_ids.next();
     let problem = Problem::new(503, "too_many_connections", "the server has as many connections as it takes");
+    service.metrics.count_error(problem.code);
     let json = problem.to_json("", &request_id);
     let mut fields = problem.fields;
     fields.add("X-Request-Id", request_id).add("Content-Length", json.len());
@@ -102,7 +143,9 @@ fn too_many_connections<S, R, C>(service: &Service<S, R, C>) -> Vec<u8> {
 }
 
 struct Connection<'s, S, R, C> {
+    entrance: Entrance,
     service: &'s Service<S, R, C>,
+    table: Rc<ConnectionTable>,
     transport: Transport,
     head: RequestHead,
     responded: Option<Responded>,
@@ -133,6 +176,8 @@ struct Exchange {
     closes: bool,
     /// What the audit log will tell of it besides, if it tells of it.
     note: Option<Box<Note>>,
+    /// What its time went to, until its answer was begun.
+    phases: Phases,
 }
 
 impl<S, R, C> Connection<'_, S, R, C>
@@ -146,9 +191,13 @@ where
         match self.transport.handshake().await {
             Ok(()) => self.serve_requests().await,
             Err(TlsFailure::PlainText) => {
+                self.service.metrics.fail_handshake();
                 return self.refuse(Problem::new(400, "tls_required", "this port speaks HTTPS only")).await;
             }
-            Err(error) => return tracing::debug!(%error, "a TLS handshake has failed"),
+            Err(error) => {
+                self.service.metrics.fail_handshake();
+                return tracing::debug!(%error, "a TLS handshake has failed");
+            }
         }
         // An answer that was cut off is not to look as if it had ended.
         if self.responded.as_ref().is_none_or(|responded| responded.whole) {
@@ -189,7 +238,7 @@ where
             } else {
                 watch.idle()
             }
-            if !begun && self.service.table.is_draining() {
+            if !begun && self.table.is_draining() {
                 return Ok(false);
             }
             match self.transport.receive().await {
@@ -206,10 +255,13 @@ where
     async fn refuse(&mut self, problem: Problem) {
         let started = Instant::now();
         let request_id = self.service.request_ids.next();
-        let exchange = Exchange { started, request_id, principal: None, closes: true, note: None };
+        let phases = Phases::default();
+        let exchange = Exchange { started, request_id, principal: None, closes: true, note: None, phases };
         self.head = RequestHead::default();
+        self.service.metrics.count_error(problem.code);
         let response = Response::problem(problem, "", &exchange.request_id);
         self.respond(&exchange, response).await;
+        self.count(&exchange, NamespaceLabel::NONE, 0, phases);
         self.log(exchange, 0);
         self.transport.linger(LINGER_BYTES_MAX, LINGER).await;
     }
@@ -218,6 +270,7 @@ where
     async fn serve_request(&mut self) -> bool {
         let request_id = self.request_id();
         let started = Instant::now();
+        let _request = self.service.metrics.request();
         // Whoever waits for the answers before should not wait for what this request does.
         let quick = matches!(self.head.method(), Method::Get | Method::Head);
         if !quick && self.transport.flush().await.is_err() {
@@ -231,20 +284,22 @@ where
         };
         let principal = admitted.as_ref().ok().map(|admitted| admitted.asker.principal.clone());
         let mut body = RequestBody::new(&mut self.transport, &self.head, self.service.limits.body_bytes_max);
-        let mut result = match admitted {
-            Ok(admitted) => handle(self.service, &self.head, &mut body, admitted).await,
-            Err(problem) => Err(problem),
+        let (mut result, phases) = match admitted {
+            Ok(admitted) => timed(pin!(handle(self.service, &self.head, &mut body, admitted))).await,
+            Err(problem) => (Err(problem), Phases::default()),
         };
         let bytes_in = body.received_bytes();
         let body_ended = body.finish();
         self.transport.watch().work();
 
         let refused = result.as_ref().is_err_and(|problem| problem.closes);
-        let closes = refused || !body_ended || !self.head.keeps_alive() || self.service.table.is_draining();
+        let closes = refused || !body_ended || !self.head.keeps_alive() || self.table.is_draining();
         let note = self.note(standing, &mut result);
-        let exchange = Exchange { started, request_id, principal, closes, note };
+        let exchange = Exchange { started, request_id, principal, closes, note, phases };
         let response = self.or_problem(result, &exchange);
-        self.respond(&exchange, response).await;
+        let namespace = self.service.metrics.label(&self.head, &response);
+        let ((), sending) = timed(pin!(self.respond(&exchange, response))).await;
+        self.count(&exchange, namespace, bytes_in, phases.plus(sending));
         self.log(exchange, bytes_in);
         let whole = self.responded.as_ref().is_some_and(|responded| responded.whole);
         if whole && closes {
@@ -261,7 +316,13 @@ where
     /// What is asked for, and by whom.
     async fn admit(&mut self) -> Result<Admitted, Problem> {
         let route = route(&self.head).map_err(|problem| refuse_target(self.service, &self.head, problem))?;
-        let asker = authenticate(self.service, &mut self.head, &route).await?;
+        let asker = match (self.entrance, &route) {
+            (Entrance::Service, _) => authenticate(self.service, &mut self.head, &route).await?,
+            (Entrance::Metrics, Route::Metrics | Route::Health) => {
+                Asker::unlimited(&Rc::new(Principal::anybody()))
+            }
+            (Entrance::Metrics, _) => return Err(Problem::no_route()),
+        };
         Ok(Admitted { route, asker })
     }
 
@@ -317,6 +378,7 @@ where
         exchange: &Exchange,
     ) -> Response<S::Reader> {
         result.unwrap_or_else(|problem| {
+            self.service.metrics.count_error(problem.code);
             Response::problem(problem, &without_signature(self.head.path()), &exchange.request_id)
         })
     }
@@ -378,7 +440,13 @@ where
         };
         let (status, request_id) = (response.status, exchange.request_id.as_str());
         let head = ResponseHead { status, request_id, length_bytes, connection };
-        let add_fields = |fields: &mut Fields| response.add_fields(fields);
+        let says_timing = self.service.timing.server_timing;
+        let add_fields = |fields: &mut Fields| {
+            response.add_fields(fields);
+            if says_timing {
+                add_server_timing(fields, &exchange.phases);
+            }
+        };
         head.append_to(&self.service.date, now, add_fields, self.transport.output());
     }
 
@@ -389,6 +457,16 @@ where
         let (result, output) = reader.read_exact(output, range.offset, range.length as usize).await;
         self.transport.give_back_output(output);
         result.map_err(SendError::Nothing)
+    }
+
+    fn count(&self, exchange: &Exchange, namespace: NamespaceLabel, bytes_in: u64, phases: Phases) {
+        let Some(responded) = &self.responded else { return };
+        let (method, duration) = (self.head.method(), exchange.started.elapsed());
+        let Responded { status, bytes_out, .. } = *responded;
+        self.service.metrics.count(namespace, Answered { method, status, duration, bytes_in, bytes_out });
+        if self.service.timing.is_slow(duration, &phases) {
+            log_slow(&self.head, &exchange.request_id, duration, &phases);
+        }
     }
 
     fn log(&mut self, exchange: Exchange, bytes_in: u64) {
@@ -405,6 +483,7 @@ where
             ended: SystemTime::now(),
             duration: exchange.started.elapsed(),
             request_id: exchange.request_id,
+            traceparent: traceparent(&self.head).map(str::to_owned),
             asker: exchange.principal.as_deref().and_then(|principal| {
                 let tenant_id = principal.reach.tenant_id().cloned();
                 principal.credential_id.clone().map(|credential_id| (credential_id, tenant_id))

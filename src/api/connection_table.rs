@@ -193,6 +193,11 @@ pub struct Registration {
 }
 
 impl Registration {
+    /// The table that it is in.
+    pub fn table(&self) -> &Rc<ConnectionTable> {
+        &self.table
+    }
+
     /// The connection's entry.
     pub fn watch(&self) -> &Rc<Watch> {
         &self.watch

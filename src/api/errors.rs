@@ -59,6 +59,10 @@ impl Problem {
         Self { parameter: Some(name.to_owned()), ..Self::new(400, code, format!("{name}: {detail}")) }
     }
 
+    pub(super) fn no_route() -> Self {
+        Self::new(404, "no_route", "there is nothing at this path")
+    }
+
     pub(super) fn not_found() -> Self {
         Self::new(404, "not_found", "there is no such object")
     }

@@ -1,7 +1,7 @@
 //! A request's body on its way from the connection to whoever takes it.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::connection_table::BodyBudget;
 use super::http1::{BodyDecoder, RequestHead, parse_digests};
@@ -10,6 +10,7 @@ use crate::application::errors::SourceError;
 use crate::application::ports::{ByteSource, ReadPace, ReadProgress};
 use crate::domain::value_objects::ContentHash;
 use crate::infrastructure::data_plane::buffers::Block;
+use crate::infrastructure::metrics::{Phase, note_since};
 
 /// The most bytes of one read. Hashed at a stretch by whoever takes them, they hold the core for under 100 µs.
 const READ_BYTES_MAX: usize = 128 * 1024;
@@ -122,13 +123,15 @@ impl<'t> RequestBody<'t> {
     /// Waits for more input.
     async fn receive(&mut self) -> Result<(), SourceError> {
         let waited_from = self.before_wait().await?;
+        let started = Instant::now();
         let received = self.transport.receive().await;
+        note_since(Phase::Client, started);
         let count = self.after_wait(received, waited_from)?;
         debug_assert!(count > 0);
         Ok(())
     }
 
-    async fn before_wait(&mut self) -> Result<std::time::Instant, SourceError> {
+    async fn before_wait(&mut self) -> Result<Instant, SourceError> {
         if std::mem::take(&mut self.continue_owed) {
             self.transport.output().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
@@ -139,11 +142,7 @@ impl<'t> RequestBody<'t> {
         Ok(watch.now())
     }
 
-    fn after_wait(
-        &mut self,
-        result: io::Result<usize>,
-        from: std::time::Instant,
-    ) -> Result<usize, SourceError> {
+    fn after_wait(&mut self, result: io::Result<usize>, from: Instant) -> Result<usize, SourceError> {
         let watch = self.transport.watch();
         match result {
             Ok(count) if count > 0 => {
@@ -205,7 +204,9 @@ impl<'t> RequestBody<'t> {
             Ok(waited_from) => waited_from,
             Err(error) => return (Err(error), block),
         };
+        let started = Instant::now();
         let (result, block) = self.transport.receive_into(block, ahead.min(READ_BYTES_MAX), patience).await;
+        note_since(Phase::Client, started);
         let progress = match result.transpose() {
             None => {
                 self.budget.progress(self.transport.watch(), waited_from, 0);

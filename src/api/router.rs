@@ -17,6 +17,8 @@ pub enum Route {
     Ready,
     /// `/openapi.json`: the description of all this.
     OpenApi,
+    /// `/metrics`
+    Metrics,
     /// `/v1/objects`
     Objects,
     /// `/v1/objects/{id}`
@@ -36,7 +38,9 @@ impl Route {
     pub fn methods(&self) -> &'static [Method] {
         match self {
             Self::Root => &[Method::Get, Method::Head, Method::Post],
-            Self::Health | Self::Ready | Self::OpenApi | Self::ObjectInfo(_) => &[Method::Get, Method::Head],
+            Self::Health | Self::Ready | Self::OpenApi | Self::Metrics | Self::ObjectInfo(_) => {
+                &[Method::Get, Method::Head]
+            }
             Self::Objects => &[Method::Get, Method::Head, Method::Post],
             Self::Object(_) => &[Method::Get, Method::Head, Method::Delete],
             Self::Key(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
@@ -77,6 +81,7 @@ pub(super) fn find(path: &str) -> Result<Route, Problem> {
         "/health" => return Ok(Route::Health),
         "/health/ready" => return Ok(Route::Ready),
         "/openapi.json" => return Ok(Route::OpenApi),
+        "/metrics" => return Ok(Route::Metrics),
         "/v1/objects" => return Ok(Route::Objects),
         "/v1/sign" => return Ok(Route::Sign),
         _ => {}
@@ -87,14 +92,15 @@ pub(super) fn find(path: &str) -> Result<Route, Problem> {
     if let Some(rest) = path.strip_prefix("/v1/tenants/") {
         return tenant(rest).map(Route::Tenant);
     }
-    let rest = path.strip_prefix("/v1/objects/").filter(|rest| !rest.is_empty()).ok_or_else(no_route)?;
+    let rest =
+        path.strip_prefix("/v1/objects/").filter(|rest| !rest.is_empty()).ok_or_else(Problem::no_route)?;
     let object_id = |text: &str| {
         ObjectId::parse(text).map_err(|error| Problem::parameter("invalid_parameter", "id", error))
     };
     match rest.split_once('/') {
         None => Ok(Route::Object(object_id(rest)?)),
         Some((id, "info")) => Ok(Route::ObjectInfo(object_id(id)?)),
-        Some(_) => Err(no_route()),
+        Some(_) => Err(Problem::no_route()),
     }
 }
 
@@ -102,7 +108,7 @@ pub(super) fn find(path: &str) -> Result<Route, Problem> {
 fn key_path(rest: &str) -> Result<KeyPath, Problem> {
     let mut parts = rest.splitn(3, '/');
     let mut part = |name: &'static str| {
-        let text = parts.next().filter(|text| !text.is_empty()).ok_or_else(no_route)?;
+        let text = parts.next().filter(|text| !text.is_empty()).ok_or_else(Problem::no_route)?;
         let undecodable = || Problem::parameter("invalid_parameter", name, "it is not percent-encoded UTF-8");
         percent_decode(text).ok_or_else(undecodable)
     };
@@ -115,15 +121,11 @@ fn key_path(rest: &str) -> Result<KeyPath, Problem> {
 
 fn tenant(rest: &str) -> Result<TenantId, Problem> {
     if rest.is_empty() || rest.contains('/') {
-        return Err(no_route());
+        return Err(Problem::no_route());
     }
     let invalid = |error: &dyn std::fmt::Display| Problem::parameter("invalid_parameter", "tenant_id", error);
     let decoded = percent_decode(rest).ok_or_else(|| invalid(&"it is not percent-encoded UTF-8"))?;
     TenantId::parse(&decoded).map_err(|error| invalid(&error))
-}
-
-fn no_route() -> Problem {
-    Problem::new(404, "no_route", "there is nothing at this path")
 }
 
 #[cfg(test)]
@@ -145,7 +147,8 @@ mod tests {
             find("/v1/tenants/acme%2Eeu").unwrap(),
             Route::Tenant(TenantId::parse("acme.eu").unwrap())
         );
-        for path in ["/", "/health", "/health/ready", "/openapi.json", "/v1/objects", "/v1/sign"] {
+        for path in ["/", "/health", "/health/ready", "/openapi.json", "/metrics", "/v1/objects", "/v1/sign"]
+        {
             assert_eq!(status(path), 200);
         }
     }
@@ -167,7 +170,7 @@ mod tests {
             "/v1/tenants/a/b",
             "/v1/sign/",
             "/v1/blobs/sha256:00",
-            "/metrics",
+            "/metrics/",
         ] {
             assert_eq!(status(path), 404, "{path}");
         }

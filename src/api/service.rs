@@ -8,7 +8,10 @@ use super::access_log::AccessLog;
 use super::audit_log::AuditLog;
 use super::authentication::Access;
 use super::connection_table::ConnectionTable;
+use super::handlers::MetricsPage;
 use super::http1::{DateCache, HeadLimits};
+use super::request_metrics::RequestRecorder;
+use super::request_timing::TimingSettings;
 use crate::application::ports::Clock;
 use crate::domain::value_objects::Timestamp;
 use crate::infrastructure::data_plane::deadline_list::WaitLimit;
@@ -42,6 +45,12 @@ pub struct Service<S, R, C> {
     pub access_log: AccessLog,
     /// Where changes and refusals are told of.
     pub audit_log: AuditLog,
+    /// What is told of how long they take.
+    pub timing: TimingSettings,
+    /// Where they are counted.
+    pub metrics: RequestRecorder,
+    /// Where that is told.
+    pub metrics_page: MetricsPage,
     /// `Date`.
     pub date: DateCache,
     /// `X-Request-Id`.

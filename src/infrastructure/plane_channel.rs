@@ -406,6 +406,41 @@ impl DataEnd {
     pub fn quotas(&self) -> &Arc<QuotaLedger> {
         &self.quotas
     }
+
+    /// How much waits.
+    pub fn queues(&self) -> Queues {
+        let (writes, queries) = (self.writes.downgrade(), self.queries.downgrade());
+        Queues { writes, queries, order: self.order.clone() }
+    }
+}
+
+/// How much waits for the metadata plane, for whoever keeps neither queue open.
+#[derive(Debug, Clone)]
+pub struct Queues {
+    writes: mpsc::WeakSender<WriteRequest>,
+    queries: mpsc::WeakSender<QueryRequest>,
+    order: Option<Arc<LogOrder>>,
+}
+
+impl Queues {
+    /// Writes that have a place in the queue.
+    pub fn writes(&self) -> usize {
+        waiting(&self.writes)
+    }
+
+    /// Queries that nobody has taken yet.
+    pub fn queries(&self) -> usize {
+        waiting(&self.queries)
+    }
+
+    /// Changes of the log that are not in the database yet, where there is a log.
+    pub fn backlog(&self) -> Option<u64> {
+        self.order.as_ref().map(|order| order.backlog())
+    }
+}
+
+fn waiting<T>(queue: &mpsc::WeakSender<T>) -> usize {
+    queue.upgrade().map_or(0, |queue| queue.max_capacity() - queue.capacity())
 }
 
 fn refused<T>(error: mpsc::error::TrySendError<T>) -> RepositoryError {
@@ -494,6 +529,19 @@ mod tests {
         assert_eq!(tickets.len(), WRITES_QUEUED_MAX);
         assert!(matches!(data_end.ticket(&Write::Void), Err(RepositoryError::Overloaded)));
         assert_eq!(metadata_end.order.unwrap().backlog(), WRITES_QUEUED_MAX as u64);
+        assert_eq!(data_end.queues().writes(), WRITES_QUEUED_MAX);
+    }
+
+    #[test]
+    fn whoever_looks_at_the_queues_keeps_them_not_open() {
+        let (data_end, mut metadata_end) = plane_channel(Durability::Transaction);
+        let queues = data_end.queues();
+        data_end.ask(Query::Check(oneshot::channel().0)).unwrap();
+        assert_eq!((queues.writes(), queues.queries(), queues.backlog()), (0, 1, None));
+        drop(data_end);
+        assert!(metadata_end.queries.try_recv().is_ok());
+        assert_eq!(metadata_end.queries.try_recv().unwrap_err(), mpsc::error::TryRecvError::Disconnected);
+        assert_eq!(queues.queries(), 0);
     }
 
     #[test]

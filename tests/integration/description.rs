@@ -50,6 +50,7 @@ pub(crate) fn assert_described(method: &str, target: &str, response: &Response) 
     assert!(answer.is_object(), "{method} {target}: {} is not described", response.status);
     let media_type = response.header("Content-Type").filter(|_| !response.body.is_empty());
     if let Some(media_type) = media_type.filter(|_| method != "HEAD") {
+        let media_type = media_type.split(';').next().unwrap_or(media_type);
         let content = answer["content"].as_object();
         let described =
             content.is_some_and(|content| content.contains_key(media_type) || content.contains_key("*/*"));

@@ -114,3 +114,61 @@ fn a_log_that_goes_nowhere_near_a_terminal_is_json_by_itself() {
         assert!(serde_json::from_str::<Value>(&line).is_ok(), "{line}");
     }
 }
+
+#[test]
+fn a_trace_is_taken_in_and_logged() {
+    let mut server = Server::start();
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let response = server.request("GET", "/health", &[("traceparent", traceparent)], b"");
+    assert_eq!(response.status, 200);
+    let line = server.wait_for_line("the request", |line| line["trace_id"].is_string());
+    assert_eq!(line["trace_id"], "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!((&line["parent_id"], &line["path"]), (&"b7ad6b7169203331".into(), &"/health".into()));
+    assert_eq!(server.request("GET", "/", &[("traceparent", "00-nonsense-01")], b"").status, 200);
+    let line = server.wait_for_line("the other", |line| line["path"] == "/");
+    assert!(line.get("trace_id").is_none(), "{line}");
+}
+
+#[test]
+fn answers_say_where_their_time_went_where_they_are_told_to() {
+    let timing = |flags: &[&str], length: usize| {
+        let server = Server::start_with(flags);
+        let response = server.request("PUT", "/v1/keys/models/acme/k", &[], &vec![7; length]);
+        assert_eq!(response.status, 201);
+        assert_eq!(server.get("/health").header("Server-Timing"), None, "there is nothing to tell");
+        response.header("Server-Timing").map(|value| {
+            let parts = value.split(", ").map(|part| {
+                let (name, duration) = part.split_once(";dur=").expect(value);
+                assert!(duration.parse::<f64>().is_ok_and(|millis| millis >= 0.0), "{value}");
+                name.to_owned()
+            });
+            parts.collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(timing(&[], 10), None);
+    assert_eq!(timing(&["--server-timing", "on"], 10).unwrap(), ["queue", "hash", "sync"]);
+    let large = timing(&["--server-timing", "on"], 3_000_000).unwrap();
+    assert_eq!(large, ["queue", "hash", "write", "sync", "db"]);
+}
+
+#[test]
+fn a_request_whose_work_took_long_is_logged_with_its_phases() {
+    let mut server = Server::start_with(&["--slow-request-ms", "1", "--ack", "database"]);
+    // A transaction for each takes longer than a millisecond, if not at once then soon.
+    let mut number = 0;
+    let line = crate::server::wait_until("a slow request", || {
+        number += 1;
+        let target = format!("/v1/keys/models/acme/{number}");
+        assert_eq!(server.request("PUT", &target, &[], &[7; 1000]).status, 201);
+        let lines = server.log_lines();
+        lines.iter().find(|line| line.contains("slow request")).cloned()
+    });
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&line["level"], &line["method"]), (&"WARN".into(), &"PUT".into()));
+    let us = |phase: &str| line[phase].as_u64().unwrap();
+    let phases: u64 =
+        ["queue_us", "hash_us", "write_us", "sync_us", "db_us", "client_us"].map(us).iter().sum();
+    assert!(us("duration_us") >= 1000 && phases <= us("duration_us"), "{line}");
+    assert!(us("db_us") > 0, "{line}");
+    server.kill();
+}

@@ -30,6 +30,8 @@ enum Names {
     Scope,
     /// A tenant, of which the operator alone may ask.
     Tenant,
+    /// The server, of which whoever has the scope is told as much as is for everybody.
+    Server,
 }
 
 const NOTHING: &str = "";
@@ -37,7 +39,7 @@ const NOTHING: &str = "";
 const SIGN_BODY: &[u8] = br#"{"method":"GET","path":"/v1/keys/models/acme/k","expires_in_seconds":60}"#;
 
 /// The objects that the targets are about are made anew for each request.
-fn entries(id: &str) -> [Entry; 9] {
+fn entries(id: &str) -> [Entry; 11] {
     let entry = |name, target: String, needs, names| Entry { name, target, needs, names };
     [
         entry(
@@ -48,6 +50,8 @@ fn entries(id: &str) -> [Entry; 9] {
         ),
         entry("Health", "/health".into(), &[("GET", NOTHING), ("HEAD", NOTHING)], Names::NoScope),
         entry("Ready", "/health/ready".into(), &[("GET", NOTHING), ("HEAD", NOTHING)], Names::NoScope),
+        entry("OpenApi", "/openapi.json".into(), &[("GET", NOTHING), ("HEAD", NOTHING)], Names::NoScope),
+        entry("Metrics", "/metrics".into(), &[("GET", "admin"), ("HEAD", "admin")], Names::Server),
         entry(
             "Objects",
             "/v1/objects?namespace=models&tenant_id=acme".into(),
@@ -148,6 +152,7 @@ fn credentials(entry: &Entry, needed: &str) -> Vec<(String, Option<String>, Outc
     let out_of_reach = match entry.names {
         Names::NoScope => Outcome::NotFound,
         Names::Scope | Names::Tenant => Outcome::Forbidden,
+        Names::Server => Outcome::Done,
     };
     let is_for_operator = entry.names == Names::Tenant;
     // Limits are for all namespaces of a tenant at once: which ones the operator reaches is of no account.

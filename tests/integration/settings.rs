@@ -18,6 +18,7 @@ fn a_bad_flag_stops_the_start_with_its_name() {
     for (flag, value) in [
         ("--listen-addr", "localhost"),
         ("--listen-addr", "127.0.0.1"),
+        ("--metrics-addr", "9090"),
         ("--auth-mode", "maybe"),
         ("--ack", "never"),
         ("--cores", "0"),
@@ -193,16 +194,6 @@ fn keys_for_tokens_come_from_where_they_are_said_to() {
     }
     let help = program().args(["serve", "--help"]).env("JWT_SECRET", SECRET).output().unwrap();
     assert!(!String::from_utf8(help.stdout).unwrap().contains(SECRET));
-}
-
-#[test]
-fn what_this_version_does_not_have_is_refused_and_never_ignored() {
-    let directory = directory();
-    let mut command = serve_command(directory.path(), &[]);
-    command.env("METRICS_ADDR", "127.0.0.1:9");
-    let refusal = refused(command);
-    assert_eq!(refusal.code, Some(2), "{}", refusal.stderr);
-    assert!(refusal.stderr.contains("METRICS_ADDR"), "{}", refusal.stderr);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod delete;
 mod download;
 mod health;
 mod list;
+mod metrics;
 mod root;
 mod sign;
 mod tenants;
@@ -11,6 +12,7 @@ mod upload;
 
 pub use download::add_object_fields;
 pub(super) use health::ReadinessDto;
+pub use metrics::{MetricsPage, WriteMetrics};
 pub(super) use sign::{SignBody, SignedDto};
 pub(super) use tenants::LimitsBody;
 
@@ -118,6 +120,7 @@ where
         (Route::Health, _) => health::alive(head),
         (Route::Ready, _) => health::ready(service, head).await,
         (Route::OpenApi, _) => root::openapi(head),
+        (Route::Metrics, _) => metrics::metrics(&service.metrics_page, head, &principal).await,
         (Route::Objects, Method::Post) => upload::create(service, head, body, &principal).await,
         (Route::Objects, _) => list::list(service, head, &principal).await,
         (Route::ObjectInfo(id), _) => download::info(service, head, by_id(id)).await,

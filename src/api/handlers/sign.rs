@@ -160,6 +160,7 @@ fn parse_target(order: &SignOrder, principal: &Principal) -> Result<Target, Prob
         | Route::Health
         | Route::Ready
         | Route::OpenApi
+        | Route::Metrics
         | Route::Tenant(_)
         | Route::Sign => {
             return Err(invalid("path", "it is not that of one object or key"));

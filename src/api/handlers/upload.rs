@@ -83,6 +83,7 @@ where
         let detail = "the declared digest is not the one that the URL is signed for";
         return Err(Problem::new(400, "digest_mismatch", detail));
     }
+    let _upload = service.metrics.upload();
     Ok(upload_object((&service.store, &service.repository, &service.clock), order, body).await?)
 }
 

@@ -190,6 +190,7 @@ fn described_answer(status: u16, answer: Answer, method: Method) -> Response {
             let schema = ObjectBuilder::new().build();
             builder.content("application/json", content(RefOr::T(schema.into())))
         }
+        Answer::Text => builder.content("text/plain", content(RefOr::T(text().into()))),
         Answer::Problem => builder.content("application/problem+json", content(of(ProblemDto::name()))),
     }
     .build()
@@ -212,6 +213,7 @@ mod tests {
             Route::Health => "/health",
             Route::Ready => "/health/ready",
             Route::OpenApi => "/openapi.json",
+            Route::Metrics => "/metrics",
             Route::Objects => "/v1/objects",
             Route::Object(_) => "/v1/objects/{id}",
             Route::ObjectInfo(_) => "/v1/objects/{id}/info",
@@ -230,6 +232,7 @@ mod tests {
             Route::Health,
             Route::Ready,
             Route::OpenApi,
+            Route::Metrics,
             Route::Objects,
             Route::Object(id),
             Route::ObjectInfo(id),

@@ -51,6 +51,7 @@ pub(super) enum Answer {
     Readiness,
     ReadinessOrProblem,
     Json,
+    Text,
     Problem,
 }
 
@@ -110,7 +111,7 @@ impl Answer {
             Self::SignedUrl => Some("The URL"),
             Self::Tenant => Some("What the tenant has and may have"),
             Self::Readiness | Self::ReadinessOrProblem => Some("Each check by name"),
-            Self::Nothing | Self::Json | Self::Problem => None,
+            Self::Nothing | Self::Json | Self::Text | Self::Problem => None,
         }
     }
 
@@ -291,6 +292,23 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: Method::Head,
         id: "openapiHead",
         summary: "The same, without a body",
+        ..PLAIN
+    },
+    Operation {
+        path: "/metrics",
+        id: "metrics",
+        summary: "What the server has counted, for Prometheus",
+        needs: Needs::Permission(Permission::Admin),
+        own_answers: &[(200, Answer::Text)],
+        ..PLAIN
+    },
+    Operation {
+        path: "/metrics",
+        method: Method::Head,
+        id: "metricsHead",
+        summary: "The same, without a body",
+        needs: Needs::Permission(Permission::Admin),
+        own_answers: &[(200, Answer::Text)],
         ..PLAIN
     },
     Operation {

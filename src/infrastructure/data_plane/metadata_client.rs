@@ -9,6 +9,7 @@
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{Semaphore, oneshot};
@@ -26,6 +27,7 @@ use crate::domain::entities::{
     ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, StoredObject,
 };
 use crate::domain::value_objects::{ObjectId, PackId, Place, Precondition, StorageClass, TenantId};
+use crate::infrastructure::metrics::{CoreMetrics, Phase, note_since};
 use crate::infrastructure::plane_channel::{DataEnd, Query, Reply, Ticket, Write, WriteOutcome};
 use crate::infrastructure::quota_ledger::QuotaRoom;
 use crate::infrastructure::storage::log_record::is_logged;
@@ -44,6 +46,7 @@ pub struct MetadataClient {
     log: Option<Rc<Packs>>,
     /// Turns in the order of asking. No more wait than there are connections.
     guesses: Rc<Semaphore>,
+    metrics: Arc<CoreMetrics>,
 }
 
 impl MetadataClient {
@@ -51,7 +54,13 @@ impl MetadataClient {
     /// With a log, changes go through that first.
     pub fn new(channel: DataEnd, cache: Arc<ObjectCache>, limit: WaitLimit, log: Option<Rc<Packs>>) -> Self {
         let guesses = Rc::new(Semaphore::new(GUESSES_AT_ONCE_MAX));
-        Self { channel, cache, limit, log, guesses }
+        Self { channel, cache, limit, log, guesses, metrics: Arc::default() }
+    }
+
+    /// The same, which counts in the core's own cells.
+    #[must_use]
+    pub fn counting_in(self, metrics: Arc<CoreMetrics>) -> Self {
+        Self { metrics, ..self }
     }
 
     async fn write(&self, write: Write) -> Result<WriteOutcome, RepositoryError> {
@@ -80,8 +89,10 @@ impl MetadataClient {
     /// first version that the change's key can have.
     async fn ticket(&self, write: &Write) -> Result<(Ticket, bool), RepositoryError> {
         if let Some(order) = self.channel.order().filter(|order| order.is_crowded()) {
-            let room = std::pin::pin!(order.room());
-            self.limit.within(room).await.ok_or(RepositoryError::Overloaded)?;
+            let (room, started) = (std::pin::pin!(order.room()), Instant::now());
+            let found = self.limit.within(room).await;
+            note_since(Phase::Queue, started);
+            found.ok_or(RepositoryError::Overloaded)?;
         }
         let take = || self.channel.ticket(write);
         let key_path = match write {
@@ -94,11 +105,19 @@ impl MetadataClient {
         }
     }
 
+    /// What the metadata plane says, or `None` if it takes too long.
+    async fn answer<F: Future + Unpin>(&self, reply: F) -> Option<F::Output> {
+        let started = Instant::now();
+        let answer = self.limit.within(reply).await;
+        note_since(Phase::Database, started);
+        answer
+    }
+
     async fn outcome(
         &self,
         mut outcome: oneshot::Receiver<Result<WriteOutcome, RepositoryError>>,
     ) -> Result<WriteOutcome, RepositoryError> {
-        match self.limit.within(&mut outcome).await {
+        match self.answer(&mut outcome).await {
             Some(outcome) => outcome.unwrap_or(Err(RepositoryError::Unavailable)),
             None => {
                 self.clear_when_late(outcome);
@@ -117,7 +136,7 @@ impl MetadataClient {
     ) -> Result<WriteOutcome, E> {
         let outcome = match appended {
             Ok(_) => {
-                let answer = self.limit.within(outcome).await;
+                let answer = self.answer(outcome).await;
                 answer.and_then(Result::ok).unwrap_or(Err(RepositoryError::Unavailable)).map_err(E::from)
             }
             Err(error) => Err(error),
@@ -191,7 +210,7 @@ impl MetadataClient {
     async fn ask<T>(&self, query: impl FnOnce(Reply<T>) -> Query) -> Result<T, RepositoryError> {
         let (reply, answer) = oneshot::channel();
         self.channel.ask(query(reply))?;
-        let answer = self.limit.within(answer).await;
+        let answer = self.answer(answer).await;
         answer.and_then(Result::ok).unwrap_or(Err(RepositoryError::Unavailable))
     }
 
@@ -311,8 +330,10 @@ impl ObjectRepository for MetadataClient {
             && let Some(object) = self.cache.get(&remembered_as)
             && name.reaches(&object.object.scope)
         {
+            self.metrics.cache_hits.add(1);
             return Ok(Some(object));
         }
+        self.metrics.cache_misses.add(1);
         let ticket = self.cache.ticket(&remembered_as);
         let found = self.ask(|reply| Query::Find(name.clone(), freshness, reply)).await?.map(Arc::new);
         match &found {

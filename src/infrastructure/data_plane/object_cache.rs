@@ -106,6 +106,11 @@ impl ObjectCache {
         shard.objects.pop(name);
     }
 
+    /// How many names are remembered now.
+    pub fn names_cached(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).objects.len()).sum()
+    }
+
     /// Forgets everything, where it is not known what has changed.
     pub fn clear(&self) {
         for shard in &self.shards {
@@ -166,7 +171,7 @@ mod tests {
             let name = ObjectName::Id(crate::domain::value_objects::ObjectId::generate());
             cache.fill(cache.ticket(&name), &name, stored.clone());
         }
-        let cached: usize = cache.shards.iter().map(|shard| lock(shard).objects.len()).sum();
+        let cached = cache.names_cached();
         assert!(cached <= NAMES_CACHED_MAX && cached > NAMES_CACHED_MAX / 2, "{cached}");
     }
 

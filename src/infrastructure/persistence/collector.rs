@@ -19,6 +19,7 @@ use super::group_commit::Latch;
 use super::holds::HoldWatch;
 use super::pack_space::{PackSpace, Reclaimed};
 use crate::domain::value_objects::StorageClass;
+use crate::infrastructure::metrics::PlaneMetrics;
 use crate::infrastructure::storage::{BlobFile, Roots, remove_blob_files};
 
 /// How often a cycle that takes long tells how far it is.
@@ -79,6 +80,7 @@ pub(crate) struct Collector {
     pub(super) holds: HoldWatch,
     /// Where this process owns the packs.
     pub(super) packs: Option<PackSpace>,
+    pub(super) metrics: Arc<PlaneMetrics>,
 }
 
 /// What a cycle has done so far.
@@ -113,6 +115,7 @@ impl Collector {
             settings,
             holds: HoldWatch::default(),
             packs: None,
+            metrics: Arc::default(),
         })
     }
 
@@ -126,7 +129,12 @@ impl Collector {
                     log_report(report, "removing what nothing refers to");
                 }
             };
-            match self.cycle(log_progress).await {
+            let ended = self.cycle(log_progress).await;
+            match &ended {
+                Ok(_) => self.metrics.gc_runs.add(1),
+                Err(_) => self.metrics.gc_failed_runs.add(1),
+            }
+            match ended {
                 Ok(report) => {
                     log_report(&report, "removed what nothing refers to");
                     tracing::debug!(blobs = report.blobs, "the collector has ended a cycle");
@@ -151,15 +159,21 @@ impl Collector {
             let collected = self.collect().await?;
             report.objects += collected.objects;
             let garbage = self.garbage(&mut report).await?;
+            self.metrics.gc_held.set(report.held.into());
             if garbage.is_empty() && collected == Collected::default() {
                 if let Some(packs) = self.packs.as_ref().filter(|_| !report.held) {
                     report.packs = packs.reclaim().await?;
+                    self.metrics.packs_removed.add(report.packs.packs);
+                    self.metrics.pack_blobs_moved.add(report.packs.moved);
                 }
                 return Ok(report);
             }
             self.remove(&garbage).await?;
-            report.blobs += garbage.len() as u64;
-            report.bytes += garbage.iter().map(|garbage| garbage.size_bytes).sum::<u64>();
+            let (blobs, bytes) =
+                (garbage.len() as u64, garbage.iter().map(|garbage| garbage.size_bytes).sum::<u64>());
+            self.metrics.gc_deleted_blobs.add(blobs);
+            self.metrics.gc_deleted_bytes.add(bytes);
+            (report.blobs, report.bytes) = (report.blobs + blobs, report.bytes + bytes);
             progress(&report);
         }
     }
@@ -277,6 +291,7 @@ mod tests {
                 settings: GcSettings { interval: Duration::from_secs(60), batch_size, grace: GRACE },
                 holds: HoldWatch::default(),
                 packs: None,
+                metrics: Arc::default(),
             };
             Self { directory, collector, next_sequence: 1 }
         }
@@ -387,6 +402,8 @@ mod tests {
             world.set_clock(10_000_000);
             let report = world.cycle().await;
             assert_eq!((report.blobs, report.objects), (20, 20));
+            let counted = &world.collector.metrics;
+            assert_eq!((counted.gc_deleted_blobs.get(), counted.gc_deleted_bytes.get()), (20, report.bytes));
         });
     }
 

@@ -9,6 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 use thiserror::Error;
 
 use super::batch::{Applied, BatchContext, LogContext, PackChange};
+use super::census::CountedObjects;
 use super::collector::{Collected, Garbage};
 use super::errors::DatabaseError;
 use super::holds::HoldId;
@@ -318,6 +319,18 @@ impl Database {
         match self {
             Self::Sqlite(database) => database.list(query).await,
             Self::Postgres(database) => database.list(query).await,
+        }
+    }
+
+    /// How many of the `limit` objects behind `after`, in the order of their commits, have what in common; none at the end.
+    pub(super) async fn count_objects(
+        &self,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<CountedObjects>, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.count_objects(after, limit).await,
+            Self::Postgres(database) => database.count_objects(after, limit).await,
         }
     }
 

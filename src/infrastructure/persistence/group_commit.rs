@@ -19,6 +19,7 @@ use super::quotas::Quotas;
 use crate::application::errors::RepositoryError;
 use crate::application::ports::Clock;
 use crate::domain::value_objects::InstanceId;
+use crate::infrastructure::metrics::{PlaneMetrics, PlaneState};
 use crate::infrastructure::plane_channel::{
     BATCH_WRITES_MAX, LogOrder, PackMark, Reply, Write, WriteOutcome, WriteRequest,
 };
@@ -74,6 +75,11 @@ impl Latch {
         }
     }
 
+    /// What it says, for whoever asks at any time.
+    pub(super) fn state(&self) -> PlaneState {
+        PlaneState { latched: self.set.clone(), away: self.away.clone() }
+    }
+
     /// From now on no more writes are taken.
     pub(super) fn set(&self) {
         if !self.set.swap(true, Ordering::Relaxed) {
@@ -91,6 +97,7 @@ pub(super) struct GroupCommit<C> {
     pub(super) next_sequence: u64,
     pub(super) ticks: GraceClock,
     pub(super) quotas: Arc<Quotas>,
+    pub(super) metrics: Arc<PlaneMetrics>,
     /// Where the log is the point of durability.
     pub(super) log: Option<LogQueue>,
 }
@@ -136,7 +143,9 @@ impl<C: Clock> GroupCommit<C> {
             }
             let context = self.context();
             let turn = self.quotas.turn().await;
+            let started = Instant::now();
             let applied = self.database.apply(&writes, &mut self.next_sequence, context).await;
+            self.count(writes.len(), started, applied.is_ok());
             match applied {
                 Ok(applied) => {
                     self.latch.answered();
@@ -206,7 +215,10 @@ impl<C: Clock> GroupCommit<C> {
                 return answer_all(replies, RepositoryError::Unavailable);
             }
             let turn = self.quotas.turn().await;
-            match self.database.apply_logged(&writes, &context, self.context(), &log.roots).await {
+            let started = Instant::now();
+            let applied = self.database.apply_logged(&writes, &context, self.context(), &log.roots).await;
+            self.count(writes.len(), started, applied.is_ok());
+            match applied {
                 Ok(applied) => {
                     self.latch.answered();
                     self.quotas.ledger().settle(&applied.usage, rooms);
@@ -230,6 +242,16 @@ impl<C: Clock> GroupCommit<C> {
                     }
                 }
             }
+        }
+    }
+
+    fn count(&self, writes: usize, started: Instant, applied: bool) {
+        match applied {
+            true => {
+                self.metrics.commits.record(started.elapsed());
+                self.metrics.commit_writes.record(writes);
+            }
+            false => self.metrics.failed_commits.add(1),
         }
     }
 

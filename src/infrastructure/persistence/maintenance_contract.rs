@@ -18,6 +18,7 @@ pub(super) async fn maintenance_contract(database: &Database, other: &Database) 
     assert!(database.is_empty().await.unwrap());
     let commits = fill(database).await;
     blobs_come_in_pages(database).await;
+    objects_are_counted_page_by_page(database, &commits).await;
     a_damaged_copy_is_known_and_gives_way(database, &commits[0]).await;
     a_hold_keeps_bytes(database).await;
     keys_are_given_out_listed_and_revoked(database).await;
@@ -46,6 +47,39 @@ async fn fill(database: &Database) -> Vec<ObjectCommit> {
     apply(database, &[delete], 40).await;
     assert_eq!(database.ticks().await.unwrap(), 40, "the clock was seen to be there");
     commits
+}
+
+async fn objects_are_counted_page_by_page(database: &Database, commits: &[ObjectCommit]) {
+    for at_once in [1, 4, 1000] {
+        let (mut counted, mut after) = (Vec::new(), 0);
+        loop {
+            let page = database.count_objects(after, at_once).await.unwrap();
+            assert!(page.iter().map(|counted| counted.objects).sum::<u64>() <= at_once.into());
+            let Some(last) = page.iter().map(|counted| counted.last_sequence).max() else { break };
+            assert!(last > after);
+            after = last;
+            counted.extend(page);
+        }
+        let sum_of = |status, class| {
+            let some =
+                counted.iter().filter(|counted| (counted.status, counted.storage_class) == (status, class));
+            some.fold((0, 0), |(objects, bytes), some| (objects + some.objects, bytes + some.bytes))
+        };
+        let (gone, there) = commits.split_last().unwrap();
+        for class in StorageClass::ALL {
+            let of_class = || there.iter().filter(|commit| commit.stored.object.storage_class == class);
+            let bytes: u64 = of_class().map(|commit| commit.stored.size_bytes).sum();
+            assert_eq!(
+                sum_of(ObjectStatus::Committed, class),
+                (of_class().count() as u64, bytes),
+                "{at_once}"
+            );
+        }
+        assert_eq!(sum_of(ObjectStatus::Deleted, StorageClass::Hot), (1, gone.stored.size_bytes));
+        let scope = &gone.stored.object.scope;
+        let owner = (scope.namespace.clone(), scope.tenant_id.clone());
+        assert!(counted.iter().all(|counted| counted.owner == owner));
+    }
 }
 
 async fn blobs_come_in_pages(database: &Database) {

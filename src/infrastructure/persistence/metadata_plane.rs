@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -15,6 +15,7 @@ use tokio::task::LocalSet;
 use tokio::time::timeout;
 
 use super::batch::BatchContext;
+use super::census::Census;
 use super::collector::{Collector, GcSettings, GraceClock};
 use super::database::{Database, DatabaseSettings, DatabaseUrl};
 use super::errors::DatabaseError;
@@ -28,6 +29,7 @@ use super::replay::replay;
 use crate::application::errors::RepositoryError;
 use crate::application::ports::{Clock, Freshness};
 use crate::domain::value_objects::{InstanceId, StorageClass};
+use crate::infrastructure::metrics::PlaneMetrics;
 use crate::infrastructure::plane_channel::{
     LogOrder, MetadataEnd, QUERIES_QUEUED_MAX, Query, QueryRequest, Reply,
 };
@@ -98,6 +100,8 @@ pub struct MetadataPlane<C> {
     pub gc: GcSettings,
     /// Called after a tool beside the server has changed something that caches must not outlive.
     pub on_outside_change: Box<dyn Fn() + Send>,
+    /// Where it counts.
+    pub metrics: Arc<PlaneMetrics>,
 }
 
 impl<C: Clock + Send + 'static> MetadataPlane<C> {
@@ -149,6 +153,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
         let ticks = GraceClock::starting_at(database.ticks().await?);
         let next_sequence = self.apply_log(&database, ticks).await?;
         let (database, latch) = (Arc::new(database), Latch::default());
+        self.metrics.watch(latch.state());
         let quotas = Quotas::new(database.clone(), ledger);
         quotas.refresh().await?;
         if let Some(order) = &order {
@@ -162,6 +167,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             next_sequence,
             ticks,
             quotas: quotas.clone(),
+            metrics: self.metrics.clone(),
             log: order.clone().map(|order| LogQueue { order, roots: self.roots.clone(), room: self.room }),
         };
         let collector = Collector {
@@ -178,6 +184,14 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
                 open: self.open_packs,
                 order: order.clone(),
             }),
+            metrics: self.metrics.clone(),
+        };
+        let census = Census {
+            database: database.clone(),
+            latch: latch.clone(),
+            roots: self.roots.clone(),
+            metrics: self.metrics.clone(),
+            order: order.clone(),
         };
         let heartbeat = Heartbeat {
             database: database.clone(),
@@ -189,8 +203,19 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             quotas: quotas.clone(),
             is_shared: self.url.is_shared(),
         };
-        let reader = Reader::new(quotas.clone(), database.clone(), latch, self.settings, order.clone());
-        Ok(Service { database, reader, commit, collector, heartbeat, quotas, roots: self.roots, order })
+        let mut reader = Reader::new(quotas.clone(), database.clone(), latch, self.settings, order.clone());
+        reader.metrics = self.metrics;
+        Ok(Service {
+            database,
+            reader,
+            commit,
+            collector,
+            census,
+            heartbeat,
+            quotas,
+            roots: self.roots,
+            order,
+        })
     }
 }
 
@@ -224,6 +249,7 @@ struct Service<C> {
     reader: Reader,
     commit: GroupCommit<C>,
     collector: Collector,
+    census: Census,
     heartbeat: Heartbeat,
     quotas: Arc<Quotas>,
     roots: Roots,
@@ -240,12 +266,14 @@ impl<C: Clock + Send + 'static> Service<C> {
         let beating = tokio::task::spawn_local(self.heartbeat.run());
         let keeping_quotas = tokio::task::spawn_local(self.quotas.run());
         let collecting = tokio::task::spawn_local(self.collector.run());
+        let counting = tokio::task::spawn_local(self.census.run());
         let queries = answer_queries(self.reader, channel.queries);
         tokio::join!(self.commit.run(channel.writes), queries);
         // What they have not done yet, the next start does.
         sweeping.abort();
         learning.abort();
         collecting.abort();
+        counting.abort();
         beating.abort();
         keeping_quotas.abort();
         // Otherwise each stop would set the grace of everything back to where the last cycle stored it.
@@ -314,6 +342,7 @@ struct Reader {
     turn_timeout: Duration,
     /// How far the log has been applied, where there is one.
     order: Option<Arc<LogOrder>>,
+    metrics: Arc<PlaneMetrics>,
 }
 
 impl Reader {
@@ -326,7 +355,8 @@ impl Reader {
     ) -> Self {
         let queries_max = settings.max_connections as usize;
         let (running, turn_timeout) = (Semaphore::new(queries_max), settings.acquire_timeout);
-        Self { quotas, database, latch, running, queries_max, turn_timeout, order }
+        let metrics = Arc::default();
+        Self { quotas, database, latch, running, queries_max, turn_timeout, order, metrics }
     }
 
     /// Waits until the database has what the query must see. `false` if it never will.
@@ -356,7 +386,9 @@ impl Reader {
         if self.latch.is_away() && !is_first {
             return refuse(query, RepositoryError::Unavailable);
         }
+        let started = Instant::now();
         self.answer(query).await;
+        self.metrics.queries.record(started.elapsed());
     }
 
     /// Answers what need not wait for the log. What was acknowledged and is not in the database yet has only made
@@ -373,7 +405,10 @@ impl Reader {
             refuse(query, RepositoryError::Overloaded);
             return None;
         };
-        match (self.database.find(name).await, query) {
+        let started = Instant::now();
+        let found = self.database.find(name).await;
+        self.metrics.queries.record(started.elapsed());
+        match (found, query) {
             (Ok(Some(found)), Query::Find(_, _, reply)) if !found.damaged => {
                 respond(reply, &self.latch, Ok(Some(found)));
                 None

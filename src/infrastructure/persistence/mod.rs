@@ -4,6 +4,7 @@
 mod batch;
 #[cfg(test)]
 mod batch_pairs;
+mod census;
 mod collector;
 mod columns;
 mod database;

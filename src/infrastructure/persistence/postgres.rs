@@ -11,6 +11,7 @@ use sqlx::{Connection as _, PgPool, Postgres, SqlSafeStr as _};
 use tokio::time::{sleep, timeout};
 
 use super::batch::{Applied, BatchContext};
+use super::census::CountedObjects;
 use super::collector::{Collected, Garbage};
 use super::columns::{class_number, status_number};
 use super::database::{DatabaseSettings, RootRow};
@@ -18,8 +19,8 @@ use super::errors::{DatabaseError, WrongEncoding, is_race, silence};
 use super::holds::HoldId;
 use super::postgres_queries as queries;
 use super::postgres_rows::{
-    PgQuery, bind_blob_keys, bind_garbage, bind_within, blob_location, column, garbage, object, page,
-    stored_object, uuid_of,
+    PgQuery, bind_blob_keys, bind_garbage, bind_within, blob_location, column, counted_objects, garbage,
+    object, page, stored_object, uuid_of,
 };
 use super::postgres_writer::PostgresWriter;
 use crate::application::ports::{ListPage, ListQuery, ObjectName};
@@ -219,6 +220,17 @@ impl PostgresDatabase {
         let row = self.optional_row(query).await;
         let found = row.and_then(|row| row.as_ref().map(object).transpose());
         found.map_err(DatabaseError::of("look at an object"))
+    }
+
+    pub(super) async fn count_objects(
+        &self,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<CountedObjects>, DatabaseError> {
+        let statement = sqlx::query(queries::COUNT_OBJECTS).bind(after.cast_signed()).bind(i64::from(limit));
+        let rows = self.rows(statement).await;
+        let counted = rows.and_then(|rows| rows.iter().map(counted_objects).collect());
+        counted.map_err(DatabaseError::of("count objects"))
     }
 
     pub(super) async fn list(&self, query: &ListQuery) -> Result<ListPage, DatabaseError> {

@@ -42,6 +42,13 @@ macro_rules! newest_of_class {
     };
 }
 
+/// What the `$2` objects behind the sequence `$1` amount to.
+pub(super) const COUNT_OBJECTS: &str = "
+    SELECT namespace, tenant_id, status, storage_class, count(*), coalesce(sum(size_bytes), 0)::bigint, max(sequence)
+    FROM (SELECT namespace, tenant_id, status, storage_class, size_bytes, sequence FROM objects
+          WHERE sequence > $1 ORDER BY sequence LIMIT $2) AS page
+    GROUP BY 1, 2, 3, 4";
+
 /// `$1`: the instance, `$2`: its tick. Gives the batch its first sequence, a tick that is not before what any server
 /// has stored, and the name of its transaction; gives no row if another server goes by this one's name.
 pub(super) const BEGIN_BATCH: &str = "

@@ -8,6 +8,7 @@ use sqlx::{Decode, Postgres, Row as _, Type};
 use uuid::Uuid;
 
 use super::batch::{BatchContext, BlobKey, HeldBlob, HeldObject, VersionCount};
+use super::census::CountedObjects;
 use super::collector::Garbage;
 use super::columns::{
     class_number, class_of_number, metadata_json, metadata_of_json, status_number, status_of_number,
@@ -226,6 +227,11 @@ pub(super) fn content_hash(row: &PgRow) -> sqlx::Result<ContentHash> {
 
 fn optional_hash(row: &PgRow, index: usize) -> sqlx::Result<Option<ContentHash>> {
     column::<Option<&[u8]>>(row, index)?.map(ContentHash::from_slice).transpose().map_err(undecodable)
+}
+
+pub(super) fn counted_objects(row: &PgRow) -> sqlx::Result<CountedObjects> {
+    let (owner, state) = ((column(row, 0)?, column(row, 1)?), (column(row, 2)?, column(row, 3)?));
+    CountedObjects::of_columns(owner, state, [column(row, 4)?, column(row, 5)?, column(row, 6)?])
 }
 
 pub(super) fn storage_class(row: &PgRow, index: usize) -> sqlx::Result<StorageClass> {

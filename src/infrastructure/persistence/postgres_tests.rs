@@ -80,6 +80,7 @@ fn start_plane(url: &DatabaseUrl, node: &str, roots: Roots) -> DataEnd {
         },
         room: None,
         on_outside_change: Box::new(|| ()),
+        metrics: Arc::default(),
     };
     plane.start(metadata_end).unwrap();
     data_end
@@ -235,7 +236,7 @@ fn a_full_batch_takes_sequences_of_its_own() {
 }
 
 /// Every statement, and the indexes that it finds its rows by; none for those that find none.
-const INDEXES: [(&str, &[&str]); 46] = [
+const INDEXES: [(&str, &[&str]); 47] = [
     (queries::BEGIN_BATCH, &["instances_pkey", "clock_pkey"]),
     (queries::HELD_BY_ID, &["objects_id_key"]),
     (queries::HELD_VERSIONS, &["objects_keyed"]),
@@ -250,6 +251,7 @@ const INDEXES: [(&str, &[&str]); 46] = [
     (queries::INSPECT_BY_ID, &["objects_id_key"]),
     (queries::FIND_BY_ID_WITHIN, &["objects_id_key", "blobs_pkey"]),
     (queries::INSPECT_BY_ID_WITHIN, &["objects_id_key"]),
+    (queries::COUNT_OBJECTS, &["objects_pkey"]),
     (queries::LIST_BOTH, &["objects_listed"]),
     (queries::LIST_CLASS, &["objects_listed"]),
     (queries::PLACES_NAMED, &["blobs_pkey", "garbage_pkey"]),

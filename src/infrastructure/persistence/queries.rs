@@ -218,6 +218,13 @@ pub(super) const INSPECT_BY_ID_WITHIN: &str = concat!(
     within!()
 );
 
+/// What the `?2` objects behind the sequence `?1` amount to.
+pub(super) const COUNT_OBJECTS: &str = "
+    SELECT namespace, tenant_id, status, storage_class, count(*), coalesce(sum(size_bytes), 0), max(sequence)
+    FROM (SELECT namespace, tenant_id, status, storage_class, size_bytes, sequence FROM objects
+          WHERE sequence > ?1 ORDER BY sequence LIMIT ?2)
+    GROUP BY 1, 2, 3, 4";
+
 /// One page of both classes: each is read in its index's order, and the two are merged.
 pub(super) const LIST_BOTH: &str =
     concat!(newest_of_class!("0"), " UNION ALL ", newest_of_class!("1"), " ORDER BY 1 DESC LIMIT ?5");

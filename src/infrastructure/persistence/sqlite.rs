@@ -19,6 +19,7 @@ use sqlx::{Connection as _, Row as _, SqlSafeStr as _, Sqlite, SqliteConnection,
 use super::batch::{
     self, Applied, BatchContext, Changes, Held, HeldBlob, LogContext, Synced, Touched, VersionCount,
 };
+use super::census::CountedObjects;
 use super::collector::{Collected, Garbage};
 use super::columns::{class_number, status_number};
 use super::database::{DatabaseSettings, RootRow};
@@ -27,8 +28,8 @@ use super::holds::HoldId;
 use super::queries;
 use super::sqlite_api_keys::namespaces_json;
 use super::sqlite_columns::{
-    blob_location, column, content_hash, held_objects, key_path, object, page, place, root_row,
-    storage_class, stored_object,
+    blob_location, column, content_hash, counted_objects, held_objects, key_path, object, page, place,
+    root_row, storage_class, stored_object,
 };
 use super::sqlite_packs::{freed_of_packs, packs_json};
 use super::sqlite_rows::{ObjectRows, Values, bind_blob, bind_blob_key, bind_key, execute, fetch};
@@ -303,6 +304,17 @@ impl SqliteDatabase {
         let row = query.fetch_optional(&self.readers).await;
         let found = row.and_then(|row| row.as_ref().map(object).transpose());
         found.map_err(DatabaseError::of("look at an object"))
+    }
+
+    pub(super) async fn count_objects(
+        &self,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<CountedObjects>, DatabaseError> {
+        let statement = sqlx::query(queries::COUNT_OBJECTS).bind(after.cast_signed()).bind(i64::from(limit));
+        let rows = statement.fetch_all(&self.readers).await;
+        let counted = rows.and_then(|rows| rows.iter().map(counted_objects).collect());
+        counted.map_err(DatabaseError::of("count objects"))
     }
 
     pub(super) async fn list(&self, query: &ListQuery) -> Result<ListPage, DatabaseError> {

@@ -6,6 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Row as _, Sqlite, Type};
 
 use super::batch::HeldObject;
+use super::census::CountedObjects;
 use super::columns::{class_of_number, metadata_of_json, status_of_number, undecodable};
 use super::database::RootRow;
 use crate::application::ports::ListPage;
@@ -98,6 +99,11 @@ pub(super) fn content_hash(row: &SqliteRow, index: usize) -> sqlx::Result<Conten
 
 pub(super) fn optional_hash(row: &SqliteRow, index: usize) -> sqlx::Result<Option<ContentHash>> {
     column::<Option<&[u8]>>(row, index)?.map(ContentHash::from_slice).transpose().map_err(undecodable)
+}
+
+pub(super) fn counted_objects(row: &SqliteRow) -> sqlx::Result<CountedObjects> {
+    let (owner, state) = ((column(row, 0)?, column(row, 1)?), (column(row, 2)?, column(row, 3)?));
+    CountedObjects::of_columns(owner, state, [column(row, 4)?, column(row, 5)?, column(row, 6)?])
 }
 
 pub(super) fn storage_class(row: &SqliteRow, index: usize) -> sqlx::Result<StorageClass> {

@@ -29,6 +29,7 @@ use crate::domain::value_objects::{ContentHash, Place, TenantId};
 use crate::infrastructure::data_plane::buffers::{ALIGNMENT_BYTES, Block};
 use crate::infrastructure::data_plane::helpers::HelperPool;
 use crate::infrastructure::data_plane::runtime::{DataFile, Task, spawn, spawn_unless_ended};
+use crate::infrastructure::metrics::{Phase, note_since};
 
 /// How many writes of one upload the kernel works on at once: one to write, one behind it.
 const WRITES_IN_FLIGHT_MAX: usize = 2;
@@ -108,7 +109,9 @@ impl FileUpload {
         let (progress, block) = source.read(block, pace).await;
         let progress = progress?;
         if let ReadProgress::Bytes(count) = progress {
+            let started = Instant::now();
             self.hasher.update(&block.bytes()[block.len() - count..]);
+            note_since(Phase::Hash, started);
             self.received_bytes += count as u64;
         }
         self.block = Some(block);
@@ -234,8 +237,14 @@ impl FileUpload {
                 tracing::warn!(%error, hash = %location.content_hash, "a blob that was stored too late could not be removed; the next start sweeps it");
             }
         };
-        self.helpers().run_or_undo(publish, undo).await.map_err(helper_failed)??;
-        Ok(location.place)
+        let (metrics, started) = (self.parts.metrics.root(location.storage_class), Instant::now());
+        let published = self.helpers().run_or_undo(publish, undo).await.map_err(helper_failed).flatten();
+        note_since(Phase::Sync, started);
+        match published {
+            Ok(()) => metrics.file_syncs.record(started.elapsed()),
+            Err(_) => metrics.failed_syncs.add(1),
+        }
+        published.map(|()| location.place)
     }
 
     async fn publish_file(mut self, mut file: OpenFile) -> Result<Place, StoreError> {
@@ -305,7 +314,10 @@ impl OpenFile {
     async fn finish_oldest_write(&mut self) -> Result<Option<Block>, StoreError> {
         let Some(write) = self.in_flight.front_mut() else { return Ok(None) };
         // One that is late stays where it is, with its block.
-        let written = self.helpers.limit().within(write).await.ok_or(StoreError::TimedOut)?;
+        let started = Instant::now();
+        let written = self.helpers.limit().within(write).await;
+        note_since(Phase::Write, started);
+        let written = written.ok_or(StoreError::TimedOut)?;
         self.in_flight.pop_front();
         let mut block = written.map_err(|error| StoreError::io("write a blob", error))?;
         block.clear();

@@ -25,6 +25,7 @@ use crate::infrastructure::data_plane::helpers::{
     HelperError, HelperPool, READ_HELPERS_MAX, WRITE_HELPERS_MAX,
 };
 use crate::infrastructure::data_plane::runtime::{DataFile, IoDriver, spawn};
+use crate::infrastructure::metrics::CoreMetrics;
 
 /// Numbers the writes of this process, over all cores.
 #[derive(Debug)]
@@ -62,6 +63,8 @@ pub struct FileStoreParts {
     /// How many files are kept open for reading. One that is removed meanwhile is closed by
     /// [`FileStore::close_removed`], so that its space is free.
     pub open_files: OpenFiles,
+    /// Where the core counts.
+    pub metrics: Arc<CoreMetrics>,
 }
 
 /// The packs of a core, and what goes into them.
@@ -489,6 +492,7 @@ mod tests {
                 core: 0,
                 order: None,
                 open: Arc::default(),
+                metrics: Arc::default(),
             })
         };
         let (hot, cold) = (log(StorageClass::Hot), log(StorageClass::Cold));
@@ -517,6 +521,7 @@ mod tests {
                 driver,
                 places: Arc::new(PlaceSequence::new(InstanceId::generate())),
                 open_files: OpenFiles::default(),
+                metrics: Arc::default(),
             };
             let adapt = |body| BlockSource { body, reads: 0 };
             store_contract(FileStore::new(parts), adapt).await;
@@ -556,6 +561,7 @@ mod tests {
             driver,
             places: Arc::new(PlaceSequence::new(InstanceId::generate())),
             open_files: OpenFiles::default(),
+            metrics: Arc::default(),
         })
     }
 
@@ -670,6 +676,7 @@ mod tests {
                 driver: IoDriver::IoUring,
                 places: Arc::new(PlaceSequence::new(InstanceId::generate())),
                 open_files: OpenFiles::default(),
+                metrics: Arc::default(),
             });
             let tenant_id = TenantId::parse("a").unwrap();
             let begin = || store.begin(StorageClass::Hot, None, &tenant_id).unwrap();

@@ -11,8 +11,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -30,6 +32,7 @@ use crate::domain::value_objects::{ContentHash, InstanceId, PackId, Place};
 use crate::infrastructure::data_plane::buffers::{Block, BufferPool};
 use crate::infrastructure::data_plane::helpers::HelperPool;
 use crate::infrastructure::data_plane::runtime::{DataFile, IoDriver, Task, spawn};
+use crate::infrastructure::metrics::{CoreMetrics, Phase, RootMetrics, note};
 use crate::infrastructure::plane_channel::{LogOrder, PackMark, Reply, Ticket, Write, WriteOutcome};
 
 /// The length of a run's first packs: an idle server takes little of a disk.
@@ -60,6 +63,8 @@ pub struct PackLogParts {
     pub order: Option<Arc<LogOrder>>,
     /// The packs that are being written to.
     pub open: Arc<OpenPacks>,
+    /// Where the core counts.
+    pub metrics: Arc<CoreMetrics>,
 }
 
 /// The log of one core in one root.
@@ -95,7 +100,7 @@ struct Entry {
     content: Option<Content>,
     details: Vec<u8>,
     change: Option<Change>,
-    durable: oneshot::Sender<Result<Place, StoreError>>,
+    durable: oneshot::Sender<Result<Durable, StoreError>>,
 }
 
 /// The bytes of a small blob.
@@ -133,7 +138,14 @@ impl Entry {
 struct Written {
     place: Place,
     change: Option<Change>,
-    durable: oneshot::Sender<Result<Place, StoreError>>,
+    durable: oneshot::Sender<Result<Durable, StoreError>>,
+}
+
+/// What whoever waits for it is told.
+struct Durable {
+    place: Place,
+    /// How long the write of its batch took. The rest of the time it has waited for its turn.
+    written_in: Duration,
 }
 
 /// A batch that is ready to be written.
@@ -204,6 +216,7 @@ impl PackLog {
             log_record::encode(&change.write, content.is_some(), &mut details);
         }
         let (durable, mut place) = oneshot::channel();
+        let started = Instant::now();
         let number = self.next_entry.get();
         self.next_entry.set(number + 1);
         let entry = Entry { number, content, details, change, durable };
@@ -224,7 +237,14 @@ impl PackLog {
             None => place.await,
             Some(durable) => durable,
         };
-        durable.map_err(|_| gone())?
+        let Durable { place, written_in } = durable.map_err(|_| gone())??;
+        note(Phase::Sync, written_in);
+        note(Phase::Queue, started.elapsed().saturating_sub(written_in));
+        Ok(place)
+    }
+
+    fn metrics(&self) -> &RootMetrics {
+        self.parts.metrics.root(self.parts.root.class())
     }
 
     /// Takes back what has not been written yet, and says whether that was so.
@@ -350,7 +370,7 @@ impl PackLog {
         else {
             crate::invariant::broken("a batch is made for the current pack")
         };
-        let (block, offset) = (batch.block, batch.offset);
+        let (block, offset, started) = (batch.block, batch.offset, Instant::now());
         let mut write = spawn(async move { file.write_block_at(block, offset).await });
         let result = match self.parts.helpers.limit().within(&mut write).await {
             // Whatever it was, it is not known what of the batch is there now.
@@ -360,8 +380,11 @@ impl PackLog {
         match result {
             Ok(block) => {
                 self.parts.root.note_sync(true);
+                let (records, bytes) = (batch.written.len(), batch.end - batch.offset);
+                let written_in = started.elapsed();
+                self.metrics().note_log_batch(records, bytes, written_in);
                 self.note_written(block, batch.end, batch.next_link);
-                self.send_on(pack, batch.offset, batch.end, batch.written);
+                self.send_on(pack, batch.offset..batch.end, batch.written, written_in);
             }
             Err(error) => self.give_up(pack, &error, batch.offset, batch.written),
         }
@@ -379,7 +402,7 @@ impl PackLog {
     }
 
     /// The batch is durable: the metadata plane learns of its changes in their order, and then those who wait do.
-    fn send_on(&self, pack: PackId, begin: u64, end: u64, written: Vec<Written>) {
+    fn send_on(&self, pack: PackId, range: Range<u64>, written: Vec<Written>, written_in: Duration) {
         let storage_class = self.parts.root.class();
         let sequence_of = |change: &Option<Change>| change.as_ref().map(|change| change.ticket.sequence());
         let last = written.iter().filter_map(|written| sequence_of(&written.change)).max();
@@ -390,7 +413,7 @@ impl PackLog {
                 if reply.is_none() {
                     acknowledged = ticket.sequence();
                 }
-                let applied_end = if Some(ticket.sequence()) == last { end } else { begin };
+                let applied_end = if Some(ticket.sequence()) == last { range.end } else { range.start };
                 ticket.send(write, reply, Some(PackMark { pack, storage_class, applied_end }));
             }
             answers.push((durable, place));
@@ -399,7 +422,7 @@ impl PackLog {
             order.acknowledge(acknowledged);
         }
         for (durable, place) in answers {
-            let _ = durable.send(Ok(place));
+            let _ = durable.send(Ok(Durable { place, written_in }));
         }
     }
 
@@ -418,6 +441,7 @@ impl PackLog {
     /// metadata plane notes durably before it goes on to anything that came later.
     fn give_up(&self, pack: PackId, error: &StoreError, end: u64, written: Vec<Written>) {
         tracing::error!(%pack, %error, "the log could not be written; its pack is given up");
+        self.metrics().failed_syncs.add(1);
         if matches!(error, StoreError::Io { .. }) {
             self.parts.root.note_sync(false);
         }
@@ -514,7 +538,6 @@ fn length_in_record(part: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
-    use std::time::{Duration, Instant};
 
     use futures_util::FutureExt as _;
 
@@ -539,6 +562,7 @@ mod tests {
             core: 0,
             order: data_end.order().cloned(),
             open: Arc::default(),
+            metrics: Arc::default(),
         });
         // As if a batch were in flight.
         log.writing.set(true);

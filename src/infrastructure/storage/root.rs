@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::room::{DatabaseRoom, free_bytes, size_bytes};
 use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::{PackId, Place, StorageClass};
+use crate::infrastructure::metrics::RootFigures;
 
 /// After so many failed syncs in a row a root takes no more writes until a restart.
 pub(super) const SYNC_FAILURES_MAX: u32 = 3;
@@ -251,6 +252,15 @@ impl StorageRoot {
         {
             tracing::error!(root = %self.path.display(), "storage root turned read-only: its syncs keep failing");
         }
+    }
+
+    /// What its file system has and what of it can still be written.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn room(&self) -> io::Result<RootFigures> {
+        let (size_bytes, free_bytes) = (size_bytes(&self.path)?, free_bytes(&self.path)?);
+        Ok(RootFigures { size_bytes, free_bytes })
     }
 
     /// Whether so many bytes more leave free what has to stay free.

@@ -159,6 +159,7 @@ impl<'a> Wave<'a> {
             packs: None,
             database: self.servers[server].database.clone(),
             latch: Latch::default(),
+            metrics: Arc::default(),
             roots: self.store.roots.clone(),
             ticks: GraceClock::starting_at(0),
             settings: GcSettings {

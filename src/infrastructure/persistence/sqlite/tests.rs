@@ -87,6 +87,7 @@ fn plane_in(directory: &tempfile::TempDir) -> MetadataPlane<FakeClock> {
         },
         room: None,
         on_outside_change: Box::new(|| ()),
+        metrics: Arc::default(),
     }
 }
 
@@ -143,7 +144,7 @@ fn block_on_tokio<F: Future>(future: F) -> F::Output {
 }
 
 /// Every statement, and how it finds its rows: what stands behind SEARCH in its plan.
-const SEARCHES: [(&str, &[&str]); 47] = [
+const SEARCHES: [(&str, &[&str]); 48] = [
     (queries::HELD_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
     (queries::HELD_VERSIONS.few, VERSIONS),
     (queries::HELD_VERSIONS.many, VERSIONS),
@@ -163,6 +164,7 @@ const SEARCHES: [(&str, &[&str]); 47] = [
     (queries::INSPECT_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
     (queries::FIND_BY_ID_WITHIN, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)", "b USING PRIMARY KEY"]),
     (queries::INSPECT_BY_ID_WITHIN, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
+    (queries::COUNT_OBJECTS, &["objects USING INTEGER PRIMARY KEY (rowid>?)"]),
     (queries::LIST_BOTH, &[LISTED]),
     (queries::LIST_CLASS, &[LISTED]),
     (
