@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use super::ConfigError;
 use crate::application::credentials::{KeyError, TokenAlgorithm, TokenVerifier, VerificationKeys};
 
-/// The largest file with keys.
+/// The largest file with keys, or with the URL of a database.
 const KEY_FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 #[derive(Debug, Args)]
@@ -178,7 +178,8 @@ impl TokenSettings {
     }
 }
 
-fn read(path: &Path) -> io::Result<String> {
+/// What is in a small file.
+pub(super) fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(KEY_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
     match text.len() as u64 {
