@@ -35,6 +35,7 @@ use crate::infrastructure::data_plane::runtime::{
 };
 use crate::infrastructure::data_plane::tls::TlsAcceptor;
 use crate::infrastructure::data_plane::tls_configuration::{TlsConfiguration, TlsError};
+use crate::infrastructure::machine::raise_descriptor_limit;
 use crate::infrastructure::persistence::{MetadataPlane, StartError};
 use crate::infrastructure::plane_channel::{DataEnd, Durability, plane_channel};
 use crate::infrastructure::storage::{
@@ -115,6 +116,7 @@ pub fn serve_until_signalled(config: Config) -> Result<(), ServerError> {
 }
 
 fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerError> {
+    raise_descriptor_limit();
     let tls = config.tls.clone().map(TlsConfiguration::load).transpose()?.map(Arc::new);
     let _data_directory = DataDirectoryLock::acquire(&config.paths.data_dir)?;
     let _database = config.paths.database_url.file().map(DatabaseLock::acquire).transpose()?;

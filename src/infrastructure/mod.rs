@@ -2,6 +2,7 @@
 
 pub mod data_plane;
 pub mod known_keys;
+pub mod machine;
 pub mod persistence;
 pub mod plane_channel;
 pub mod quota_ledger;
