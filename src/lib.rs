@@ -12,3 +12,4 @@ pub mod invariant;
 pub mod logging;
 pub mod maintenance;
 pub mod server;
+mod service_manager;

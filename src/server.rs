@@ -44,6 +44,7 @@ use crate::infrastructure::storage::{
 };
 use crate::logging;
 use crate::maintenance::with_causes;
+use crate::service_manager::{CoreBeats, ServiceManager};
 
 /// Connections that the kernel holds until a core accepts them.
 const BACKLOG: i32 = 4096;
@@ -53,8 +54,8 @@ const ARRIVALS_MAX: usize = 1024;
 const READY_LIMIT: Duration = Duration::from_secs(5);
 /// How long the metadata plane may take to end after the cores.
 const METADATA_END_LIMIT: Duration = Duration::from_secs(10);
-/// How often a core looks whether blobs that it has open have been removed.
-const REMOVED_BLOBS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a core looks whether blobs that it has open have been removed, and shows that it is alive.
+const LOOK_AROUND_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a core waits before it accepts again when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -157,6 +158,7 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     let listeners = listen(sockets, address)?;
     let (stop, stopped) = watch::channel(false);
     let (arrivals, arriving): (Vec<_>, Vec<_>) = cpus.iter().map(|_| mpsc::channel(ARRIVALS_MAX)).unzip();
+    let beats = CoreBeats::new(cpus.len());
     let template = CoreTemplate {
         config: config.clone(),
         tokens,
@@ -171,6 +173,7 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
         access_log,
         stopped,
         core_count: cpus.len(),
+        beats: beats.clone(),
         shares: CoreShares::new(cpus.len()),
         arrivals,
         allowed_cpus,
@@ -185,8 +188,11 @@ fn serve_with_log(config: &Config, access_log: AccessLog) -> Result<(), ServerEr
     drop(template);
     let scheme = if tls.is_some() { "https" } else { "http" };
     tracing::info!(%address, node, cores = cores.len(), "listening on {scheme}://{address}");
+    let mut manager = ServiceManager::new(beats);
+    manager.ready("serving");
 
-    let ended_well = signals.wait_for_end(&cores);
+    let ended_well = signals.wait_for_end(&cores, &mut manager);
+    manager.stopping();
     tracing::info!("stopping: no new connections, running requests may finish");
     let _ = stop.send(true);
     // Every core is waited for, also behind one that has failed.
@@ -312,14 +318,21 @@ impl Signals {
         let interrupt = catch(SignalKind::interrupt())?;
         let hang_up = match tls {
             Some(tls) => Some((catch(SignalKind::hangup())?, tls)),
-            None => None,
+            None => {
+                // A service manager's reload must not end it: there is no terminal, and a signal that has been caught
+                // once stays caught.
+                if ServiceManager::is_there() {
+                    drop(catch(SignalKind::hangup())?);
+                }
+                None
+            }
         };
         drop(entered);
         Ok(Self { runtime, terminate, interrupt, hang_up })
     }
 
     /// Reads the certificate again on SIGHUP. SIGTERM or SIGINT is `true`; a core that ends by itself is `false`.
-    fn wait_for_end(self, cores: &[JoinHandle<io::Result<()>>]) -> bool {
+    fn wait_for_end(self, cores: &[JoinHandle<io::Result<()>>], manager: &mut ServiceManager) -> bool {
         const LOOK: Duration = Duration::from_millis(500);
         let Self { runtime, mut terminate, mut interrupt, mut hang_up } = self;
         runtime.block_on(async {
@@ -327,11 +340,16 @@ impl Signals {
                 tokio::select! {
                     _ = terminate.recv() => return true,
                     _ = interrupt.recv() => return true,
-                    tls = hung_up(&mut hang_up) => reload(tls),
+                    tls = hung_up(&mut hang_up) => {
+                        manager.reloading();
+                        reload(tls);
+                        manager.ready("serving");
+                    }
                     () = tokio::time::sleep(LOOK) => {
                         if cores.iter().any(JoinHandle::is_finished) {
                             return false;
                         }
+                        manager.note_life();
                     }
                 }
             }
@@ -384,6 +402,7 @@ struct CoreTemplate {
     access_log: AccessLog,
     stopped: watch::Receiver<bool>,
     core_count: usize,
+    beats: CoreBeats,
     shares: CoreShares,
     /// Where each core takes the connections that others have accepted for it.
     arrivals: Vec<mpsc::Sender<Arrival>>,
@@ -430,7 +449,7 @@ impl CoreTemplate {
             async move { table.sweep_forever().await }
         }));
         drop(spawn(async move { deadlines.sweep_forever().await }));
-        drop(spawn(close_removed_blobs(Rc::downgrade(&service))));
+        drop(spawn(look_around(index, self.beats, Rc::downgrade(&service))));
         let mut stopped = self.stopped.clone();
         let tls = self.tls.map(TlsAcceptor::new);
         let door = Door { index, service, tls, shares: self.shares, arrivals: self.arrivals };
@@ -521,12 +540,13 @@ impl CoreTemplate {
     }
 }
 
-/// Gives back the space of removed blobs that this core has open, until the core ends.
-async fn close_removed_blobs(service: Weak<CoreService>) {
+/// Gives back the space of removed blobs that this core has open, and shows that it is alive, until the core ends.
+async fn look_around(core: usize, beats: CoreBeats, service: Weak<CoreService>) {
     loop {
-        sleep(REMOVED_BLOBS_INTERVAL).await;
+        sleep(LOOK_AROUND_INTERVAL).await;
         let Some(service) = service.upgrade() else { return };
         service.store.close_removed();
+        beats.beat(core);
     }
 }
 

@@ -79,8 +79,15 @@ const RULES: [Rule; 10] = [
 ];
 
 /// These put the layers together, and may name all of them.
-const COMPOSITION: [&str; 6] =
-    ["config.rs", "config/credentials.rs", "lib.rs", "logging.rs", "main.rs", "server.rs"];
+const COMPOSITION: [&str; 7] = [
+    "config.rs",
+    "config/credentials.rs",
+    "lib.rs",
+    "logging.rs",
+    "main.rs",
+    "server.rs",
+    "service_manager.rs",
+];
 /// The rooms of unsafe code.
 const UNSAFE: [&str; 2] = ["infrastructure/data_plane/buffers.rs", "infrastructure/data_plane/runtime.rs"];
 

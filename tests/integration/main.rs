@@ -42,6 +42,7 @@ mod packs;
 mod permissions;
 mod quotas;
 mod roots;
+mod service_manager;
 mod settings;
 mod several_servers;
 mod smuggling;
