@@ -8,6 +8,7 @@
 mod backup;
 mod backup_format;
 mod gc;
+mod health;
 mod keys;
 mod progress;
 mod rebuild;
@@ -34,6 +35,7 @@ use crate::infrastructure::storage::{LockError, ReplayError, RootError};
 pub use backup::BackupArguments;
 use backup_format::BackupError;
 pub use gc::CollectArguments;
+pub use health::HealthArguments;
 pub use keys::{CreateKeyArguments, KeyCommand, ListKeysArguments, RevokeKeyArguments};
 pub use rebuild::RebuildArguments;
 pub use restore::RestoreArguments;
@@ -61,6 +63,8 @@ pub enum MaintenanceCommand {
     Key(KeyCommand),
     /// Show what tenants have, and set what they may have at most
     Tenant(TenantArguments),
+    /// Ask a running server whether it is well
+    Health(HealthArguments),
 }
 
 /// How a tool's work came out.
@@ -232,6 +236,7 @@ fn run_to_verdict(command: MaintenanceCommand) -> Result<Verdict, MaintenanceErr
             MaintenanceCommand::Rebuild(arguments) => rebuild::rebuild(arguments).await,
             MaintenanceCommand::Key(command) => keys::run(command).await,
             MaintenanceCommand::Tenant(arguments) => tenant::run(arguments).await,
+            MaintenanceCommand::Health(arguments) => health::ask(arguments),
         }
     })
 }

@@ -28,6 +28,7 @@ mod database_away;
 mod database_connections;
 mod differential;
 mod expectations;
+mod health_command;
 mod hostile_tokens;
 mod keys;
 mod layers;
