@@ -7,6 +7,7 @@
 
 mod backup;
 mod backup_format;
+mod doctor;
 mod gc;
 mod health;
 mod keys;
@@ -34,6 +35,7 @@ use crate::infrastructure::storage::{LockError, ReplayError, RootError};
 
 pub use backup::BackupArguments;
 use backup_format::BackupError;
+pub use doctor::DoctorArguments;
 pub use gc::CollectArguments;
 pub use health::HealthArguments;
 pub use keys::{CreateKeyArguments, KeyCommand, ListKeysArguments, RevokeKeyArguments};
@@ -63,6 +65,8 @@ pub enum MaintenanceCommand {
     Key(KeyCommand),
     /// Show what tenants have, and set what they may have at most
     Tenant(TenantArguments),
+    /// Find out whether this machine is fit for a server with these settings, and how to mend what is not
+    Doctor(Box<DoctorArguments>),
     /// Ask a running server whether it is well
     Health(HealthArguments),
 }
@@ -236,6 +240,7 @@ fn run_to_verdict(command: MaintenanceCommand) -> Result<Verdict, MaintenanceErr
             MaintenanceCommand::Rebuild(arguments) => rebuild::rebuild(arguments).await,
             MaintenanceCommand::Key(command) => keys::run(command).await,
             MaintenanceCommand::Tenant(arguments) => tenant::run(arguments).await,
+            MaintenanceCommand::Doctor(arguments) => doctor::examine(*arguments).await,
             MaintenanceCommand::Health(arguments) => health::ask(arguments),
         }
     })

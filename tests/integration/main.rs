@@ -27,6 +27,7 @@ mod damage;
 mod database_away;
 mod database_connections;
 mod differential;
+mod doctor;
 mod expectations;
 mod health_command;
 mod hostile_tokens;

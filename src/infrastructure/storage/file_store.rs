@@ -28,7 +28,7 @@ use crate::infrastructure::data_plane::runtime::{DataFile, IoDriver, spawn};
 
 /// How many blobs each core keeps open for reading. One that is removed meanwhile is closed by
 /// [`FileStore::close_removed`], so that its space is free.
-const OPEN_FILES_PER_CORE_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(511);
+pub const OPEN_FILES_PER_CORE_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(511);
 
 /// How many packs each core keeps open for reading.
 const OPEN_PACKS_PER_CORE_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);

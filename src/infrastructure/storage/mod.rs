@@ -13,6 +13,7 @@ mod file_store;
 mod locks;
 pub mod log_record;
 mod log_replay;
+mod mount;
 mod pack_copy;
 mod pack_file;
 pub mod pack_format;
@@ -23,11 +24,14 @@ mod root;
 mod stored_blob;
 mod sweep;
 
-pub use file_store::{BlobReader, FileStore, FileStoreParts, Packs, PlaceSequence, RootHelpers};
+pub use file_store::{
+    BlobReader, FileStore, FileStoreParts, OPEN_FILES_PER_CORE_MAX, Packs, PlaceSequence, RootHelpers,
+};
 pub use locks::{DataDirectoryLock, DatabaseLock, DatabaseUse, LockError};
 pub use log_replay::{
     KnownEnds, KnownLog, LeftoverPacks, LogReplay, LoggedChange, ReplayError, ReplayedPack, remove_packs,
 };
+pub use mount::{Mount, mount_of};
 pub use pack_copy::{OpenPacks, PackCopy};
 pub use pack_file::{PackScan, ScanError, ScannedBatch, list_packs};
 pub use pack_format::RECORD_HEADER_BYTES;
