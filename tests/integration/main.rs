@@ -26,6 +26,7 @@ mod crash;
 mod damage;
 mod database_away;
 mod database_connections;
+mod deployment;
 mod differential;
 mod doctor;
 mod expectations;
