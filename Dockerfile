@@ -32,8 +32,8 @@ LABEL org.opencontainers.image.title="JustStorage" \
       org.opencontainers.image.description="A content-addressable object store: durable before it answers, one binary, plain HTTP." \
       org.opencontainers.image.licenses="Apache-2.0"
 # A number, not a name: Kubernetes sees by it that this is not root, and volumes of an earlier image stay readable.
-RUN groupadd --system --gid 10001 just_storage \
-    && useradd --system --uid 10001 --gid 10001 --home-dir /data --no-create-home --shell /usr/sbin/nologin just_storage \
+RUN groupadd --gid 10001 just_storage \
+    && useradd --uid 10001 --gid 10001 --home-dir /data --no-create-home --shell /usr/sbin/nologin just_storage \
     && install -d -m 0750 -o 10001 -g 10001 /data /data/hot /data/cold
 COPY --from=build /out/just_storage /usr/local/bin/just_storage
 COPY LICENSE /usr/share/doc/just_storage/LICENSE
