@@ -5,12 +5,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 failed=0
-# check PROGRAM WHAT COMMAND...: runs the command if there is such a program.
+# check PROGRAMS WHAT COMMAND...: runs the command if all of these programs are there.
 check() {
-    local program=$1 what=$2
+    local programs=$1 what=$2 program missing=
     shift 2
-    if ! command -v "$program" >/dev/null; then
-        printf 'not checked  %s: there is no %s here\n' "$what" "$program"
+    for program in $programs; do
+        command -v "$program" >/dev/null || missing+=" $program"
+    done
+    if [ -n "$missing" ]; then
+        printf 'not checked  %s: there is no%s here\n' "$what" "$missing"
     elif "$@"; then
         printf 'good         %s\n' "$what"
     else
@@ -43,7 +46,7 @@ check yamllint 'every YAML file' yamllint --strict --config-data \
     '{extends: default, rules: {line-length: {max: 120}, document-start: disable, truthy: {check-keys: false}, braces: {max-spaces-inside: 1}, comments: {min-spaces-from-content: 1}, comments-indentation: disable}}' \
     docker-compose.yml deploy .github
 check docker-compose docker-compose.yml docker-compose --file docker-compose.yml config --quiet
-check kubectl deploy/kubernetes manifests
+check 'kubectl kubernetes-validate' deploy/kubernetes manifests
 check systemd-analyze deploy/systemd security
 check actionlint .github/workflows workflows
 check sh 'maintainer scripts' sh -n deploy/debian/postinst deploy/debian/prerm deploy/debian/postrm
