@@ -16,7 +16,7 @@ use crate::infrastructure::data_plane::tls_configuration::TlsConfiguration;
 use crate::infrastructure::machine::{
     SystemCallFilter, descriptors_max, locked_bytes_max, memory_bytes_max, system_call_filter, threads_max,
 };
-use crate::infrastructure::storage::{DatabaseLock, DatabaseUse, OPEN_FILES_PER_CORE_MAX};
+use crate::infrastructure::storage::{DataDirectoryLock, OPEN_FILES_PER_CORE_MAX};
 use crate::maintenance::with_causes;
 
 /// The first kernel with all that the server cannot do without, and the first that it is at its best on.
@@ -209,11 +209,8 @@ fn address(config: &Config) -> Check {
         Ok(_) => return Check::right(NAME, format!("{address} is free")),
         Err(error) => error,
     };
-    let is_served = config.paths.database_url.file().is_some_and(|database| {
-        DatabaseLock::look(database).is_ok_and(|found| matches!(found, DatabaseUse::InUse))
-    });
     match error.kind() {
-        io::ErrorKind::AddrInUse if is_served => {
+        io::ErrorKind::AddrInUse if DataDirectoryLock::is_held(&config.paths.data_dir) => {
             Check::right(NAME, format!("{address} is taken, as it should be: a server runs on this store"))
         }
         io::ErrorKind::AddrInUse => {
