@@ -24,8 +24,8 @@ use crate::infrastructure::persistence::{DatabaseSettings, DatabaseUrl, Database
 use crate::infrastructure::plane_channel::Durability;
 use crate::maintenance::MaintenanceCommand;
 
-use credentials::CredentialArguments;
 pub use credentials::{AuthMode, Authentication, TokenSettings, UrlSigningSettings};
+use credentials::{CredentialArguments, read};
 
 /// The largest blob that goes into a pack, where nothing else is said and packs are the log.
 const PACK_BLOB_BYTES_MAX: u32 = 64 * 1024;
@@ -69,6 +69,9 @@ pub struct StoreArguments {
     // Text here, read in `into_paths`: clap would show a bad one whole, with the password in it.
     #[arg(long, env, value_name = "URL", hide_env_values = true)]
     database_url: Option<String>,
+    /// A file with that URL alone in it, for one that has a password
+    #[arg(long, env, value_name = "FILE")]
+    database_url_file: Option<PathBuf>,
     /// Where everything is that has no other place [default: /data; with --dev: ./data]
     #[arg(long, env, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -100,9 +103,15 @@ impl StoreArguments {
     /// [`ConfigError`].
     pub fn into_paths(self) -> Result<StorePaths, ConfigError> {
         let data_dir = self.data_dir.unwrap_or_else(|| if self.dev { "data" } else { "/data" }.into());
-        let database_url = match self.database_url {
-            Some(text) => text.parse().map_err(ConfigError::DatabaseUrl)?,
-            None => DatabaseUrl::in_directory(&data_dir),
+        let database_url = match (self.database_url, self.database_url_file) {
+            (Some(_), Some(_)) => return Err(ConfigError::TwoDatabaseUrls),
+            (Some(text), None) => text.parse().map_err(ConfigError::DatabaseUrl)?,
+            (None, Some(path)) => {
+                let setting = "DATABASE_URL_FILE";
+                let text = read(&path).map_err(|source| ConfigError::KeyFile { setting, path, source })?;
+                text.trim().parse().map_err(ConfigError::DatabaseUrl)?
+            }
+            (None, None) => DatabaseUrl::in_directory(&data_dir),
         };
         let hot_storage_root = self.hot_storage_root.unwrap_or_else(|| data_dir.join("hot"));
         let cold_storage_root = self.cold_storage_root.unwrap_or_else(|| data_dir.join("cold"));
@@ -376,6 +385,9 @@ pub enum ConfigError {
     /// Not the URL of a database. The text is not shown: a password may stand in it.
     #[error("DATABASE_URL: {0}")]
     DatabaseUrl(#[source] DatabaseUrlError),
+    /// Two databases.
+    #[error("DATABASE_URL and DATABASE_URL_FILE are both set; unset one of them")]
+    TwoDatabaseUrls,
     /// A port without credentials that others could reach was not asked for in words.
     #[error(
         "LISTEN_ADDR {0} is not loopback: with --dev, say AUTH_MODE=required to ask for credentials, or AUTH_MODE=none to \

@@ -15,3 +15,4 @@ pub mod invariant;
 pub mod logging;
 pub mod maintenance;
 pub mod server;
+mod service_manager;

@@ -52,6 +52,7 @@ use crate::infrastructure::storage::{
 };
 use crate::logging;
 use crate::maintenance::with_causes;
+use crate::service_manager::{CoreBeats, ServiceManager};
 
 use metrics::{Cells, MetricsDoor};
 
@@ -63,8 +64,8 @@ const ARRIVALS_MAX: usize = 1024;
 const READY_LIMIT: Duration = Duration::from_secs(5);
 /// How long the metadata plane may take to end after the cores.
 const METADATA_END_LIMIT: Duration = Duration::from_secs(10);
-/// How often a core looks whether blobs that it has open have been removed.
-const REMOVED_BLOBS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a core looks whether blobs that it has open have been removed, and shows that it is alive.
+const LOOK_AROUND_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a core waits before it accepts again when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -200,6 +201,7 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
     };
     let (stop, stopped) = watch::channel(false);
     let (arrivals, arriving): (Vec<_>, Vec<_>) = cpus.iter().map(|_| mpsc::channel(ARRIVALS_MAX)).unzip();
+    let beats = CoreBeats::new(cpus.len());
     let template = CoreTemplate {
         config: config.clone(),
         tokens: tokens.map(|(_, verifier)| verifier),
@@ -218,6 +220,7 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
         stopped,
         core_count: cpus.len(),
         descriptors,
+        beats: beats.clone(),
         shares: CoreShares::new(cpus.len()),
         arrivals,
         allowed_cpus,
@@ -238,8 +241,11 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
     drop(template);
     let scheme = if tls.is_some() { "https" } else { "http" };
     tracing::info!(%address, node, cores = cores.len(), "listening on {scheme}://{address}");
+    let mut manager = ServiceManager::new(beats);
+    manager.ready("serving");
 
-    let ended_well = signals.wait_for_end(&cores);
+    let ended_well = signals.wait_for_end(&cores, &mut manager);
+    manager.stopping();
     tracing::info!("stopping: no new connections, running requests may finish");
     let _ = stop.send(true);
     // Every core is waited for, also behind one that has failed.
@@ -388,14 +394,21 @@ impl Signals {
         let interrupt = catch(SignalKind::interrupt())?;
         let hang_up = match renewable {
             Some(renewable) => Some((catch(SignalKind::hangup())?, renewable)),
-            None => None,
+            None => {
+                // A service manager's reload must not end it: there is no terminal, and a signal that has been caught
+                // once stays caught.
+                if ServiceManager::is_there() {
+                    drop(catch(SignalKind::hangup())?);
+                }
+                None
+            }
         };
         drop(entered);
         Ok(Self { runtime, terminate, interrupt, hang_up })
     }
 
     /// Reads files again on SIGHUP. SIGTERM or SIGINT is `true`; a core that ends by itself is `false`.
-    fn wait_for_end(self, cores: &[JoinHandle<io::Result<()>>]) -> bool {
+    fn wait_for_end(self, cores: &[JoinHandle<io::Result<()>>], manager: &mut ServiceManager) -> bool {
         const LOOK: Duration = Duration::from_millis(500);
         let Self { runtime, mut terminate, mut interrupt, mut hang_up } = self;
         runtime.block_on(async {
@@ -403,11 +416,16 @@ impl Signals {
                 tokio::select! {
                     _ = terminate.recv() => return true,
                     _ = interrupt.recv() => return true,
-                    renewable = hung_up(&mut hang_up) => renewable.renew(),
+                    renewable = hung_up(&mut hang_up) => {
+                        manager.reloading();
+                        renewable.renew();
+                        manager.ready("serving");
+                    }
                     () = tokio::time::sleep(LOOK) => {
                         if cores.iter().any(JoinHandle::is_finished) {
                             return false;
                         }
+                        manager.note_life();
                     }
                 }
             }
@@ -509,6 +527,7 @@ struct CoreTemplate {
     stopped: watch::Receiver<bool>,
     core_count: usize,
     descriptors: DescriptorShares,
+    beats: CoreBeats,
     shares: CoreShares,
     /// Where each core takes the connections that others have accepted for it.
     arrivals: Vec<mpsc::Sender<Arrival>>,
@@ -555,7 +574,7 @@ impl CoreTemplate {
             async move { table.sweep_forever().await }
         }));
         drop(spawn(async move { deadlines.sweep_forever().await }));
-        drop(spawn(close_removed_blobs(Rc::downgrade(&service))));
+        drop(spawn(look_around(index, self.beats, Rc::downgrade(&service))));
         let (driver, timeouts) = (self.driver, self.config.timeouts);
         let open = |listener| MetricsDoor::open(listener, driver, timeouts, service.clone());
         let metrics_door = metrics.map(open).transpose()?;
@@ -670,12 +689,13 @@ impl CoreTemplate {
     }
 }
 
-/// Gives back the space of removed blobs that this core has open, until the core ends.
-async fn close_removed_blobs(service: Weak<CoreService>) {
+/// Gives back the space of removed blobs that this core has open, and shows that it is alive, until the core ends.
+async fn look_around(core: usize, beats: CoreBeats, service: Weak<CoreService>) {
     loop {
-        sleep(REMOVED_BLOBS_INTERVAL).await;
+        sleep(LOOK_AROUND_INTERVAL).await;
         let Some(service) = service.upgrade() else { return };
         service.store.close_removed();
+        beats.beat(core);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::application::credentials::{
     KeyError, TokenAlgorithm, TokenVerifier, UrlSigningKeys, VerificationKeys,
 };
 
-/// The largest file with keys.
+/// The largest file with keys, or with the URL of a database.
 const KEY_FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 #[derive(Debug, Args)]
@@ -257,7 +257,8 @@ fn read_file(setting: &'static str, path: &Path) -> Result<String, ConfigError> 
     read(path).map_err(|source| ConfigError::KeyFile { setting, path: path.into(), source })
 }
 
-fn read(path: &Path) -> io::Result<String> {
+/// What is in a small file.
+pub(super) fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(KEY_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
     match text.len() as u64 {

@@ -3,6 +3,7 @@
 pub mod audit_file;
 pub mod data_plane;
 pub mod known_keys;
+pub mod machine;
 pub mod metrics;
 pub mod persistence;
 pub mod plane_channel;

@@ -8,7 +8,9 @@
 mod audit;
 mod backup;
 mod backup_format;
+mod doctor;
 mod gc;
+mod health;
 mod keys;
 mod progress;
 mod rebuild;
@@ -35,7 +37,9 @@ use crate::infrastructure::storage::{LockError, ReplayError, RootError};
 
 pub use backup::BackupArguments;
 use backup_format::BackupError;
+pub use doctor::DoctorArguments;
 pub use gc::CollectArguments;
+pub use health::HealthArguments;
 pub use keys::{CreateKeyArguments, KeyCommand, ListKeysArguments, RevokeKeyArguments};
 pub use rebuild::RebuildArguments;
 pub use restore::RestoreArguments;
@@ -63,6 +67,10 @@ pub enum MaintenanceCommand {
     Key(KeyCommand),
     /// Show what tenants have, and set what they may have at most
     Tenant(TenantArguments),
+    /// Find out whether this machine is fit for a server with these settings, and how to mend what is not
+    Doctor(Box<DoctorArguments>),
+    /// Ask a running server whether it is well
+    Health(HealthArguments),
 }
 
 /// How a tool's work came out.
@@ -244,6 +252,8 @@ fn run_to_verdict(command: MaintenanceCommand) -> Result<Verdict, MaintenanceErr
             MaintenanceCommand::Rebuild(arguments) => rebuild::rebuild(arguments).await,
             MaintenanceCommand::Key(command) => keys::run(command).await,
             MaintenanceCommand::Tenant(arguments) => tenant::run(arguments).await,
+            MaintenanceCommand::Doctor(arguments) => doctor::examine(*arguments).await,
+            MaintenanceCommand::Health(arguments) => health::ask(arguments),
         }
     })
 }

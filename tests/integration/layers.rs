@@ -92,7 +92,7 @@ const RULES: [Rule; 11] = [
 ];
 
 /// These put the layers together, and may name all of them.
-const COMPOSITION: [&str; 8] = [
+const COMPOSITION: [&str; 9] = [
     "auditing.rs",
     "config.rs",
     "config/credentials.rs",
@@ -101,6 +101,7 @@ const COMPOSITION: [&str; 8] = [
     "main.rs",
     "server.rs",
     "server/metrics.rs",
+    "service_manager.rs",
 ];
 /// The rooms of unsafe code.
 const UNSAFE: [&str; 2] = ["infrastructure/data_plane/buffers.rs", "infrastructure/data_plane/runtime.rs"];

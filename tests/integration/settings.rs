@@ -114,6 +114,29 @@ fn a_password_in_the_url_of_the_database_is_never_shown() {
 }
 
 #[test]
+fn the_url_of_the_database_can_be_in_a_file() {
+    let directory = directory();
+    let (url, database) = (directory.path().join("url"), directory.path().join("elsewhere.db"));
+    std::fs::write(&url, format!("sqlite://{}\n", database.display())).unwrap();
+    let mut command = serve_command(directory.path(), &["--log-format", "json"]);
+    command.env("DATABASE_URL_FILE", &url);
+    let server = Server::listening(command, &directory);
+    assert_eq!(server.request("POST", UPLOAD, &[], b"x").status, 201);
+    assert_eq!(server.stop().0.code(), Some(0));
+    assert!(database.exists() && !directory.path().join("metadata.db").exists());
+    let mut validate = program();
+    validate.args(["validate", "--data-dir"]).arg(directory.path()).env("DATABASE_URL_FILE", &url);
+    assert_eq!(validate.status().unwrap().code(), Some(0), "tools take it too");
+
+    std::fs::write(&url, "postgres://me:secret@h:port/d").unwrap();
+    let mut command = serve_command(directory.path(), &[]);
+    command.env("DATABASE_URL_FILE", &url);
+    let refusal = refused(command);
+    assert_eq!(refusal.code, Some(2), "{}", refusal.stderr);
+    assert!(!refusal.stderr.contains("secret"), "{}", refusal.stderr);
+}
+
+#[test]
 fn settings_that_do_not_go_together_are_refused_by_name() {
     for (flags, words) in [
         (
@@ -129,6 +152,11 @@ fn settings_that_do_not_go_together_are_refused_by_name() {
         (&["--auth-mode", "none", "--jwt-secret", SECRET], &["AUTH_MODE=none", "JWT_SECRET"]),
         (&["--jwt-secret", &SECRET[1..]], &["JWT_SECRET", "32 bytes"]),
         (&["--jwt-secret-file", "/no/such/file"], &["JWT_SECRET_FILE", "/no/such/file"]),
+        (
+            &["--database-url", "sqlite:///m.db", "--database-url-file", "/f"],
+            &["DATABASE_URL and DATABASE_URL_FILE are both set"],
+        ),
+        (&["--database-url-file", "/no/such/file"], &["DATABASE_URL_FILE", "/no/such/file"]),
         (&["--tls-cert-file", "/cert"], &["TLS_CERT_FILE is set", "TLS_KEY_FILE is not"]),
         (&["--tls-key-file", "/key"], &["TLS_KEY_FILE is set", "TLS_CERT_FILE is not"]),
     ] {

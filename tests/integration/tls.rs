@@ -29,14 +29,14 @@ const KEY: &str = "/v1/keys/models/acme/k";
 const DRIVERS: [&str; 2] = ["io-uring", "epoll"];
 
 /// A certificate and its key, in files.
-struct Identity {
+pub(crate) struct Identity {
     certificate: PathBuf,
     key: PathBuf,
 }
 
 impl Identity {
     /// A new one for this machine, which signs itself.
-    fn make(directory: &Path, name: &str) -> Self {
+    pub(crate) fn make(directory: &Path, name: &str) -> Self {
         const SETTINGS: &str = "[req]\nprompt = no\ndistinguished_name = name\nx509_extensions = extensions\n\
              [name]\nCN = localhost\n\
              [extensions]\nsubjectAltName = DNS:localhost,IP:127.0.0.1\nbasicConstraints = critical,CA:FALSE\n";
@@ -65,7 +65,7 @@ impl Identity {
         std::fs::copy(&self.key, &other.key).unwrap();
     }
 
-    fn flags(&self) -> [&str; 4] {
+    pub(crate) fn flags(&self) -> [&str; 4] {
         let (certificate, key) = (self.certificate.to_str().unwrap(), self.key.to_str().unwrap());
         ["--tls-cert-file", certificate, "--tls-key-file", key]
     }

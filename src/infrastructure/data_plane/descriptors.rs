@@ -67,7 +67,8 @@ impl DescriptorShares {
         Self::of(limit().saturating_sub(open_now()), cores)
     }
 
-    fn of(spare: usize, cores: usize) -> Self {
+    /// The same of so many.
+    pub fn of(spare: usize, cores: usize) -> Self {
         let spare = spare.saturating_sub(cores * (CORE_DESCRIPTORS + REQUEST_DESCRIPTORS));
         let kept_open_per_core = spare * 3 / 20 / cores.max(1);
         let packs = (kept_open_per_core / 8).min(OPEN_PACKS_PER_CORE_MAX);

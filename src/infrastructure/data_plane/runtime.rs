@@ -55,8 +55,8 @@ pub enum IoUringRefused {
     )]
     SetUp(#[source] io::Error),
     /// The kernel is too old.
-    #[error("this kernel's io_uring lacks operations that the server needs; Linux 6.1 or later has them all")]
-    Operations,
+    #[error("this kernel's io_uring lacks what the server needs ({0}); Linux 6.1 or later has all of it")]
+    Operations(String),
 }
 
 const RING_ENTRIES: u32 = 1024;
@@ -73,17 +73,21 @@ pub fn probe_io_uring() -> Result<(), IoUringRefused> {
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(IoUringRefused::SetUp)?;
     let needed = [
-        opcode::Accept::CODE,
-        opcode::AsyncCancel::CODE,
-        opcode::Close::CODE,
-        opcode::PollAdd::CODE,
-        opcode::Read::CODE,
-        opcode::Recv::CODE,
-        opcode::Send::CODE,
-        opcode::Timeout::CODE,
-        opcode::Write::CODE,
+        (opcode::Accept::CODE, "accept"),
+        (opcode::AsyncCancel::CODE, "cancel"),
+        (opcode::Close::CODE, "close"),
+        (opcode::PollAdd::CODE, "poll"),
+        (opcode::Read::CODE, "read"),
+        (opcode::Recv::CODE, "receive"),
+        (opcode::Send::CODE, "send"),
+        (opcode::Timeout::CODE, "timeout"),
+        (opcode::Write::CODE, "write"),
     ];
-    needed.iter().all(|code| probe.is_supported(*code)).then_some(()).ok_or(IoUringRefused::Operations)
+    let missing = needed.iter().filter(|(code, _)| !probe.is_supported(*code)).map(|(_, name)| *name);
+    match missing.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => Ok(()),
+        missing => Err(IoUringRefused::Operations(missing)),
+    }
 }
 
 /// Runs `main` on this thread until it is done.

@@ -64,6 +64,12 @@ impl DataDirectoryLock {
         }
     }
 
+    /// Whether a server has the directory; makes nothing.
+    pub fn is_held(path: &Path) -> bool {
+        let locked = open(&path.join(LOCK_FILE), Missing::Refuse).and_then(lock);
+        matches!(locked, Ok(None))
+    }
+
     /// Makes the names of what was made in the directory durable.
     ///
     /// # Errors
@@ -161,9 +167,13 @@ mod tests {
     fn one_at_a_time_has_a_data_directory() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a/data");
+        assert!(!DataDirectoryLock::is_held(&path));
+        assert!(!path.exists(), "looking makes nothing");
         let lock = DataDirectoryLock::acquire(&path).unwrap();
+        assert!(DataDirectoryLock::is_held(&path));
         assert!(matches!(DataDirectoryLock::acquire(&path), Err(LockError::DirectoryInUse(_))));
         drop(lock);
+        assert!(!DataDirectoryLock::is_held(&path));
         assert!(DataDirectoryLock::acquire(&path).is_ok());
     }
 

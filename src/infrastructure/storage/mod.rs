@@ -13,6 +13,7 @@ mod file_store;
 mod locks;
 pub mod log_record;
 mod log_replay;
+mod mount;
 mod pack_copy;
 mod pack_file;
 pub mod pack_format;
@@ -28,6 +29,7 @@ pub use locks::{DataDirectoryLock, DatabaseLock, DatabaseUse, LockError};
 pub use log_replay::{
     KnownEnds, KnownLog, LeftoverPacks, LogReplay, LoggedChange, ReplayError, ReplayedPack, remove_packs,
 };
+pub use mount::{Mount, mount_of};
 pub use pack_copy::{OpenPacks, PackCopy};
 pub use pack_file::{PackScan, ScanError, ScannedBatch, list_packs};
 pub use pack_format::RECORD_HEADER_BYTES;
