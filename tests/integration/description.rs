@@ -46,6 +46,10 @@ pub(crate) fn assert_described(method: &str, target: &str, response: &Response) 
         assert!((400..600).contains(&response.status), "{method} {target} is not described: {response:?}");
         return;
     };
+    // A listener that has metrics alone does not have the rest.
+    if response.status == 404 && response.json_code().as_deref() == Some("no_route") {
+        return;
+    }
     let answer = &operation["responses"][response.status.to_string()];
     assert!(answer.is_object(), "{method} {target}: {} is not described", response.status);
     let media_type = response.header("Content-Type").filter(|_| !response.body.is_empty());

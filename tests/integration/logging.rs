@@ -146,7 +146,9 @@ fn answers_say_where_their_time_went_where_they_are_told_to() {
         })
     };
     assert_eq!(timing(&[], 10), None);
-    assert_eq!(timing(&["--server-timing", "on"], 10).unwrap(), ["queue", "hash", "sync"]);
+    let small = timing(&["--server-timing", "on"], 10).unwrap();
+    // Just after a start the database may still be asked whether the key is new.
+    assert_eq!(small.iter().filter(|name| *name != "db").collect::<Vec<_>>(), ["queue", "hash", "sync"]);
     let large = timing(&["--server-timing", "on"], 3_000_000).unwrap();
     assert_eq!(large, ["queue", "hash", "write", "sync", "db"]);
 }

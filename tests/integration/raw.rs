@@ -244,6 +244,12 @@ impl Response {
         self.header("Connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
     }
 
+    /// The code of the problem that it is, if it is one.
+    pub(crate) fn json_code(&self) -> Option<String> {
+        let problem: Value = serde_json::from_slice(&self.body).ok()?;
+        problem["code"].as_str().map(str::to_owned)
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("the body is JSON")
     }
