@@ -183,27 +183,45 @@ impl<'p> Ground<'p> {
                 );
             }
         };
-        let free = room.f_bavail.saturating_mul(room.f_frsize);
-        let size = room.f_blocks.saturating_mul(room.f_frsize);
         let reserve = paths.database_url.directory().and_then(|database| {
             let database = standing(database).ok()?;
             let is_shared = fs::metadata(&database).ok()?.dev() == fs::metadata(directory).ok()?.dev();
             is_shared.then(|| DatabaseRoom::of(&database).ok().map(|room| room.reserve_bytes())).flatten()
         });
-        let reserve = reserve.unwrap_or(0);
-        let files = match room.f_files {
-            0 => String::new(),
-            _ => format!(", and {} files can be made", HumanCount(room.f_favail)),
+        let room = Room {
+            free_bytes: room.f_bavail.saturating_mul(room.f_frsize),
+            size_bytes: room.f_blocks.saturating_mul(room.f_frsize),
+            free_files: (room.f_files > 0).then_some(room.f_favail),
+            reserve_bytes: reserve.unwrap_or(0),
         };
-        let found = format!("{} of {} are free{files}", BinaryBytes(free), BinaryBytes(size));
-        if room.f_files > 0 && room.f_favail < FILES_FREE_MIN {
+        room.judge(name)
+    }
+}
+
+/// What is left of a file system.
+struct Room {
+    free_bytes: u64,
+    size_bytes: u64,
+    /// How many files can be made, where there is a limit to it.
+    free_files: Option<u64>,
+    /// What uploads leave to a database there.
+    reserve_bytes: u64,
+}
+
+impl Room {
+    fn judge(&self, name: String) -> Check {
+        let files = self.free_files.map(|free| format!(", and {} files can be made", HumanCount(free)));
+        let (free, size) = (BinaryBytes(self.free_bytes), BinaryBytes(self.size_bytes));
+        let found = format!("{free} of {size} are free{}", files.unwrap_or_default());
+        if self.free_files.is_some_and(|free| free < FILES_FREE_MIN) {
             return Check::wrong(name, found, "make a file system there that can have more files");
         }
-        if free <= reserve {
-            let remedy = format!("make room: uploads leave {} to the database", BinaryBytes(reserve));
+        if self.free_bytes <= self.reserve_bytes {
+            let remedy =
+                format!("make room: uploads leave {} to the database", BinaryBytes(self.reserve_bytes));
             return Check::wrong(name, found, remedy);
         }
-        match free < size / LITTLE_ROOM_PART {
+        match self.free_bytes < self.size_bytes / LITTLE_ROOM_PART {
             true => Check::poor(name, found, "make room, or take a larger disk"),
             false => Check::right(name, found),
         }
@@ -397,4 +415,36 @@ fn difference_of(root: &Path) -> Option<Duration> {
         true => before.duration_since(time).ok()?,
         false => time.duration_since(after).unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    #[test]
+    fn room_is_little_below_a_twentieth_and_none_where_only_the_reserve_is_left() {
+        for (free_bytes, free_files, state) in [
+            (50, Some(1024), State::Right),
+            (50, None, State::Right),
+            (49, None, State::Poor),
+            (11, None, State::Poor),
+            (10, None, State::Wrong),
+            (500, Some(1023), State::Wrong),
+        ] {
+            let room = Room { free_bytes, size_bytes: 1000, free_files, reserve_bytes: 10 };
+            assert_eq!(room.judge("data_room".into()).state, state, "{free_bytes} {free_files:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_judged_by_what_is_above_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(standing(&directory.path().join("a/b/c")).is_ok_and(|found| found == directory.path()));
+        assert!(standing(directory.path()).is_ok_and(|found| found == directory.path()));
+        assert!(standing(Path::new("not-there-at-all/x")).is_ok_and(|found| found == Path::new(".")));
+        assert!(standing(&file.join("x")).is_err_and(|trouble| trouble.found.contains("no directory")));
+    }
 }
