@@ -16,6 +16,9 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
 /// The operation that a request is, if it is one.
 fn operation(method: &str, target: &str) -> Option<&'static Value> {
     let path = target.split('?').next().unwrap_or(target);
+    // An absolute target (RFC 9112 §3.2.2) means its path.
+    let path =
+        path.strip_prefix("http://").and_then(|rest| rest.find('/').map(|at| &rest[at..])).unwrap_or(path);
     let paths = DOCUMENT["paths"].as_object().expect("there are paths");
     let item =
         paths.iter().filter(|(template, _)| matches(template, path)).map(|(_, item)| item).next_back()?;
@@ -79,6 +82,7 @@ fn paths_find_their_templates() {
         ("PUT", "/v1/keys/models/acme/a/b/c", "putKey"),
         ("GET", "/v1/objects/x/info?y=z", "getObjectInfo"),
         ("GET", "/v1/objects/x", "getObject"),
+        ("GET", "http://host:1/v1/objects/x", "getObject"),
     ] {
         assert_eq!(operation(method, target).unwrap()["operationId"], id);
     }
