@@ -11,7 +11,7 @@ mod tenants;
 mod upload;
 
 pub use download::add_object_fields;
-pub(super) use health::ReadinessDto;
+pub(super) use health::{ChecksDto, ReadinessDto};
 pub use metrics::{MetricsPage, WriteMetrics};
 pub(super) use sign::{SignBody, SignedDto};
 pub(super) use tenants::LimitsBody;

@@ -19,7 +19,7 @@ use utoipa::openapi::{
 
 use self::operations::{Answer, Kind, Needs, OPERATIONS, Operation, Place, Sent};
 use super::errors::ProblemDto;
-use super::handlers::{LimitsBody, ReadinessDto, SignBody, SignedDto};
+use super::handlers::{ChecksDto, LimitsBody, ReadinessDto, SignBody, SignedDto};
 use super::http1::{Method, status_title};
 use crate::application::dto::{ListDto, ObjectDto, TenantDto};
 
@@ -79,6 +79,7 @@ fn components() -> Components {
         named::<SignBody>(),
         named::<SignedDto>(),
         named::<ReadinessDto>(),
+        named::<ChecksDto>(),
         named::<ProblemDto<'_>>(),
     ] {
         components = components.schema(name, schema);
@@ -282,6 +283,11 @@ mod tests {
                 parameters.iter().filter(|parameter| parameter["in"] == "path").count()
             });
             assert_eq!(in_path, told, "{}", operation.path);
+        }
+        let text = std::str::from_utf8(json()).unwrap();
+        for reference in text.split("#/components/schemas/").skip(1) {
+            let name = reference.split('"').next().unwrap();
+            assert!(document["components"]["schemas"][name].is_object(), "{name} is described");
         }
     }
 
