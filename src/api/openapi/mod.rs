@@ -1,5 +1,5 @@
 //! `GET /openapi.json`: the HTTP contract for machines (OpenAPI 3.1), put together from the table of
-//! [operations](operations), the limits of values, and the types that answers are written from. Tests hold the table to
+//! operations, the limits of values, and the types that answers are written from. Tests hold the table to
 //! the router both ways, and every answer that any test gets to what stands here of it.
 
 mod operations;
