@@ -76,28 +76,35 @@ pub fn route(head: &RequestHead) -> Result<Route, Problem> {
 /// # Errors
 /// `404` or `400`.
 pub(super) fn find(path: &str) -> Result<Route, Problem> {
-    match path {
-        "/" => return Ok(Route::Root),
-        "/health" => return Ok(Route::Health),
-        "/health/ready" => return Ok(Route::Ready),
-        "/openapi.json" => return Ok(Route::OpenApi),
-        "/metrics" => return Ok(Route::Metrics),
-        "/v1/objects" => return Ok(Route::Objects),
-        "/v1/sign" => return Ok(Route::Sign),
-        _ => {}
-    }
+    // What is asked for most comes first.
     if let Some(rest) = path.strip_prefix("/v1/keys/") {
         return key_path(rest).map(Route::Key);
     }
-    if let Some(rest) = path.strip_prefix("/v1/tenants/") {
-        return tenant(rest).map(Route::Tenant);
+    if let Some(rest) = path.strip_prefix("/v1/objects/") {
+        return object(rest);
     }
-    let rest =
-        path.strip_prefix("/v1/objects/").filter(|rest| !rest.is_empty()).ok_or_else(Problem::no_route)?;
+    match path {
+        "/" => Ok(Route::Root),
+        "/health" => Ok(Route::Health),
+        "/health/ready" => Ok(Route::Ready),
+        "/openapi.json" => Ok(Route::OpenApi),
+        "/metrics" => Ok(Route::Metrics),
+        "/v1/objects" => Ok(Route::Objects),
+        "/v1/sign" => Ok(Route::Sign),
+        _ => {
+            let rest = path.strip_prefix("/v1/tenants/").ok_or_else(Problem::no_route)?;
+            tenant(rest).map(Route::Tenant)
+        }
+    }
+}
+
+/// `{id}`, or `{id}/info`.
+fn object(rest: &str) -> Result<Route, Problem> {
     let object_id = |text: &str| {
         ObjectId::parse(text).map_err(|error| Problem::parameter("invalid_parameter", "id", error))
     };
     match rest.split_once('/') {
+        None if rest.is_empty() => Err(Problem::no_route()),
         None => Ok(Route::Object(object_id(rest)?)),
         Some((id, "info")) => Ok(Route::ObjectInfo(object_id(id)?)),
         Some(_) => Err(Problem::no_route()),
