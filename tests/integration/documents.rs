@@ -67,6 +67,9 @@ impl Terminal {
             .current_dir(self.path("work"))
             .env("HOME", self.directory.path())
             .env("CURL_HOME", self.directory.path());
+        if let Some(server) = &self.server {
+            shell.env("JUST_STORAGE_URL", format!("http://{}", server.address()));
+        }
         let path = std::env::var("PATH").unwrap_or_default();
         shell.env("PATH", format!("{}:{path}", self.path("bin").display()));
         let output = shell.stdin(Stdio::null()).output().expect("bash can be run");
@@ -121,6 +124,24 @@ fn every_command_of_the_quickstart_works_as_printed() {
     let outputs = run("docs/QUICKSTART.md");
     assert!(outputs.len() >= 8, "{outputs:#?}");
     assert!(outputs.concat().contains("HTTP/1.1 200 OK"), "headers are shown: {outputs:#?}");
+}
+
+/// Runs the first block of a document, which is for a server that runs already.
+fn run_first(document: &str) -> String {
+    let mut terminal = Terminal::new();
+    terminal.serve(" --dev");
+    let first = blocks(document).into_iter().next().expect("there is a block");
+    terminal.run(&first).unwrap_or_else(|failure| panic!("{document}:\n{failure}"))
+}
+
+#[test]
+fn what_the_client_page_begins_with_works_as_printed() {
+    assert!(run_first("docs/CLIENT.md").contains(r#"{"layers": 2}"#), "cat shows what was put");
+}
+
+#[test]
+fn a_directory_is_migrated_as_printed() {
+    run_first("docs/MIGRATING.md");
 }
 
 #[test]
