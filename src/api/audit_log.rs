@@ -17,6 +17,7 @@ use super::errors::Problem;
 use super::http1::{Method, RequestHead};
 use super::query::Parameters;
 use super::router::{Route, find};
+use super::signed_url::without_signature;
 use crate::application::use_cases::Uploaded;
 use crate::domain::entities::{KeyPath, QuotaLimits, Reach, Scope};
 use crate::domain::value_objects::{ContentHash, Key, Namespace, ObjectId, TenantId, Timestamp};
@@ -180,7 +181,7 @@ impl AuditReader {
         while lines.len() < bytes_max {
             let Ok(record) = self.records.try_recv() else { break };
             weight_bytes += record.weight_bytes();
-            append_line(&record.line(find(&record.request.path).ok().as_ref()), lines);
+            record.append_to(lines);
         }
         match self.state.not_recorded.swap(0, Ordering::Relaxed) {
             0 => {}
@@ -308,10 +309,16 @@ impl AuditRecord {
         size_of::<Self>() + texts + change
     }
 
+    /// Appends its line. A signature that a client has made a part of the path is no name of anything, and told to nobody.
+    fn append_to(&self, lines: &mut Vec<u8>) {
+        let path = without_signature(&self.request.path);
+        append_line(&self.line(&path, find(&path).ok().as_ref()), lines);
+    }
+
     /// As a line. `route` is what its path leads to, if it leads anywhere.
-    fn line<'r>(&'r self, route: Option<&'r Route>) -> Line<'r> {
+    fn line<'r>(&'r self, path: &'r str, route: Option<&'r Route>) -> Line<'r> {
         let Self { request, peer, note } = self;
-        let AccessRecord { method, path, status, bytes_in, ended, request_id, asker, .. } = request;
+        let AccessRecord { method, status, bytes_in, ended, request_id, asker, .. } = request;
         let own_tenant = asker.as_ref().and_then(|(_, tenant_id)| tenant_id.as_ref());
         let mut line = Line {
             timestamp: Timestamp::from(*ended),

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::http1::{Fields, RequestHead};
+use super::signed_url::without_signature;
 use crate::infrastructure::metrics::{Phase, Phases};
 
 /// What is told of a request's time.
@@ -48,7 +49,7 @@ pub(super) fn log_slow(head: &RequestHead, request_id: &str, duration: Duration,
     let us = |phase| micros(phases.of(phase));
     tracing::warn!(
         method = head.method().as_str(),
-        path = head.path(),
+        path = &*without_signature(head.path()),
         request_id,
         trace_id = traceparent(head).map(trace_id),
         duration_us = micros(duration),

@@ -512,7 +512,10 @@ fn an_order_that_is_none_is_refused() {
 
 #[test]
 fn neither_signatures_nor_secrets_are_told() {
-    let server = signing_server(&["--log-level", "trace"]);
+    let directory = tempfile::tempdir().unwrap();
+    let audit = directory.path().join("audit.log");
+    let flags = ["--log-level", "trace", "--audit-log-file", audit.to_str().unwrap()];
+    let server = signing_server(&flags);
     store(&server, b"body");
     let url = sign(&server, "GET", KEY);
     let signature = url.rsplit_once("signature=").unwrap().1;
@@ -537,7 +540,9 @@ fn neither_signatures_nor_secrets_are_told() {
     assert_eq!(of_requests.count(), 8);
     let shown = lines.iter().find(|line| line.contains("of-this-test") && line.contains("\"status\":200"));
     assert!(shown.unwrap().contains(r#""credential":"url:jwt:tester","tenant_id":"acme""#), "{shown:?}");
-    for line in lines.iter().chain(&told) {
+    let audited = std::fs::read_to_string(&audit).unwrap();
+    assert!(audited.matches("of-this-test").count() >= 4, "{audited}");
+    for line in lines.iter().chain(&told).chain([&audited]) {
         assert!(!line.contains(signature) && !line.contains(URL_SECRET), "{line}");
     }
 }
