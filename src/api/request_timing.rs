@@ -90,13 +90,20 @@ pub(super) fn trace_id(traceparent: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
     use super::super::http1::{HeadLimits, HeadParser};
     use super::*;
 
     fn head(field: &str) -> RequestHead {
+        head_of("/", field)
+    }
+
+    fn head_of(target: &str, field: &str) -> RequestHead {
         let limits = HeadLimits { request_line_bytes_max: 8192, header_bytes_max: 8192, fields_max: 10 };
         let mut head = RequestHead::default();
-        let text = format!("GET / HTTP/1.1\r\nHost: h\r\n{field}\r\n");
+        let text = format!("GET {target} HTTP/1.1\r\nHost: h\r\n{field}\r\n");
         HeadParser::default().parse(text.as_bytes(), &limits, &mut head).unwrap();
         head
     }
@@ -126,6 +133,40 @@ mod tests {
         }
         assert_eq!(traceparent(&head("")), None);
         assert_eq!(traceparent(&head(&format!("traceparent: {PARENT}\r\n").repeat(2))), None);
+    }
+
+    /// What a slow request for `target` is told as.
+    fn told(target: &str) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            log_slow(&head_of(target, ""), "of-this-test", Duration::from_secs(2), &Phases::default());
+        });
+        let bytes = lines.0.lock().unwrap();
+        String::from_utf8(bytes.clone()).unwrap()
+    }
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_slow_request_is_told_without_its_signature() {
+        for target in ["/v1/keys/n/t/k?signature=secret", "/v1/keys/n/t/k%3Fsignature=secret&x=secret"] {
+            let told = told(target);
+            assert!(told.contains("slow request") && told.contains("/v1/keys/n/t/k"), "{told}");
+            assert!(!told.contains("secret"), "{told}");
+        }
     }
 
     #[test]
