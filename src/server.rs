@@ -58,6 +58,9 @@ use metrics::{Cells, MetricsDoor};
 
 /// Connections that the kernel holds until a core accepts them.
 const BACKLOG: i32 = 4096;
+/// What the kernel takes for a connection ahead of what it can send. More of it makes no download faster, and is what
+/// a crowd that reads nothing would fill the machine's memory with (`TCP_NOTSENT_LOWAT` of tcp(7)).
+const NOT_SENT_BYTES_MAX: u32 = 128 * 1024;
 /// Connections on their way to one core. More stay on the core that accepted them.
 const ARRIVALS_MAX: usize = 1024;
 /// How long `/health/ready` waits for those it asks: whoever asks it is not patient either.
@@ -371,6 +374,8 @@ fn listen(sockets: Vec<Socket>, address: SocketAddr) -> Result<Vec<TcpListener>,
 }
 
 fn listen_on(setting: &'static str, socket: Socket, address: SocketAddr) -> Result<TcpListener, ServerError> {
+    // The connections inherit it. A kernel that does not know it only holds more for each of them.
+    let _ = socket.set_tcp_notsent_lowat(NOT_SENT_BYTES_MAX);
     socket.listen(BACKLOG).map_err(|source| ServerError::Listen { setting, address, source })?;
     Ok(socket.into())
 }
@@ -778,5 +783,20 @@ impl Door {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_holds_little_for_a_connection_that_takes_nothing() {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (socket, address) = bind_one(any_port, PortSharing::Alone).unwrap();
+        let listener = listen_on("LISTEN_ADDR", socket, address).unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let accepted = Socket::from(listener.accept().unwrap().0);
+        assert_eq!(accepted.tcp_notsent_lowat().unwrap(), NOT_SENT_BYTES_MAX);
     }
 }
