@@ -8,6 +8,7 @@ mod runner;
 
 mod results;
 
+mod overview;
 mod plot;
 mod table;
 
@@ -72,6 +73,9 @@ fn write_reports(results: &Results, output: &Path) -> anyhow::Result<()> {
         fs::write(&path, text).with_context(|| format!("{} could not be written", path.display()))
     };
     write("table.md", &table::of(results))?;
+    if let Some(drawing) = overview::of(results) {
+        write("overview.svg", &drawing)?;
+    }
     for scenario in &results.scenarios {
         for (kind, drawing) in plot::of(scenario) {
             write(&format!("{}-{kind}.svg", scenario.name), &drawing)?;

@@ -1,4 +1,5 @@
 //! Plots as SVG, drawn by hand: two kinds with a logarithmic axis, lines and names are less than any library for them.
+//! A whole run is drawn by [`super::overview`].
 //!
 //! Colours are chosen to be told apart on white and on black, by people who see few colours too; each line also has its
 //! name at its end.
@@ -17,7 +18,8 @@ const BOTTOM: f64 = 58.0;
 /// Names at the ends of lines are no closer than this.
 const NAME_DISTANCE: f64 = 16.0;
 /// Ours is the first; the others after Okabe and Ito ("Color universal design", 2008).
-const COLOURS: [&str; 7] = ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#888888"];
+pub(super) const COLOURS: [&str; 7] =
+    ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#888888"];
 
 /// One line of a plot.
 #[derive(Debug)]
@@ -258,7 +260,7 @@ fn name_places(frame: &Frame<'_>, lines: &[Line]) -> Vec<f64> {
     places
 }
 
-fn text(svg: &mut String, (x, y): (f64, f64), anchor: &str, content: &str) {
+pub(super) fn text(svg: &mut String, (x, y): (f64, f64), anchor: &str, content: &str) {
     let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{content}</text>");
 }
 
@@ -287,11 +289,11 @@ fn verb(work: Work) -> &'static str {
 }
 
 /// A title without the marks of Markdown.
-fn plain(title: &str) -> String {
+pub(super) fn plain(title: &str) -> String {
     title.replace('`', "")
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
