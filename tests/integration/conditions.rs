@@ -260,17 +260,6 @@ fn no_range_of_an_empty_object_can_be_met() {
 }
 
 #[test]
-fn several_ranges_are_refused_and_not_ignored() {
-    let server = Server::start();
-    let (target, _) = create(&server, DIGITS);
-    for range in ["bytes=0-1,4-5", "bytes=0-0, -1", "bytes=5-,0-"] {
-        let response = server.request("GET", &target, &[("Range", range)], b"");
-        let problem = response.assert_problem(501, "not_implemented", range);
-        assert_eq!(problem["parameter"], "Range");
-    }
-}
-
-#[test]
 fn a_range_applies_only_while_its_if_range_names_this_content() {
     let server = Server::start();
     let (target, object) = create(&server, DIGITS);

@@ -56,6 +56,7 @@ mod objects;
 mod packs;
 mod permissions;
 mod quotas;
+mod ranges;
 mod request_rates;
 mod roots;
 mod service_manager;

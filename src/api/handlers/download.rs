@@ -1,17 +1,21 @@
 //! `GET` and `HEAD` of an object or key, and what is known of an object.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::super::errors::Problem;
-use super::super::http1::{Conditions, Fields, Method, RangeHeader, RequestHead, Verdict, parse_range};
+use super::super::http1::{
+    Conditions, Fields, Method, Multipart, RangeHeader, RequestHead, Verdict, parse_range,
+};
+use super::super::multipart_transfer::BlobParts;
 use super::super::query::Parameters;
 use super::super::service::Service;
 use super::{Body, Response, object_json};
 use crate::application::ports::{BlobStore, Freshness, ObjectName, ObjectRepository};
 use crate::application::use_cases::{Download, download_object};
 use crate::domain::entities::StoredObject;
-use crate::domain::value_objects::ByteRange;
+use crate::domain::value_objects::{ByteRange, RangeRequest};
 
 /// `GET /v1/objects/{id}/info`
 pub(super) async fn info<S: BlobStore, R: ObjectRepository, C>(
@@ -38,17 +42,23 @@ pub(super) async fn download<S: BlobStore, R: ObjectRepository, C>(
         Download::NotFound => Err(Problem::not_found()),
         Download::Answered(answer) => answer,
         Download::Open { object, reader } => {
-            let part = requested_part(head, &object)?;
-            let range = part.unwrap_or(ByteRange { offset: 0, length: object.size_bytes });
+            let tenant_id = object.object.scope.tenant_id.clone();
             let mut fields = Fields::default();
-            if part.is_some() {
-                let (last, size) = (range.last(), object.size_bytes);
-                fields.add("Content-Range", format_args!("bytes {}-{last}/{size}", range.offset));
-            }
-            let status = if part.is_some() { 206 } else { 200 };
-            let body = match range.length {
-                0 => Body::Bytes(Vec::new()),
-                _ => Body::Blob(reader, range, object.object.scope.tenant_id.clone()),
+            let (status, body) = match requested(head, &object)? {
+                Requested::Whole => match object.size_bytes {
+                    0 => (200, Body::Bytes(Vec::new())),
+                    length => (200, Body::Blob(reader, ByteRange { offset: 0, length }, tenant_id)),
+                },
+                Requested::Part(range) => {
+                    let (last, size) = (range.last(), object.size_bytes);
+                    fields.add("Content-Range", format_args!("bytes {}-{last}/{size}", range.offset));
+                    (206, Body::Blob(reader, range, tenant_id))
+                }
+                Requested::Parts(ranges) => {
+                    let content_type = object.object.content_type.clone();
+                    let multipart = Multipart::new(ranges, content_type, object.size_bytes);
+                    (206, Body::Parts(Box::new(BlobParts { reader, multipart, tenant_id })))
+                }
             };
             Ok(Response { status, object: Some(object), fields, body, change: None })
         }
@@ -73,33 +83,57 @@ fn decide<Reader>(
     if head.method() == Method::Head {
         return about(200, Body::Withheld(object.size_bytes));
     }
-    requested_part(head, object)?;
+    requested(head, object)?;
     Ok(None)
 }
 
-/// The part that a `GET` asks for, or `None` for the whole (RFC 9110 §14.2).
-fn requested_part(head: &RequestHead, object: &StoredObject) -> Result<Option<ByteRange>, Problem> {
-    let Some(value) = head.single("range") else { return Ok(None) };
+/// What a `GET` asks for.
+enum Requested {
+    Whole,
+    Part(ByteRange),
+    /// Two at least.
+    Parts(Vec<ByteRange>),
+}
+
+/// What a `GET` asks for of an object (RFC 9110 §14.2).
+fn requested(head: &RequestHead, object: &StoredObject) -> Result<Requested, Problem> {
+    let Some(value) = head.single("range") else { return Ok(Requested::Whole) };
     if !Conditions::range_applies(head, &object.current_version()) {
-        return Ok(None);
+        return Ok(Requested::Whole);
     }
-    match parse_range(value) {
-        RangeHeader::Ignored => Ok(None),
-        RangeHeader::Several => Err(Problem::not_implemented("Range")),
-        RangeHeader::One(request) => match request.resolve(object.size_bytes) {
-            Some(range) => Ok(Some(range)),
-            None => {
-                let mut problem =
-                    Problem::new(416, "range_not_satisfiable", "the object has no byte in this range");
-                problem.fields.add("Content-Range", format_args!("bytes */{}", object.size_bytes));
-                Err(problem)
-            }
-        },
+    let found = match parse_range(value) {
+        RangeHeader::Ignored => Some(Requested::Whole),
+        RangeHeader::One(request) => request.resolve(object.size_bytes).map(Requested::Part),
+        RangeHeader::Several(requests) => several(&requests, object.size_bytes),
+    };
+    found.ok_or_else(|| {
+        let mut problem =
+            Problem::new(416, "range_not_satisfiable", "the object has no byte in what was asked for");
+        problem.fields.add("Content-Range", format_args!("bytes */{}", object.size_bytes));
+        problem
+    })
+}
+
+/// Those of several parts that exist, in the order in which they are asked for; `None` if there is none. What is more than
+/// the whole, since parts overlap, is the whole: nobody is sent more than there is for a few bytes (RFC 9110 §14.2).
+fn several(requests: &[RangeRequest], size_bytes: u64) -> Option<Requested> {
+    let ranges: Vec<_> = requests.iter().filter_map(|request| request.resolve(size_bytes)).collect();
+    let total = ranges.iter().fold(0, |total: u64, range| total.saturating_add(range.length));
+    match ranges.as_slice() {
+        [] => None,
+        [one] => Some(Requested::Part(*one)),
+        _ if total > size_bytes => Some(Requested::Whole),
+        _ => Some(Requested::Parts(ranges)),
     }
 }
 
-/// Adds what every answer about an object's bytes says. The last five hold for all of them.
+/// Adds what every answer about an object's bytes says.
 pub fn add_object_fields(fields: &mut Fields, object: &StoredObject) {
+    add_fields_of(fields, object, object.object.content_type.as_str());
+}
+
+/// The same, of a body that has another media type. The last five fields hold for all objects.
+pub(super) fn add_fields_of(fields: &mut Fields, object: &StoredObject, content_type: impl Display) {
     let hex = object.content_hash.to_hex();
     fields.add_with("ETag", |value| {
         value.extend_from_slice(b"\"sha256-");
@@ -111,7 +145,7 @@ pub fn add_object_fields(fields: &mut Fields, object: &StoredObject) {
         object.content_hash.append_base64(value);
         value.push(b':');
     });
-    fields.add("Content-Type", object.object.content_type.as_str());
+    fields.add("Content-Type", content_type);
     fields.add("Last-Modified", httpdate::HttpDate::from(SystemTime::from(object.object.updated_at)));
     for (name, value) in object.object.metadata.iter() {
         fields.add_prefixed("X-Object-Meta-", name, value);

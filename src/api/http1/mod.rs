@@ -5,6 +5,7 @@ mod body;
 mod conditions;
 mod digest;
 mod head;
+mod multipart;
 mod range;
 mod response;
 
@@ -12,5 +13,6 @@ pub use body::{BodyDecoder, BodyError, Decoded};
 pub use conditions::{Conditions, Verdict};
 pub use digest::{DigestError, parse_digests};
 pub use head::{BodyFraming, HeadError, HeadLimits, HeadParser, Method, RequestHead, Version};
-pub use range::{RangeHeader, parse_range};
+pub use multipart::Multipart;
+pub use range::{RANGES_MAX, RangeHeader, parse_range};
 pub use response::{DateCache, Fields, ResponseHead, StatusLine, status_title};

@@ -118,7 +118,7 @@ impl Answer {
     /// The header fields that are particular about it.
     pub(super) const fn fields(self, status: u16) -> &'static [(&'static str, &'static str)] {
         match (self, status) {
-            (Self::Bytes, 206) => &[VERSION, ("Content-Range", "Which bytes these are")],
+            (Self::Bytes, 206) => &[VERSION, ("Content-Range", "Which bytes these are, if it is one range")],
             (Self::Bytes, _) | (Self::Nothing, 304) => &[VERSION],
             (Self::Object, 201) => &[VERSION, ("Location", "Where the object is by its id")],
             (Self::List, _) => &[("Link", "Where there is a next page: that, with rel=\"next\"")],
@@ -177,7 +177,11 @@ const IF_MODIFIED_SINCE: Parameter =
     parameter("If-Modified-Since", Place::Header, "Only if it has been changed since then");
 const IF_UNMODIFIED_SINCE: Parameter =
     parameter("If-Unmodified-Since", Place::Header, "Only if it has not been changed since then");
-const RANGE: Parameter = parameter("Range", Place::Header, "One range of bytes");
+const RANGE: Parameter = parameter(
+    "Range",
+    Place::Header,
+    "Which bytes; of several ranges, up to 256, each is a part of the answer",
+);
 const IF_RANGE: Parameter =
     parameter("If-Range", Place::Header, "The range only of this version, else the whole");
 const STATUS: Parameter = Parameter {
