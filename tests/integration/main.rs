@@ -35,6 +35,7 @@ mod database_away;
 mod database_connections;
 mod deployment;
 mod differential;
+mod disposition;
 mod doctor;
 mod documents;
 mod expectations;

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use super::super::errors::Problem;
 use super::super::http1::{
-    Conditions, Fields, Method, Multipart, RangeHeader, RequestHead, Verdict, parse_range,
+    Conditions, Fields, Method, Multipart, RangeHeader, RequestHead, Verdict, append_attachment,
+    check_file_name, parse_range,
 };
 use super::super::multipart_transfer::BlobParts;
 use super::super::query::Parameters;
@@ -28,6 +29,10 @@ pub(super) async fn info<S: BlobStore, R: ObjectRepository, C>(
     Ok(Response::json(200, object_json(&object)))
 }
 
+/// The name of the parameter that asks for an object as a file, which a client keeps under this name or, where it is empty,
+/// under the last part of the key.
+pub(in crate::api) const DOWNLOAD: &str = "download";
+
 /// `GET` or `HEAD` of an object's bytes.
 pub(super) async fn download<S: BlobStore, R: ObjectRepository, C>(
     service: &Service<S, R, C>,
@@ -35,15 +40,18 @@ pub(super) async fn download<S: BlobStore, R: ObjectRepository, C>(
     name: ObjectName,
     freshness: Freshness,
 ) -> Result<Response<S::Reader>, Problem> {
-    Parameters::parse(head.query(), &[])?;
+    let parameters = Parameters::parse(head.query(), &[DOWNLOAD])?;
+    parameters.parsed(DOWNLOAD, check_file_name)?;
+    let file_name = parameters.get(DOWNLOAD);
     let conditions = Conditions::of(head);
-    let answer = |object: &Arc<StoredObject>| decide(head, &conditions, object).transpose();
+    let answer = |object: &Arc<StoredObject>| decide(head, &conditions, object, file_name).transpose();
     match download_object(&service.store, &service.repository, &name, freshness, answer).await? {
         Download::NotFound => Err(Problem::not_found()),
         Download::Answered(answer) => answer,
         Download::Open { object, reader } => {
             let tenant_id = object.object.scope.tenant_id.clone();
             let mut fields = Fields::default();
+            add_disposition(&mut fields, &object, file_name);
             let (status, body) = match requested(head, &object)? {
                 Requested::Whole => match object.size_bytes {
                     0 => (200, Body::Bytes(Vec::new())),
@@ -70,21 +78,34 @@ fn decide<Reader>(
     head: &RequestHead,
     conditions: &Conditions,
     object: &Arc<StoredObject>,
+    file_name: Option<&str>,
 ) -> Result<Option<Response<Reader>>, Problem> {
-    let about = |status, body| {
-        let (object, fields) = (Some(object.clone()), Fields::default());
+    let about = |status, fields, body| {
+        let object = Some(object.clone());
         Ok(Some(Response { status, object, fields, body, change: None }))
     };
+    let mut fields = Fields::default();
     match conditions.verdict(&object.current_version()) {
         Verdict::Failed => return Err(Problem::precondition_failed()),
-        Verdict::NotModified => return about(304, Body::None),
+        Verdict::NotModified => return about(304, fields, Body::None),
         Verdict::Proceed => {}
     }
     if head.method() == Method::Head {
-        return about(200, Body::Withheld(object.size_bytes));
+        add_disposition(&mut fields, object, file_name);
+        return about(200, fields, Body::Withheld(object.size_bytes));
     }
     requested(head, object)?;
     Ok(None)
+}
+
+/// Asks the client to keep the bytes as a file, where that is what it wants.
+fn add_disposition(fields: &mut Fields, object: &StoredObject, file_name: Option<&str>) {
+    let Some(chosen) = file_name else { return };
+    fields.add_with("Content-Disposition", |value| match &object.object.key {
+        _ if !chosen.is_empty() => append_attachment(chosen, value),
+        Some(key) => append_attachment(key.last_segment(), value),
+        None => append_attachment(&object.object.id.to_string(), value),
+    });
 }
 
 /// What a `GET` asks for.

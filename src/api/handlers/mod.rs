@@ -10,6 +10,7 @@ mod sign;
 mod tenants;
 mod upload;
 
+pub(super) use download::DOWNLOAD;
 pub use download::add_object_fields;
 pub(super) use health::{ChecksDto, ReadinessDto};
 pub use metrics::{MetricsPage, WriteMetrics};
