@@ -16,6 +16,7 @@ use super::connection_table::{ConnectionTable, RefusalPlace, Registration};
 use super::errors::Problem;
 use super::handlers::{Admitted, Body, Response, download_anew, handle};
 use super::http1::{Fields, HeadParser, Method, RequestHead, ResponseHead, StatusLine, Version};
+use super::multipart_transfer::send_parts;
 use super::request_body::RequestBody;
 use super::request_metrics::{Answered, NamespaceLabel};
 use super::request_timing::{add_server_timing, log_slow, traceparent};
@@ -26,16 +27,13 @@ use super::transport::Transport;
 use crate::application::errors::StoreError;
 use crate::application::ports::{ApiKeyRepository, BlobReader, BlobStore, Clock, ObjectRepository};
 use crate::domain::entities::Principal;
-use crate::domain::value_objects::ByteRange;
 use crate::infrastructure::data_plane::buffers::Block;
 use crate::infrastructure::data_plane::runtime::{DataFile, Stream, within};
 use crate::infrastructure::data_plane::tls::TlsFailure;
 use crate::infrastructure::metrics::{Phases, timed};
 
-/// Blobs up to this size are read behind their heads and leave with them in one piece.
-const INLINE_BYTES_MAX: u64 = 16 * 1024;
 /// Answers to requests that came together are held back up to this size.
-const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+pub(super) const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// What is still read of a client that sends on after it was refused.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// For how long.
@@ -391,34 +389,33 @@ where
             response.body = Body::Withheld(bytes.len() as u64);
         }
         self.append_head(exchange, &response);
-        let bytes_out = match response.body {
-            Body::None | Body::Withheld(_) => 0,
+        let (store, transport) = (&self.service.store, &mut self.transport);
+        let (result, bytes_out) = match response.body {
+            Body::None | Body::Withheld(_) => (Ok(()), 0),
             Body::Bytes(bytes) => {
-                self.transport.output().extend_from_slice(&bytes);
-                bytes.len() as u64
+                transport.output().extend_from_slice(&bytes);
+                (Ok(()), bytes.len() as u64)
             }
             Body::Blob(reader, range, tenant_id) => {
-                let result = match range.length {
-                    ..=INLINE_BYTES_MAX => self.append_blob(&reader, range).await,
-                    _ => {
-                        let (store, transport) = (&self.service.store, &mut self.transport);
-                        send_blob(store, transport, &reader, range, &tenant_id).await
-                    }
-                };
-                match result {
-                    Ok(()) => range.length,
-                    Err(SendError::Nothing(error)) => {
-                        self.transport.output().truncate(before);
-                        return Ok(Sent::Nothing(error));
-                    }
-                    Err(SendError::Part(error)) => {
-                        tracing::error!(%error, "an answer was cut off");
-                        return Err(io::Error::other(error));
-                    }
-                    Err(SendError::Client(error)) => return Err(error),
-                }
+                (send_blob(store, transport, &reader, range, &tenant_id).await, range.length)
+            }
+            // This is rare, and its state would be part of every connection.
+            Body::Parts(parts) => {
+                (Box::pin(send_parts(store, transport, &parts)).await, parts.multipart.length_bytes())
             }
         };
+        match result {
+            Ok(()) => {}
+            Err(SendError::Nothing(error)) => {
+                self.transport.output().truncate(before);
+                return Ok(Sent::Nothing(error));
+            }
+            Err(SendError::Part(error)) => {
+                tracing::error!(%error, "an answer was cut off");
+                return Err(io::Error::other(error));
+            }
+            Err(SendError::Client(error)) => return Err(error),
+        }
         if self.transport.output_len() > OUTPUT_BYTES_MAX {
             self.transport.flush().await?;
         }
@@ -433,6 +430,7 @@ where
             Body::Withheld(length) => Some(*length),
             Body::Bytes(bytes) => Some(bytes.len() as u64),
             Body::Blob(_, range, _) => Some(range.length),
+            Body::Parts(parts) => Some(parts.multipart.length_bytes()),
         };
         let connection = match exchange.closes {
             true => Some("close"),
@@ -448,15 +446,6 @@ where
             }
         };
         head.append_to(&self.service.date, now, add_fields, self.transport.output());
-    }
-
-    /// A small blob goes straight behind its head.
-    async fn append_blob(&mut self, reader: &S::Reader, range: ByteRange) -> Result<(), SendError> {
-        let output = self.transport.take_output();
-        // At most INLINE_BYTES_MAX, so that it is a usize anywhere.
-        let (result, output) = reader.read_exact(output, range.offset, range.length as usize).await;
-        self.transport.give_back_output(output);
-        result.map_err(SendError::Nothing)
     }
 
     fn count(&self, exchange: &Exchange, namespace: NamespaceLabel, bytes_in: u64, phases: Phases) {

@@ -10,6 +10,7 @@ mod connection_table;
 mod errors;
 mod handlers;
 pub mod http1;
+mod multipart_transfer;
 pub mod openapi;
 mod query;
 mod request_body;

@@ -12,6 +12,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use super::handlers::DOWNLOAD;
 use super::http1::Method;
 use super::query::Parameters;
 use super::router::Route;
@@ -38,9 +39,10 @@ const SHA_256: &str = "sha256:";
 /// What a URL can be signed for: one method on one object or key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
-    Object(ObjectId),
+    /// Its bytes, as a file of this name if there is one.
+    Object(ObjectId, Option<String>),
     ObjectInfo(ObjectId),
-    Key(KeyPath),
+    Key(KeyPath, Option<String>),
     /// A new object, that may be a version of a key.
     NewObject {
         scope: Scope,
@@ -52,15 +54,15 @@ pub(super) enum Target {
 impl Target {
     /// Whether a body becomes an object there.
     pub(super) fn is_upload(&self, method: Method) -> bool {
-        matches!((self, method), (Self::NewObject { .. }, Method::Post) | (Self::Key(_), Method::Put))
+        matches!((self, method), (Self::NewObject { .. }, Method::Post) | (Self::Key(..), Method::Put))
     }
 
     /// The route that serves it.
     pub(super) fn route(&self) -> Route {
         match self {
-            Self::Object(id) => Route::Object(*id),
+            Self::Object(id, _) => Route::Object(*id),
             Self::ObjectInfo(id) => Route::ObjectInfo(*id),
-            Self::Key(path) => Route::Key(path.clone()),
+            Self::Key(path, _) => Route::Key(path.clone()),
             Self::NewObject { .. } => Route::Objects,
         }
     }
@@ -70,9 +72,9 @@ impl Target {
     fn append_to(&self, url: &mut String) {
         // Writing into a string cannot fail.
         let _ = match self {
-            Self::Object(id) => write!(url, "/v1/objects/{id}"),
+            Self::Object(id, _) => write!(url, "/v1/objects/{id}"),
             Self::ObjectInfo(id) => write!(url, "/v1/objects/{id}/info"),
-            Self::Key(KeyPath { scope, key }) => {
+            Self::Key(KeyPath { scope, key }, _) => {
                 write!(url, "/v1/keys/{}/{}/{}", scope.namespace, scope.tenant_id, Escaped(key.as_str()))
             }
             Self::NewObject { scope, key, storage_class } => {
@@ -87,6 +89,9 @@ impl Target {
                 written
             }
         };
+        if let Self::Object(_, Some(file_name)) | Self::Key(_, Some(file_name)) = self {
+            let _ = write!(url, "?{DOWNLOAD}={}", Escaped(file_name));
+        }
     }
 }
 
@@ -256,7 +261,7 @@ mod tests {
     }
 
     fn key(text: &str) -> Target {
-        Target::Key(KeyPath { scope: scope(), key: Key::parse(text).unwrap() })
+        Target::Key(KeyPath { scope: scope(), key: Key::parse(text).unwrap() }, None)
     }
 
     /// Stands for a signature: whatever it is of, so that a reader can hold it to that.
@@ -273,8 +278,10 @@ mod tests {
              &signed_tenant=acme&signed_by=jsk:00000000000000ab&signed_until_ms=1795468200120&signature=171"
         );
         let id = ObjectId::generate();
-        let url = terms(Method::Delete).sign(&Target::Object(id), sign);
+        let url = terms(Method::Delete).sign(&Target::Object(id, None), sign);
         assert!(url.starts_with(&format!("/v1/objects/{id}?signed_method=DELETE&signed_")), "{url}");
+        let url = terms(Method::Get).sign(&Target::Object(id, Some("a b.bin".into())), sign);
+        assert!(url.starts_with(&format!("/v1/objects/{id}?download=a%20b.bin&signed_method=GET&")), "{url}");
         let digest = ContentHash::from_bytes([0xab; 32]);
         let bound = Terms { size_bytes: Some(5), digest: Some(digest), ..terms(Method::Post) };
         let new = Target::NewObject {
@@ -300,6 +307,7 @@ mod tests {
         fn what_was_signed_reads_the_same(
             text in "[^\\x00-\\x1f]{1,40}",
             name in "[!-~]{1,60}",
+            file_name in prop::option::of("[^\\x00-\\x1f]{0,20}"),
             size_bytes: Option<u64>,
             method in 0..5usize,
             at: u32,
@@ -315,7 +323,7 @@ mod tests {
             let path = KeyPath { scope: scope(), key };
             let new =
                 Target::NewObject { scope: scope(), key: Some(path.key.clone()), storage_class: None };
-            for target in [Target::Key(path.clone()), new] {
+            for target in [Target::Key(path.clone(), file_name.clone()), new] {
                 let url = written.sign(&target, sign);
                 prop_assert!(url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#'), "{}", url);
                 let (path, query) = url.split_once('?').unwrap();
@@ -326,11 +334,12 @@ mod tests {
                 // What was signed is all of the path, and of the query up to the signature.
                 prop_assert_eq!(sign(&format!("{path}?{}", read.signed)), read.signature);
                 let own = &query[..read.own_bytes];
-                let parameters = Parameters::parse(Some(own), &["namespace", "tenant_id", "key"]).unwrap();
+                let known = ["namespace", "tenant_id", "key", "download"];
+                let parameters = Parameters::parse(Some(own), &known).unwrap();
                 if let Target::NewObject { key: Some(key), .. } = &target {
                     prop_assert_eq!(parameters.get("key").unwrap(), key.as_str());
                 } else {
-                    prop_assert_eq!(own, "");
+                    prop_assert_eq!(parameters.get("download"), file_name.as_deref());
                 }
             }
         }

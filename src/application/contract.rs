@@ -191,9 +191,15 @@ async fn conditional_commits_compare_and_swap<R: ObjectRepository>(repository: &
     let delete = Precondition { if_match: tags(1), ..Precondition::default() };
     assert_eq!(repository.delete(second, delete.clone()).await.unwrap(), DeleteOutcome::PreconditionFailed);
     assert_eq!(
-        repository.delete_key(&key_path("k"), delete).await.unwrap(),
+        repository.delete_key(&key_path("k"), delete.clone()).await.unwrap(),
         DeleteOutcome::PreconditionFailed
     );
+    // RFC 9110 §13.2.1: where there is nothing, there is nothing to hold a condition against.
+    assert_eq!(
+        repository.delete_key(&key_path("absent"), delete.clone()).await.unwrap(),
+        DeleteOutcome::NotFound
+    );
+    assert_eq!(repository.delete(ObjectId::generate(), delete).await.unwrap(), DeleteOutcome::NotFound);
 }
 
 async fn deletes_forget_and_reveal(repository: &impl ObjectRepository) {

@@ -506,18 +506,15 @@ impl ObjectRepository for FakeRepository {
     ) -> Result<DeleteOutcome, RepositoryError> {
         let mut state = self.0.borrow_mut();
         let name = ObjectName::Key(path.clone());
-        let newest = state.newest(&name);
-        if !precondition.holds(newest.as_ref().map(|(_, stored)| stored.current_version()).as_ref()) {
+        let Some((_, newest)) = state.newest(&name) else { return Ok(DeleteOutcome::NotFound) };
+        if !precondition.holds(Some(&newest.current_version())) {
             return Ok(DeleteOutcome::PreconditionFailed);
         }
         let mut ids = Vec::new();
         while let Some((sequence, _)) = state.newest(&name) {
             ids.push(state.forget(sequence));
         }
-        match ids.is_empty() {
-            true => Ok(DeleteOutcome::NotFound),
-            false => Ok(DeleteOutcome::Deleted { ids, key_path: Some(path.clone()) }),
-        }
+        Ok(DeleteOutcome::Deleted { ids, key_path: Some(path.clone()) })
     }
 
     async fn mend(&self, lost: &BlobLocation, place: Place) -> Result<bool, RepositoryError> {

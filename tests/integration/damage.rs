@@ -1,6 +1,7 @@
 //! Blobs that are not as they were written: told as damage or cut off, and never served as if they were whole.
 
 use std::fs::{self, OpenOptions};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::content::content;
@@ -34,7 +35,7 @@ fn a_blob_that_is_missing_or_of_another_length_is_damage() {
                 _ => cut(&file, length as u64 + 1),
             }
             let mut connection = server.connect();
-            for range in [None, Some(("Range", "bytes=0-9"))] {
+            for range in [None, Some(("Range", "bytes=0-9")), Some(("Range", "bytes=20-29,0-9"))] {
                 let case = format!("{length} bytes, {damage}, {range:?}");
                 let response = connection.exchange("GET", &target, range.as_slice(), b"");
                 let problem = response.assert_problem(500, "blob_damaged", &case);
@@ -67,6 +68,28 @@ fn a_blob_that_turns_out_damaged_while_it_is_sent_is_cut_off() {
         "a promised length that is not met ends the connection"
     );
     assert_eq!(server.list(SCOPE).len(), 1, "the server goes on");
+}
+
+#[test]
+fn a_part_that_turns_out_damaged_behind_one_that_was_sent_cuts_the_answer_off() {
+    let server = Server::start();
+    for (seed, second) in [(1, "33500000-33500009"), (2, "33000000-33500009")] {
+        let (target, file) = create(&server, &content(seed, 32 << 20));
+        let mut connection = server.connect();
+        let range = format!("bytes=0-25165823,{second}");
+        connection.send(request("GET", &target, &[("Range", &range)], b""));
+        assert_eq!(connection.status_ahead(), 206);
+        // The first part stays whole, and is more than both sockets' buffers hold.
+        cut(&file, 28 << 20);
+        let mut received = Vec::new();
+        connection.stream().read_to_end(&mut received).unwrap();
+        // Its beginning was read with the head.
+        assert!(received.len() > 23 << 20, "the first part comes: {}", received.len());
+        let text = String::from_utf8_lossy(&received[received.len() - 2000..]);
+        assert!(!text.contains("HTTP/1.1"), "there is no other answer in the middle of one: {text}");
+        assert!(!text.ends_with("--\r\n"), "it does not look as if it had ended: {text}");
+    }
+    assert_eq!(server.list(SCOPE).len(), 2, "the server goes on");
 }
 
 #[test]

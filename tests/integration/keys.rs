@@ -154,7 +154,7 @@ fn delete_of_a_key_obeys_if_match() {
 
 #[test]
 fn of_many_who_create_the_same_key_at_once_exactly_one_does() {
-    const CREATORS: usize = 16;
+    const CREATORS: usize = 100;
     let server = Server::start_with(&FILES);
     // A body that fits a block is decided in one transaction; one that does not is reserved before.
     for (name, length) in [("small", 100), ("large", 100_000)] {

@@ -164,14 +164,16 @@ fn a_longer_packed_blob_with_an_altered_byte_is_never_sent_whole() {
 }
 
 /// What is asked for of a blob of 60,000 bytes: the whole, and parts that are read at once and in blocks, from the first
-/// byte on and from a later one.
-const RANGES: [Option<&str>; 6] = [
+/// byte on and from a later one, one and several.
+const RANGES: [Option<&str>; 8] = [
     None,
     Some("bytes=0-"),
     Some("bytes=0-9"),
     Some("bytes=0-29999"),
     Some("bytes=59990-"),
     Some("bytes=30000-"),
+    Some("bytes=20-29,0-9"),
+    Some("bytes=30000-59999,0-9"),
 ];
 
 fn get_part(server: &Server, key: &str, range: Option<&str>) -> Response {

@@ -113,6 +113,50 @@ fn a_url_lets_anybody_do_its_one_thing() {
     assert_eq!(server.request("DELETE", &delete, &[], b"").status, 204);
 }
 
+#[test]
+fn the_name_of_the_file_is_signed_with_the_rest() {
+    let server = signing_server(&[]);
+    let id = store(&server, b"ten bytes.");
+    for path in [KEY, &format!("/v1/objects/{id}")] {
+        for (query, name) in [("download=my+model.bin", "my model.bin"), ("download", "a key")] {
+            let url = sign(&server, "GET", &format!("{path}?{query}"));
+            for method in ["GET", "HEAD"] {
+                let response = server.request(method, &url, &[], b"");
+                assert_eq!(response.status, 200, "{url}");
+                let disposition = response.header("Content-Disposition").unwrap();
+                assert!(
+                    disposition.starts_with(&format!("attachment; filename=\"{name}\"; ")),
+                    "{disposition}"
+                );
+            }
+            let mut connection = server.connect();
+            for changed in [
+                url.replace("download=", "download=x"),
+                url.replace("my%20model.bin", "my+model.bin"),
+                url.replace("?download=", "?"),
+                url.replace("&signed_method", "&download=x&signed_method"),
+                format!("{url}&download=x"),
+            ] {
+                if changed != url {
+                    assert_invalid(&mut connection, "GET", &changed, "another name");
+                }
+            }
+        }
+        let plain = sign(&server, "GET", path);
+        let named = plain.replace("?signed_method", "?download=x&signed_method");
+        assert_invalid(&mut server.connect(), "GET", &named, "no name was signed");
+    }
+    let order = |method, path: String| ask(&server, &token_of("acme"), &order(method, &path));
+    for (method, path) in [
+        ("PUT", format!("{KEY}?download=a")),
+        ("DELETE", format!("{KEY}?download=a")),
+        ("GET", format!("/v1/objects/{id}/info?download=a")),
+    ] {
+        order(method, path).assert_problem(400, "unknown_parameter", method);
+    }
+    order("GET", format!("{KEY}?download=a%2Fb")).assert_problem(400, "invalid_parameter", "a slash");
+}
+
 /// Every way to change one byte, and many to change more: what was changed, and the target then.
 fn tampered(url: &str) -> Vec<(String, String)> {
     let (path, query) = url.split_once('?').unwrap();

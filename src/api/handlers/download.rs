@@ -1,17 +1,22 @@
 //! `GET` and `HEAD` of an object or key, and what is known of an object.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::super::errors::Problem;
-use super::super::http1::{Conditions, Fields, Method, RangeHeader, RequestHead, Verdict, parse_range};
+use super::super::http1::{
+    Conditions, Fields, Method, Multipart, RangeHeader, RequestHead, Verdict, append_attachment,
+    check_file_name, parse_range,
+};
+use super::super::multipart_transfer::BlobParts;
 use super::super::query::Parameters;
 use super::super::service::Service;
 use super::{Body, Response, object_json};
 use crate::application::ports::{BlobStore, Freshness, ObjectName, ObjectRepository};
 use crate::application::use_cases::{Download, download_object};
 use crate::domain::entities::StoredObject;
-use crate::domain::value_objects::ByteRange;
+use crate::domain::value_objects::{ByteRange, RangeRequest};
 
 /// `GET /v1/objects/{id}/info`
 pub(super) async fn info<S: BlobStore, R: ObjectRepository, C>(
@@ -24,6 +29,10 @@ pub(super) async fn info<S: BlobStore, R: ObjectRepository, C>(
     Ok(Response::json(200, object_json(&object)))
 }
 
+/// The name of the parameter that asks for an object as a file, which a client keeps under this name or, where it is empty,
+/// under the last part of the key.
+pub(in crate::api) const DOWNLOAD: &str = "download";
+
 /// `GET` or `HEAD` of an object's bytes.
 pub(super) async fn download<S: BlobStore, R: ObjectRepository, C>(
     service: &Service<S, R, C>,
@@ -31,24 +40,33 @@ pub(super) async fn download<S: BlobStore, R: ObjectRepository, C>(
     name: ObjectName,
     freshness: Freshness,
 ) -> Result<Response<S::Reader>, Problem> {
-    Parameters::parse(head.query(), &[])?;
+    let parameters = Parameters::parse(head.query(), &[DOWNLOAD])?;
+    parameters.parsed(DOWNLOAD, check_file_name)?;
+    let file_name = parameters.get(DOWNLOAD);
     let conditions = Conditions::of(head);
-    let answer = |object: &Arc<StoredObject>| decide(head, &conditions, object).transpose();
+    let answer = |object: &Arc<StoredObject>| decide(head, &conditions, object, file_name).transpose();
     match download_object(&service.store, &service.repository, &name, freshness, answer).await? {
         Download::NotFound => Err(Problem::not_found()),
         Download::Answered(answer) => answer,
         Download::Open { object, reader } => {
-            let part = requested_part(head, &object)?;
-            let range = part.unwrap_or(ByteRange { offset: 0, length: object.size_bytes });
+            let tenant_id = object.object.scope.tenant_id.clone();
             let mut fields = Fields::default();
-            if part.is_some() {
-                let (last, size) = (range.last(), object.size_bytes);
-                fields.add("Content-Range", format_args!("bytes {}-{last}/{size}", range.offset));
-            }
-            let status = if part.is_some() { 206 } else { 200 };
-            let body = match range.length {
-                0 => Body::Bytes(Vec::new()),
-                _ => Body::Blob(reader, range, object.object.scope.tenant_id.clone()),
+            add_disposition(&mut fields, &object, file_name);
+            let (status, body) = match requested(head, &object)? {
+                Requested::Whole => match object.size_bytes {
+                    0 => (200, Body::Bytes(Vec::new())),
+                    length => (200, Body::Blob(reader, ByteRange { offset: 0, length }, tenant_id)),
+                },
+                Requested::Part(range) => {
+                    let (last, size) = (range.last(), object.size_bytes);
+                    fields.add("Content-Range", format_args!("bytes {}-{last}/{size}", range.offset));
+                    (206, Body::Blob(reader, range, tenant_id))
+                }
+                Requested::Parts(ranges) => {
+                    let content_type = object.object.content_type.clone();
+                    let multipart = Multipart::new(ranges, content_type, object.size_bytes);
+                    (206, Body::Parts(Box::new(BlobParts { reader, multipart, tenant_id })))
+                }
             };
             Ok(Response { status, object: Some(object), fields, body, change: None })
         }
@@ -60,46 +78,83 @@ fn decide<Reader>(
     head: &RequestHead,
     conditions: &Conditions,
     object: &Arc<StoredObject>,
+    file_name: Option<&str>,
 ) -> Result<Option<Response<Reader>>, Problem> {
-    let about = |status, body| {
-        let (object, fields) = (Some(object.clone()), Fields::default());
+    let about = |status, fields, body| {
+        let object = Some(object.clone());
         Ok(Some(Response { status, object, fields, body, change: None }))
     };
+    let mut fields = Fields::default();
     match conditions.verdict(&object.current_version()) {
         Verdict::Failed => return Err(Problem::precondition_failed()),
-        Verdict::NotModified => return about(304, Body::None),
+        Verdict::NotModified => return about(304, fields, Body::None),
         Verdict::Proceed => {}
     }
     if head.method() == Method::Head {
-        return about(200, Body::Withheld(object.size_bytes));
+        add_disposition(&mut fields, object, file_name);
+        return about(200, fields, Body::Withheld(object.size_bytes));
     }
-    requested_part(head, object)?;
+    requested(head, object)?;
     Ok(None)
 }
 
-/// The part that a `GET` asks for, or `None` for the whole (RFC 9110 §14.2).
-fn requested_part(head: &RequestHead, object: &StoredObject) -> Result<Option<ByteRange>, Problem> {
-    let Some(value) = head.single("range") else { return Ok(None) };
+/// Asks the client to keep the bytes as a file, where that is what it wants.
+fn add_disposition(fields: &mut Fields, object: &StoredObject, file_name: Option<&str>) {
+    let Some(chosen) = file_name else { return };
+    fields.add_with("Content-Disposition", |value| match &object.object.key {
+        _ if !chosen.is_empty() => append_attachment(chosen, value),
+        Some(key) => append_attachment(key.last_segment(), value),
+        None => append_attachment(&object.object.id.to_string(), value),
+    });
+}
+
+/// What a `GET` asks for.
+enum Requested {
+    Whole,
+    Part(ByteRange),
+    /// Two at least.
+    Parts(Vec<ByteRange>),
+}
+
+/// What a `GET` asks for of an object (RFC 9110 §14.2).
+fn requested(head: &RequestHead, object: &StoredObject) -> Result<Requested, Problem> {
+    let Some(value) = head.single("range") else { return Ok(Requested::Whole) };
     if !Conditions::range_applies(head, &object.current_version()) {
-        return Ok(None);
+        return Ok(Requested::Whole);
     }
-    match parse_range(value) {
-        RangeHeader::Ignored => Ok(None),
-        RangeHeader::Several => Err(Problem::not_implemented("Range")),
-        RangeHeader::One(request) => match request.resolve(object.size_bytes) {
-            Some(range) => Ok(Some(range)),
-            None => {
-                let mut problem =
-                    Problem::new(416, "range_not_satisfiable", "the object has no byte in this range");
-                problem.fields.add("Content-Range", format_args!("bytes */{}", object.size_bytes));
-                Err(problem)
-            }
-        },
+    let found = match parse_range(value) {
+        RangeHeader::Ignored => Some(Requested::Whole),
+        RangeHeader::One(request) => request.resolve(object.size_bytes).map(Requested::Part),
+        RangeHeader::Several(requests) => several(&requests, object.size_bytes),
+    };
+    found.ok_or_else(|| {
+        let mut problem =
+            Problem::new(416, "range_not_satisfiable", "the object has no byte in what was asked for");
+        problem.fields.add("Content-Range", format_args!("bytes */{}", object.size_bytes));
+        problem
+    })
+}
+
+/// Those of several parts that exist, in the order in which they are asked for; `None` if there is none. What is more than
+/// the whole, since parts overlap, is the whole: nobody is sent more than there is for a few bytes (RFC 9110 §14.2).
+fn several(requests: &[RangeRequest], size_bytes: u64) -> Option<Requested> {
+    let ranges: Vec<_> = requests.iter().filter_map(|request| request.resolve(size_bytes)).collect();
+    let total = ranges.iter().fold(0, |total: u64, range| total.saturating_add(range.length));
+    match ranges.as_slice() {
+        [] => None,
+        [one] => Some(Requested::Part(*one)),
+        _ if total > size_bytes => Some(Requested::Whole),
+        _ => Some(Requested::Parts(ranges)),
     }
 }
 
-/// Adds what every answer about an object's bytes says. The last five hold for all of them.
+/// Adds what every answer about an object's bytes says.
 pub fn add_object_fields(fields: &mut Fields, object: &StoredObject) {
+    add_fields_of(fields, object, object.object.content_type.as_str());
+}
+
+/// The same, of a body that has another media type. The last five fields hold for all objects.
+pub(super) fn add_fields_of(fields: &mut Fields, object: &StoredObject, content_type: impl Display) {
     let hex = object.content_hash.to_hex();
     fields.add_with("ETag", |value| {
         value.extend_from_slice(b"\"sha256-");
@@ -111,7 +166,7 @@ pub fn add_object_fields(fields: &mut Fields, object: &StoredObject) {
         object.content_hash.append_base64(value);
         value.push(b':');
     });
-    fields.add("Content-Type", object.object.content_type.as_str());
+    fields.add("Content-Type", content_type);
     fields.add("Last-Modified", httpdate::HttpDate::from(SystemTime::from(object.object.updated_at)));
     for (name, value) in object.object.metadata.iter() {
         fields.add_prefixed("X-Object-Meta-", name, value);

@@ -10,6 +10,7 @@ mod sign;
 mod tenants;
 mod upload;
 
+pub(super) use download::DOWNLOAD;
 pub use download::add_object_fields;
 pub(super) use health::{ChecksDto, ReadinessDto};
 pub use metrics::{MetricsPage, WriteMetrics};
@@ -22,6 +23,7 @@ use super::audit_log::Change;
 use super::authentication::{Asker, authorise};
 use super::errors::Problem;
 use super::http1::{Fields, Method, RequestHead};
+use super::multipart_transfer::BlobParts;
 use super::query::Parameters;
 use super::request_body::RequestBody;
 use super::router::{Route, route};
@@ -56,6 +58,8 @@ pub(super) enum Body<Reader> {
     Bytes(Vec<u8>),
     /// A part of a blob, sent on account of a tenant.
     Blob(Reader, ByteRange, TenantId),
+    /// Several parts of one.
+    Parts(Box<BlobParts<Reader>>),
 }
 
 impl<Reader> Response<Reader> {
@@ -67,8 +71,12 @@ impl<Reader> Response<Reader> {
 
     /// Adds all fields of its head that are about what was asked for.
     pub(super) fn add_fields(&self, fields: &mut Fields) {
-        if let Some(object) = &self.object {
-            add_object_fields(fields, object);
+        match (&self.object, &self.body) {
+            (Some(object), Body::Parts(parts)) => {
+                download::add_fields_of(fields, object, parts.multipart.content_type());
+            }
+            (Some(object), _) => add_object_fields(fields, object),
+            (None, _) => {}
         }
         fields.add_all(&self.fields);
     }

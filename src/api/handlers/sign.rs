@@ -8,13 +8,13 @@ use super::super::authentication::{
     Access, Shown, invalid_token, needed_permission, shown, unauthenticated, unauthorized,
 };
 use super::super::errors::Problem;
-use super::super::http1::{Method, RequestHead};
+use super::super::http1::{Method, RequestHead, check_file_name};
 use super::super::query::Parameters;
 use super::super::request_body::RequestBody;
 use super::super::router::{Route, find};
 use super::super::service::Service;
 use super::super::signed_url::{Target, Terms, parse_digest, parse_method};
-use super::{Response, scope_of};
+use super::{DOWNLOAD, Response, scope_of};
 use crate::application::ports::{ApiKeyRepository, BlobStore, Clock, ObjectName, ObjectRepository};
 use crate::domain::entities::{Principal, Scope};
 use crate::domain::value_objects::{ContentHash, Key, StorageClass, Timestamp};
@@ -108,8 +108,8 @@ pub(super) async fn sign<S: BlobStore, R: ObjectRepository + ApiKeyRepository, C
     let mut response = Response::json(200, serde_json::to_vec(&answer).unwrap_or_default());
     response.change = service.audit_log.is_on().then(|| {
         let (key, object_id) = match target {
-            Target::Object(id) | Target::ObjectInfo(id) => (None, Some(id)),
-            Target::Key(path) => (Some(path.key), None),
+            Target::Object(id, _) | Target::ObjectInfo(id) => (None, Some(id)),
+            Target::Key(path, _) => (Some(path.key), None),
             Target::NewObject { key, .. } => (key, None),
         };
         let (method, scope) = (terms.method.as_str(), terms.scope);
@@ -152,9 +152,9 @@ fn parse_target(order: &SignOrder, principal: &Principal) -> Result<Target, Prob
     }
     let target = match route {
         Route::Objects if order.method == Method::Post => return parse_new_object(query, principal),
-        Route::Object(id) => Target::Object(id),
+        Route::Object(id) => return Ok(Target::Object(id, parse_file_name(query, order.method)?)),
         Route::ObjectInfo(id) => Target::ObjectInfo(id),
-        Route::Key(path) => Target::Key(path),
+        Route::Key(path) => return Ok(Target::Key(path, parse_file_name(query, order.method)?)),
         Route::Objects
         | Route::Root
         | Route::Health
@@ -168,6 +168,13 @@ fn parse_target(order: &SignOrder, principal: &Principal) -> Result<Target, Prob
     };
     Parameters::parse(query, &[])?;
     Ok(target)
+}
+
+/// As which file what is read is to be kept.
+fn parse_file_name(query: Option<&str>, method: Method) -> Result<Option<String>, Problem> {
+    let known: &[_] = if matches!(method, Method::Get | Method::Head) { &[DOWNLOAD] } else { &[] };
+    let parameters = Parameters::parse(query, known)?;
+    parameters.parsed(DOWNLOAD, |name| check_file_name(name).map(|()| name.to_owned()))
 }
 
 fn parse_new_object(query: Option<&str>, principal: &Principal) -> Result<Target, Problem> {
@@ -187,11 +194,11 @@ async fn find_scope<S, R: ObjectRepository, C>(
     principal: &Principal,
 ) -> Result<Scope, Problem> {
     let scope = match target {
-        Target::Object(id) | Target::ObjectInfo(id) => {
+        Target::Object(id, _) | Target::ObjectInfo(id) => {
             let name = ObjectName::of_id(*id, &principal.reach);
             service.repository.inspect(&name).await?.ok_or_else(Problem::not_found)?.scope
         }
-        Target::Key(path) => path.scope.clone(),
+        Target::Key(path, _) => path.scope.clone(),
         Target::NewObject { scope, .. } => scope.clone(),
     };
     principal.check_scope(&scope)?;
@@ -235,6 +242,8 @@ mod tests {
                 &format!(r#","size_bytes":0,"digest":"sha256:{digest}""#),
             ),
             order("POST", "/v1/objects?namespace=models&tenant_id=acme&key=a+b&storage_class=cold", ""),
+            order("GET", "/v1/keys/models/acme/k?download=a%20b", ""),
+            order("HEAD", &format!("/v1/objects/{id}?download"), ""),
         ] {
             assert_eq!(refused(&body), None, "{body}");
         }
@@ -269,6 +278,16 @@ mod tests {
             ("GET", "/v1/tenants/acme", "", "invalid_parameter", "path"),
             ("POST", "/v1/sign", "", "invalid_parameter", "path"),
             ("GET", "/v1/keys/models/acme/k?versions", "", "unknown_parameter", "versions"),
+            ("GET", "/v1/keys/models/acme/k?download=a%2Fb", "", "invalid_parameter", "download"),
+            ("GET", "/v1/keys/models/acme/k?download=a&download=b", "", "repeated_parameter", "download"),
+            ("PUT", "/v1/keys/models/acme/k?download=a", "", "unknown_parameter", "download"),
+            (
+                "GET",
+                "/v1/objects/0193a5c0-0000-7000-8000-000000000000/info?download=a",
+                "",
+                "unknown_parameter",
+                "download",
+            ),
             ("GET", "/v1/keys/models/acme/k?signed_by=me", "", "unknown_parameter", "signed_by"),
             ("POST", "/v1/objects?namespace=models", "", "missing_parameter", "tenant_id"),
             ("PUT", "/v1/keys/models/acme/k", r#","digest":"sha-256:ab""#, "invalid_parameter", "digest"),

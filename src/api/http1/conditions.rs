@@ -75,12 +75,8 @@ impl Conditions {
 
     /// Whether a `Range` is to be obeyed (RFC 9110 §13.1.5). A date never matches: two changes can share a second.
     pub fn range_applies(head: &RequestHead, current: &CurrentVersion) -> bool {
-        match head.list("if-range") {
-            None => true,
-            Some(tag) => {
-                entity_tags(&tag, Comparison::Strong) == EntityTags::Hashes(vec![current.content_hash])
-            }
-        }
+        let own = |tag: &str| own_tag(tag.trim(), Comparison::Strong) == Some(current.content_hash);
+        !head.has("if-range") || head.single("if-range").is_some_and(own)
     }
 }
 
@@ -168,6 +164,10 @@ mod tests {
             "\"x\"".into(),
             "Thu, 01 Jan 1970 00:00:00 GMT".into(),
             "*".into(),
+            "".into(),
+            // One tag and not a list.
+            format!("\"x\", \"sha256-{hash}\""),
+            format!("\"sha256-{hash}\"\r\nIf-Range: \"sha256-{hash}\""),
         ] {
             assert!(!Conditions::range_applies(&head(&format!("If-Range: {value}")), &current), "{value}");
         }

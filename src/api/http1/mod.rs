@@ -4,13 +4,17 @@
 mod body;
 mod conditions;
 mod digest;
+mod disposition;
 mod head;
+mod multipart;
 mod range;
 mod response;
 
 pub use body::{BodyDecoder, BodyError, Decoded};
 pub use conditions::{Conditions, Verdict};
 pub use digest::{DigestError, parse_digests};
+pub use disposition::{FILE_NAME_BYTES_MAX, InvalidFileName, append_attachment, check_file_name};
 pub use head::{BodyFraming, HeadError, HeadLimits, HeadParser, Method, RequestHead, Version};
-pub use range::{RangeHeader, parse_range};
+pub use multipart::Multipart;
+pub use range::{RANGES_MAX, RangeHeader, parse_range};
 pub use response::{DateCache, Fields, ResponseHead, StatusLine, status_title};

@@ -2,15 +2,18 @@
 
 use crate::domain::value_objects::RangeRequest;
 
+/// The most ranges that one field may ask for. A longer one is ignored, as the standard allows (RFC 9110 §14.2).
+pub const RANGES_MAX: usize = 256;
+
 /// What a `Range` field asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RangeHeader {
-    /// Another unit, or malformed: as if the field were not there.
+    /// Another unit, malformed, or more than [`RANGES_MAX`]: as if the field were not there.
     Ignored,
     /// One part.
     One(RangeRequest),
-    /// More than one part.
-    Several,
+    /// More than one part, in the order in which they are asked for.
+    Several(Vec<RangeRequest>),
 }
 
 /// Reads the value of a `Range` field.
@@ -19,12 +22,17 @@ pub fn parse_range(value: &str) -> RangeHeader {
     if !unit.eq_ignore_ascii_case("bytes") {
         return RangeHeader::Ignored;
     }
-    let specs = specs.split(',').map(|spec| spec.trim_matches([' ', '\t'])).filter(|spec| !spec.is_empty());
-    let Some(ranges) = specs.map(parse_spec).collect::<Option<Vec<_>>>() else { return RangeHeader::Ignored };
-    match ranges.as_slice() {
-        [] => RangeHeader::Ignored,
-        [one] => RangeHeader::One(*one),
-        _ => RangeHeader::Several,
+    let specs = specs.split(',').map(|spec| spec.trim_matches([' ', '\t']));
+    let mut specs = specs.filter(|spec| !spec.is_empty()).map(parse_spec);
+    let Some(first) = specs.next().flatten() else { return RangeHeader::Ignored };
+    // Where there is no other, which is so most often, this takes no memory.
+    let Some(others) = specs.take(RANGES_MAX).collect::<Option<Vec<_>>>() else {
+        return RangeHeader::Ignored;
+    };
+    match others.len() {
+        0 => RangeHeader::One(first),
+        RANGES_MAX.. => RangeHeader::Ignored,
+        _ => RangeHeader::Several([&[first], others.as_slice()].concat()),
     }
 }
 
@@ -62,7 +70,14 @@ mod tests {
                 "bytes=1-99999999999999999999",
                 RangeHeader::One(RangeRequest::FromTo { first: 1, last: u64::MAX }),
             ),
-            ("bytes=1-2, 3-4", RangeHeader::Several),
+            (
+                "bytes=1-2, ,-4\t,3-",
+                RangeHeader::Several(vec![
+                    RangeRequest::FromTo { first: 1, last: 2 },
+                    RangeRequest::Suffix { length: 4 },
+                    RangeRequest::From { first: 3 },
+                ]),
+            ),
         ] {
             assert_eq!(parse_range(value), expected, "{value}");
         }
@@ -77,6 +92,7 @@ mod tests {
             "bytes=+1-2",
             "bytes=1-2-3",
             "bytes=1-2,x",
+            "bytes=x,1-2",
             "lines=1-2",
             "bytes 1-2",
         ] {
@@ -84,10 +100,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn ranges_are_counted() {
+        let of = |count: usize| parse_range(&format!("bytes={}", vec!["0-0"; count].join(", ,")));
+        let RangeHeader::Several(ranges) = of(RANGES_MAX) else { panic!("as many as may be") };
+        assert_eq!(ranges.len(), 256);
+        assert_eq!(of(RANGES_MAX + 1), RangeHeader::Ignored);
+        assert_eq!(of(5 * RANGES_MAX), RangeHeader::Ignored);
+    }
+
     proptest! {
         #[test]
         fn no_value_panics(value in "(bytes=)?[0-9,\\- ]{0,40}") {
-            parse_range(&value);
+            if let RangeHeader::Several(ranges) = parse_range(&value) {
+                prop_assert!((2..=RANGES_MAX).contains(&ranges.len()));
+            }
         }
     }
 }

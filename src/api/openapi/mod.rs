@@ -178,6 +178,10 @@ fn described_answer(status: u16, answer: Answer, method: Method) -> Response {
     let of = |name: Cow<'static, str>| RefOr::Ref(Ref::from_schema_name(name));
     match answer {
         Answer::Nothing => builder,
+        // Several ranges; one comes as what it is of.
+        Answer::Bytes if status == 206 => builder
+            .content("*/*", content(bytes().into()))
+            .content("multipart/byteranges", content(bytes().into())),
         Answer::Bytes => builder.content("*/*", content(bytes().into())),
         Answer::Object => builder.content("application/json", content(of(ObjectDto::name()))),
         Answer::List => builder.content("application/json", content(of(ListDto::name()))),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::http1::Method;
+use super::super::http1::{FILE_NAME_BYTES_MAX, Method};
 use crate::domain::entities::Permission;
 
 /// One method of one path.
@@ -118,7 +118,7 @@ impl Answer {
     /// The header fields that are particular about it.
     pub(super) const fn fields(self, status: u16) -> &'static [(&'static str, &'static str)] {
         match (self, status) {
-            (Self::Bytes, 206) => &[VERSION, ("Content-Range", "Which bytes these are")],
+            (Self::Bytes, 206) => &[VERSION, ("Content-Range", "Which bytes these are, if it is one range")],
             (Self::Bytes, _) | (Self::Nothing, 304) => &[VERSION],
             (Self::Object, 201) => &[VERSION, ("Location", "Where the object is by its id")],
             (Self::List, _) => &[("Link", "Where there is a next page: that, with rel=\"next\"")],
@@ -142,6 +142,8 @@ const NAMESPACE_PATTERN: &str = "^[a-z0-9][a-z0-9._-]{0,62}$";
 const TENANT_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$";
 /// Of what may be a key, what needs no more than this to be said.
 const KEY_PATTERN: &str = "^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$";
+/// The same of a file's name.
+const FILE_NAME_PATTERN: &str = "^[A-Za-z0-9_-]*$";
 
 const fn namespace(place: Place) -> Parameter {
     let named = parameter("namespace", place, "The namespace");
@@ -177,9 +179,23 @@ const IF_MODIFIED_SINCE: Parameter =
     parameter("If-Modified-Since", Place::Header, "Only if it has been changed since then");
 const IF_UNMODIFIED_SINCE: Parameter =
     parameter("If-Unmodified-Since", Place::Header, "Only if it has not been changed since then");
-const RANGE: Parameter = parameter("Range", Place::Header, "One range of bytes");
+const RANGE: Parameter = parameter(
+    "Range",
+    Place::Header,
+    "Which bytes; of several ranges, up to 256, each is a part of the answer",
+);
 const IF_RANGE: Parameter =
     parameter("If-Range", Place::Header, "The range only of this version, else the whole");
+const DOWNLOAD: Parameter = Parameter {
+    pattern: Some(FILE_NAME_PATTERN),
+    bounds: Some((0, FILE_NAME_BYTES_MAX)),
+    ..parameter(
+        "download",
+        Place::Query(false),
+        "The name of the file that a browser keeps it as, up to 255 bytes of UTF-8 without slashes, backslashes and \
+         control characters; empty: the last part of its key",
+    )
+};
 const STATUS: Parameter = Parameter {
     words: &["WRITING", "COMMITTED", "DELETING", "DELETED"],
     ..parameter("status", Place::Query(false), "Which objects; COMMITTED if nothing is said")
@@ -195,12 +211,13 @@ const CURSOR: Parameter = parameter(
     "Where the page before has ended: its next_cursor, for the same query",
 );
 
-const OF_A_DOWNLOAD: [Parameter; 7] =
-    [ID, RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
-const OF_A_KEY: [Parameter; 9] = [
+const OF_A_DOWNLOAD: [Parameter; 8] =
+    [ID, DOWNLOAD, RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
+const OF_A_KEY: [Parameter; 10] = [
     namespace(Place::Path),
     tenant(Place::Path),
     key(Place::Path),
+    DOWNLOAD,
     RANGE,
     IF_RANGE,
     IF_MATCH,

@@ -31,6 +31,11 @@ impl Key {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What stands behind the last `/`: a file of this key would be called so.
+    pub fn last_segment(&self) -> &str {
+        self.0.rsplit_once('/').map_or(&self.0, |(_, segment)| segment)
+    }
 }
 
 impl fmt::Display for Key {
@@ -42,6 +47,13 @@ impl fmt::Display for Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_a_key_is_called_as_its_end() {
+        for (key, name) in [("a", "a"), ("a/b", "b"), ("a/b/c d", "c d")] {
+            assert_eq!(Key::parse(key).unwrap().last_segment(), name);
+        }
+    }
 
     #[test]
     fn keys_of_people_are_taken() {

@@ -456,14 +456,14 @@ impl<'a> Batch<'a> {
     }
 
     fn delete_key(&mut self, key_path: &KeyPath, precondition: &Precondition) -> DeleteOutcome {
-        let newest = self.newest(key_path).and_then(|id| self.held.objects.get(&id));
-        if !precondition.holds(newest.and_then(HeldObject::current_version).as_ref()) {
-            return DeleteOutcome::PreconditionFailed;
-        }
         let versions = self.versions.get(key_path);
         let ids: Vec<_> = versions.into_iter().flat_map(BTreeMap::values).copied().collect();
         if ids.is_empty() {
             return DeleteOutcome::NotFound;
+        }
+        let newest = self.newest(key_path).and_then(|id| self.held.objects.get(&id));
+        if !precondition.holds(newest.and_then(HeldObject::current_version).as_ref()) {
+            return DeleteOutcome::PreconditionFailed;
         }
         ids.iter().for_each(|id| self.forget(*id));
         DeleteOutcome::Deleted { ids, key_path: Some(key_path.clone()) }
