@@ -3,9 +3,9 @@
 //! What is passed over is not read.
 //!
 //! Bounds are texts, compared byte by byte, which is by characters too: UTF-8 keeps their order. Behind every key that begins
-//! with `a` comes `a` with [`BEYOND`] behind it, since no key is long enough for that many more characters, and no character
-//! is greater. Between a key and its next possible neighbour stands that key with [`BEHIND`] behind it, since no key has
-//! control characters.
+//! with `a` comes `a` with 256 times the last character behind it, since no key is long enough for that many more, and no
+//! character is greater. Between a key and its next possible neighbour stands that key with [`BEHIND`] behind it, since no
+//! key has control characters.
 
 use crate::application::key_listing::{KeyPosition, KeyQuery};
 use crate::domain::value_objects::{Delimiter, Key};
