@@ -96,7 +96,7 @@ impl Target {
 }
 
 /// Text with escapes for all but the unreserved characters (RFC 3986 §2.3), `/` and `:`.
-struct Escaped<'t>(&'t str);
+pub(super) struct Escaped<'t>(pub(super) &'t str);
 
 impl std::fmt::Display for Escaped<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

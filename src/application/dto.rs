@@ -64,11 +64,10 @@ impl<'a> From<&'a Object> for ObjectDto<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = List)]
 pub struct ListDto<'a> {
-    /// The objects, newest first.
+    /// The objects: newest first, or by key where a prefix or a delimiter was given.
     pub objects: Vec<ObjectDto<'a>>,
-    /// What the keys have in common up to a delimiter; empty where none was asked for.
-    #[schema(value_type = Vec<String>)]
-    pub common_prefixes: [&'a str; 0],
+    /// What other keys have in common up to a delimiter, each once and in order; empty where none was asked for.
+    pub common_prefixes: &'a [String],
     /// How to ask for the next page, or `null` after the last.
     #[schema(required)]
     pub next_cursor: Option<&'a str>,

@@ -6,6 +6,7 @@ use std::future::pending;
 use std::sync::Arc;
 
 use super::errors::{QuotaExceeded, ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
+use super::key_listing::{KeyPage, KeyPosition, KeyQuery, VersionQuery, WalkedKey};
 use super::ports::{
     ApiKeyRepository, BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteSource, Clock,
     CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery, LooseCommit, LooseOutcome,
@@ -577,6 +578,55 @@ impl ObjectRepository for FakeRepository {
         let next = found.last().filter(|_| more).map(|(sequence, _)| *sequence);
         Ok(ListPage { objects: found.into_iter().map(|(_, object)| object).collect(), next })
     }
+
+    async fn list_keys(&self, query: KeyQuery) -> Result<KeyPage, RepositoryError> {
+        let state = self.0.borrow();
+        let committed = state
+            .objects
+            .values()
+            .map(|(object, _)| object)
+            .filter(|object| object.scope == query.scope && object.status == ObjectStatus::Committed);
+        // The later ones take the place of those before.
+        let newest: BTreeMap<&str, &Object> =
+            committed.filter_map(|object| Some((object.key.as_ref()?.as_str(), object))).collect();
+        let (mut walked, mut passed) = (Vec::new(), query.after.clone());
+        for (key, object) in newest {
+            let is_behind = match &passed {
+                None => true,
+                Some(KeyPosition::Key(last)) => key > last.as_str(),
+                Some(KeyPosition::Common(last)) => key > last.as_str() && !key.starts_with(last),
+            };
+            if !is_behind || !key.starts_with(query.prefix.as_str()) {
+                continue;
+            }
+            let is_shown = query.storage_class.is_none_or(|class| object.storage_class == class);
+            let common = query.common(key).filter(|_| is_shown);
+            let object = (is_shown && common.is_none()).then(|| object.clone());
+            walked.push(WalkedKey { key: key.to_owned(), is_shown, object });
+            passed = Some(match common {
+                Some(common) => KeyPosition::Common(common.to_owned()),
+                None => KeyPosition::Key(key.to_owned()),
+            });
+            if walked.len() == query.keys_looked_at_max() as usize {
+                break;
+            }
+        }
+        Ok(KeyPage::of_walk(&query, walked))
+    }
+
+    async fn list_versions(&self, query: VersionQuery) -> Result<ListPage, RepositoryError> {
+        let state = self.0.borrow();
+        let versions =
+            state.objects.range(..query.before.unwrap_or(u64::MAX)).rev().filter(|(_, (object, _))| {
+                object.status == ObjectStatus::Committed
+                    && object.key_path().as_ref() == Some(&query.key_path)
+            });
+        let mut found: Vec<_> = versions.take(query.limit as usize + 1).collect();
+        let more = found.len() > query.limit as usize;
+        found.truncate(query.limit as usize);
+        let next = found.last().filter(|_| more).map(|(sequence, _)| **sequence);
+        Ok(ListPage { objects: found.into_iter().map(|(_, (object, _))| object.clone()).collect(), next })
+    }
 }
 
 impl ApiKeyRepository for FakeRepository {
@@ -595,6 +645,11 @@ impl ApiKeyRepository for FakeRepository {
 #[test]
 fn the_fake_repository_keeps_the_contract() {
     super::contract::repository_contract(FakeRepository::default);
+}
+
+#[test]
+fn the_fake_repository_lists_keys_as_the_model_does() {
+    super::key_listing_contract::key_listing_contract(&FakeRepository::default());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod credentials;
 pub mod dto;
 pub mod errors;
+pub mod key_listing;
 pub mod ports;
 pub mod use_cases;
 
@@ -10,3 +11,5 @@ pub mod use_cases;
 pub(crate) mod contract;
 #[cfg(test)]
 pub(crate) mod fakes;
+#[cfg(test)]
+pub(crate) mod key_listing_contract;

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::errors::{QuotaExceeded, ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
+use super::key_listing::{KeyPage, KeyQuery, VersionQuery};
 use crate::domain::entities::{
     ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, Reach, Scope, StoredObject,
 };
@@ -469,6 +470,19 @@ pub trait ObjectRepository {
     /// # Errors
     /// [`RepositoryError`].
     async fn list(&self, query: ListQuery) -> Result<ListPage, RepositoryError>;
+
+    /// One page of a listing by key. It costs what it shows: what lies below a common prefix, and the older versions of a
+    /// key, are passed over without being read.
+    ///
+    /// # Errors
+    /// [`RepositoryError`].
+    async fn list_keys(&self, query: KeyQuery) -> Result<KeyPage, RepositoryError>;
+
+    /// One page of the committed versions of a key.
+    ///
+    /// # Errors
+    /// [`RepositoryError`].
+    async fn list_versions(&self, query: VersionQuery) -> Result<ListPage, RepositoryError>;
 }
 
 /// What is known of a key before it is looked up.

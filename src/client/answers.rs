@@ -38,6 +38,8 @@ impl RemoteObject {
 #[derive(Debug, Deserialize)]
 pub(super) struct Page {
     pub(super) objects: Vec<RemoteObject>,
+    #[serde(default)]
+    pub(super) common_prefixes: Vec<String>,
     pub(super) next_cursor: Option<String>,
 }
 

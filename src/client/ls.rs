@@ -9,7 +9,7 @@ use clap::Args;
 use super::address::{Address, Prefix};
 use super::answers::{RemoteObject, shown};
 use super::errors::ClientError;
-use super::listing::{Listing, list_below};
+use super::listing::{Listing, list_below, list_level};
 use super::remote::{Remote, RemoteArguments};
 use super::stat;
 
@@ -39,8 +39,11 @@ pub(super) fn list(arguments: ListArguments) -> Result<ExitCode, ClientError> {
     let mut output = BufWriter::new(io::stdout().lock());
     let printed = match &arguments.address {
         Address::Below(prefix) => {
-            let listing = list_below(&remote, prefix)?;
-            if listing.keyed.is_empty() && !prefix.text.is_empty() {
+            let listing = match arguments.recursive || arguments.json {
+                true => list_below(&remote, prefix)?,
+                false => list_level(&remote, prefix)?,
+            };
+            if listing.keyed.is_empty() && listing.directories.is_empty() && !prefix.text.is_empty() {
                 return Err(ClientError::NotFound(prefix.to_string()));
             }
             print(&listing, prefix, &arguments, &mut output)
@@ -60,7 +63,9 @@ fn print(
     arguments: &ListArguments,
     output: &mut impl Write,
 ) -> io::Result<()> {
+    // With how many keys are below, where they have been counted here.
     let mut directories: BTreeMap<&str, u64> = BTreeMap::new();
+    directories.extend(listing.directories.iter().map(|directory| (directory.as_str(), 0)));
     for (key, object) in &listing.keyed {
         let rest = &key[prefix.text.len()..];
         match rest.find('/').filter(|_| !arguments.recursive && !arguments.json) {
@@ -69,8 +74,8 @@ fn print(
         }
     }
     for (directory, keys) in directories {
-        let words = format!("{keys} below");
-        writeln!(output, "{:>15}  {words:<24}  {directory}", "")?;
+        let words = if keys > 0 { format!("{keys} below") } else { String::new() };
+        writeln!(output, "{:>15}  {words:<24}  {}", "", shown(directory))?;
     }
     for object in &listing.keyless {
         print_object(object, arguments.json, output)?;

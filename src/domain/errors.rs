@@ -21,6 +21,12 @@ pub enum InvalidValue {
     /// Empty, too long, not UTF-8, or with a segment that no key may have.
     #[error("a key is 1 to 1024 bytes of UTF-8 without control characters, empty segments, '.' or '..'")]
     Key,
+    /// Too long, or with a control character, which no key has.
+    #[error("a prefix is at most 1024 bytes of UTF-8 without control characters")]
+    KeyPrefix,
+    /// Empty, too long, or with a control character, which no key has.
+    #[error("a delimiter is 1 to 64 bytes of UTF-8 without control characters")]
+    Delimiter,
     /// A metadata name that is not a lower-case token.
     #[error("a metadata name is a lower-case token")]
     MetadataName,

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::application::errors::RepositoryError;
+use crate::application::key_listing::{KeyPage, KeyQuery, VersionQuery};
 use crate::application::ports::{
     CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, ObjectCommit, ObjectName,
 };
@@ -316,6 +317,10 @@ pub enum Query {
     Inspect(ObjectName, Reply<Option<Object>>),
     /// A page of a listing.
     List(ListQuery, Reply<ListPage>),
+    /// A page of a listing by key.
+    ListKeys(Box<KeyQuery>, Reply<KeyPage>),
+    /// A page of the versions of a key.
+    ListVersions(VersionQuery, Reply<ListPage>),
     /// What a tenant has and may have.
     Quota(TenantId, Reply<Quota>),
     /// Gives a tenant these limits instead of those that it had. It is no change of any object, and in no log.

@@ -544,6 +544,41 @@ fn a_server_that_knows_prefixes_is_asked_for_one() {
 }
 
 #[test]
+fn a_level_is_asked_for_alone_and_found_out_where_a_server_cannot_tell() {
+    let (names, told) = (["a/d/x", "a/d/y", "a/e", "b"], ["e", "d/"]);
+    let listed = |url: &str| {
+        let listed = run_at(url, &["ls", "models/acme/a/"]).ends(0);
+        let last = |line: &str| line.rsplit("a/").next().unwrap().to_owned();
+        (listed.text().lines().map(last).collect::<Vec<_>>(), listed.text().contains("2 below"))
+    };
+    let server = Server::start();
+    for name in names {
+        assert_eq!(server.request("PUT", &format!("/v1/keys/models/acme/{name}"), &[], b"x").status, 201);
+    }
+    assert_eq!(listed(&server.url("")), (told.map(str::to_owned).to_vec(), false));
+    run(&server, &["ls", "models/acme/a/d/"]).ends(0);
+    run(&server, &["ls", "models/acme/a/d/x/"]).ends(NOT_FOUND);
+    let stat = run(&server, &["stat", "models/acme/a/d/x", "--json"]).ends(0).lines().remove(0);
+    assert_eq!(stat["key"], "a/d/x");
+
+    let refused = br#"{"code":"unknown_parameter","detail":"no","parameter":"prefix"}"#;
+    let all = page(&names.map(|name| object(name, b"x")));
+    let former = Scripted::start(vec![answer("400 Bad Request", &[], refused), all]);
+    assert_eq!(listed(&former.url()), (told.map(str::to_owned).to_vec(), true));
+    let requests = former.requests();
+    assert!(
+        requests[0].contains("&prefix=a/&delimiter=/ ") && !requests[1].contains("prefix"),
+        "{requests:?}"
+    );
+
+    for strange in ["a/d", "a/../", "b/", "a//", "a/\n/"] {
+        let page = json!({"objects": [], "common_prefixes": [strange], "next_cursor": null});
+        let server = Scripted::start(vec![answer("200 OK", &[], page.to_string().as_bytes())]);
+        run_at(&server.url(), &["ls", "models/acme/a/"]).ends(DECLINED);
+    }
+}
+
+#[test]
 fn completions_and_manual_pages_are_made() {
     let here = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {

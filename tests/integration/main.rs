@@ -49,6 +49,7 @@ mod layers;
 mod lifecycle;
 mod limits;
 mod listing;
+mod listing_by_key;
 mod logging;
 mod maintenance;
 mod maintenance_on_postgres;

@@ -67,6 +67,15 @@ impl ThrowawayPostgres {
         self.latest_through(self.port)
     }
 
+    /// The same, with its text in the order of a language (ICU).
+    pub(crate) fn database_in_order_of(&self, language: &str) -> String {
+        let name = format!("d{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let mut createdb = as_postgres("createdb", self.directory.path());
+        createdb.args(self.address()).args(["-T", "template0", "-E", "UTF8", "--locale-provider", "icu"]);
+        run(createdb.args(["--icu-locale", language, &name]));
+        self.latest_through(self.port)
+    }
+
     /// The URL of the latest database, as it is reached through another port.
     pub(crate) fn latest_through(&self, port: u16) -> String {
         format!("postgres://postgres:secret@127.0.0.1:{port}/{}", self.latest())

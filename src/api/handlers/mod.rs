@@ -4,6 +4,7 @@ mod delete;
 mod download;
 mod health;
 mod list;
+mod list_versions;
 mod metrics;
 mod root;
 mod sign;
@@ -142,6 +143,9 @@ where
         (Route::Sign, _) => Box::pin(sign::sign(service, head, body)).await,
         (Route::Key(path), Method::Put) => upload::put(service, head, body, path).await,
         (Route::Key(path), Method::Delete) => delete::delete(service, head, ObjectName::Key(path)).await,
+        (Route::Key(path), _) if list_versions::is_asked_for(head) => {
+            Box::pin(list_versions::list(service, head, path)).await
+        }
         (Route::Key(path), _) => {
             download::download(service, head, ObjectName::Key(path), Freshness::Cached).await
         }

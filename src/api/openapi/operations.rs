@@ -211,9 +211,43 @@ const CURSOR: Parameter = parameter(
     "Where the page before has ended: its next_cursor, for the same query",
 );
 
+const PREFIX: Parameter = Parameter {
+    bounds: Some((0, 1024)),
+    ..parameter(
+        "prefix",
+        Place::Query(false),
+        "What keys begin with: lists the newest versions of these, by key; empty for all keys",
+    )
+};
+const DELIMITER: Parameter = Parameter {
+    bounds: Some((1, 64)),
+    ..parameter(
+        "delimiter",
+        Place::Query(false),
+        "Lists by key, and shows keys that have it behind the prefix by what they have in common up to there",
+    )
+};
+const VERSIONS: Parameter = Parameter {
+    words: &[""],
+    ..parameter(
+        "versions",
+        Place::Query(false),
+        "Without a value: lists all versions of the key, as List does",
+    )
+};
+const OF_A_LISTING: [Parameter; 8] = [
+    namespace(Place::Query(true)),
+    tenant(Place::Query(true)),
+    PREFIX,
+    DELIMITER,
+    class(),
+    STATUS,
+    LIMIT,
+    CURSOR,
+];
 const OF_A_DOWNLOAD: [Parameter; 8] =
     [ID, DOWNLOAD, RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
-const OF_A_KEY: [Parameter; 10] = [
+const OF_A_KEY: [Parameter; 13] = [
     namespace(Place::Path),
     tenant(Place::Path),
     key(Place::Path),
@@ -224,6 +258,9 @@ const OF_A_KEY: [Parameter; 10] = [
     IF_NONE_MATCH,
     IF_MODIFIED_SINCE,
     IF_UNMODIFIED_SINCE,
+    VERSIONS,
+    LIMIT,
+    CURSOR,
 ];
 const OF_A_CHANGED_KEY: [Parameter; 6] = [
     namespace(Place::Path),
@@ -347,17 +384,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
         path: "/v1/objects",
         id: "listObjects",
-        summary: "Lists objects, newest first",
+        summary: "Lists objects, newest first, or by key",
         tag: "objects",
         needs: Needs::Permission(Permission::Read),
-        parameters: &[
-            namespace(Place::Query(true)),
-            tenant(Place::Query(true)),
-            class(),
-            STATUS,
-            LIMIT,
-            CURSOR,
-        ],
+        parameters: &OF_A_LISTING,
         own_answers: &[(200, Answer::List)],
         ..PLAIN
     },
@@ -368,14 +398,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "The same, without a body",
         tag: "objects",
         needs: Needs::Permission(Permission::Read),
-        parameters: &[
-            namespace(Place::Query(true)),
-            tenant(Place::Query(true)),
-            class(),
-            STATUS,
-            LIMIT,
-            CURSOR,
-        ],
+        parameters: &OF_A_LISTING,
         own_answers: &[(200, Answer::List)],
         ..PLAIN
     },
@@ -452,7 +475,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
         path: "/v1/keys/{namespace}/{tenant_id}/{key}",
         id: "getKey",
-        summary: "The bytes of the newest version of a key, or some of them",
+        summary: "The bytes of the newest version of a key, or some of them; or the list of its versions",
         tag: "keys",
         needs: Needs::Permission(Permission::Read),
         parameters: &OF_A_KEY,

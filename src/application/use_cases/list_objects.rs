@@ -20,7 +20,7 @@ pub struct Cursor {
 #[error("the cursor is not one of this query")]
 pub struct InvalidCursor;
 
-const MARK_BYTES: usize = 8;
+pub(super) const MARK_BYTES: usize = 8;
 
 impl Cursor {
     /// The token for whoever asked `query`.
@@ -44,15 +44,19 @@ impl Cursor {
     }
 }
 
-/// Not a secret: it catches mistakes, and the query itself decides what can be seen.
 fn mark(query: &ListQuery) -> [u8; MARK_BYTES] {
-    let mut hasher = Sha256::new();
-    for part in [
+    mark_of(&[
         query.scope.namespace.as_str(),
         query.scope.tenant_id.as_str(),
         query.status.as_str(),
         query.storage_class.map_or("", |class| class.as_str()),
-    ] {
+    ])
+}
+
+/// Not a secret: it catches mistakes, and the query itself decides what can be seen.
+pub(super) fn mark_of(parts: &[&str]) -> [u8; MARK_BYTES] {
+    let mut hasher = Sha256::new();
+    for part in parts {
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part);
     }

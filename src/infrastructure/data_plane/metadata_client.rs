@@ -19,6 +19,7 @@ use super::deadline_list::WaitLimit;
 use super::object_cache::ObjectCache;
 use super::runtime::spawn;
 use crate::application::errors::{QuotaExceeded, RepositoryError, StoreError, UploadError};
+use crate::application::key_listing::{KeyPage, KeyQuery, VersionQuery};
 use crate::application::ports::{
     ApiKeyRepository, CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery, LooseCommit,
     LooseOutcome, ObjectCommit, ObjectName, ObjectRepository,
@@ -356,6 +357,14 @@ impl ObjectRepository for MetadataClient {
 
     async fn list(&self, query: ListQuery) -> Result<ListPage, RepositoryError> {
         self.ask(|reply| Query::List(query, reply)).await
+    }
+
+    async fn list_keys(&self, query: KeyQuery) -> Result<KeyPage, RepositoryError> {
+        self.ask(|reply| Query::ListKeys(Box::new(query), reply)).await
+    }
+
+    async fn list_versions(&self, query: VersionQuery) -> Result<ListPage, RepositoryError> {
+        self.ask(|reply| Query::ListVersions(query, reply)).await
     }
 
     async fn quota(&self, tenant_id: &TenantId) -> Result<Quota, RepositoryError> {

@@ -15,6 +15,7 @@ use super::errors::DatabaseError;
 use super::holds::HoldId;
 use super::postgres::PostgresDatabase;
 use super::sqlite::SqliteDatabase;
+use crate::application::key_listing::{KeyPage, KeyQuery, VersionQuery};
 use crate::application::ports::{ListPage, ListQuery, ObjectName};
 use crate::domain::entities::{BlobLocation, KeyPath, Object, StoredObject};
 use crate::domain::value_objects::{InstanceId, PackId, Place, StorageClass, Timestamp};
@@ -319,6 +320,20 @@ impl Database {
         match self {
             Self::Sqlite(database) => database.list(query).await,
             Self::Postgres(database) => database.list(query).await,
+        }
+    }
+
+    pub(super) async fn list_keys(&self, query: &KeyQuery) -> Result<KeyPage, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.list_keys(query).await,
+            Self::Postgres(database) => database.list_keys(query).await,
+        }
+    }
+
+    pub(super) async fn list_versions(&self, query: &VersionQuery) -> Result<ListPage, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.list_versions(query).await,
+            Self::Postgres(database) => database.list_versions(query).await,
         }
     }
 

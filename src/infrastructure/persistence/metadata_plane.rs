@@ -430,6 +430,8 @@ impl Reader {
             Query::Find(name, _, reply) => respond(reply, latch, database.find(&name).await),
             Query::Inspect(name, reply) => respond(reply, latch, database.inspect(&name).await),
             Query::List(query, reply) => respond(reply, latch, database.list(&query).await),
+            Query::ListKeys(query, reply) => respond(reply, latch, database.list_keys(&query).await),
+            Query::ListVersions(query, reply) => respond(reply, latch, database.list_versions(&query).await),
             Query::Quota(tenant_id, reply) => respond(reply, latch, database.quota(&tenant_id).await),
             Query::SetLimits(tenant_id, limits, reply) => {
                 if latch.is_set() {
@@ -448,7 +450,8 @@ fn refuse(query: Query, error: RepositoryError) {
     let _ = match query {
         Query::Find(_, _, reply) => reply.send(Err(error)).map_err(drop),
         Query::Inspect(_, reply) => reply.send(Err(error)).map_err(drop),
-        Query::List(_, reply) => reply.send(Err(error)).map_err(drop),
+        Query::List(_, reply) | Query::ListVersions(_, reply) => reply.send(Err(error)).map_err(drop),
+        Query::ListKeys(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::Quota(_, reply) | Query::SetLimits(_, _, reply) => reply.send(Err(error)).map_err(drop),
         Query::FindApiKey(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::Check(reply) => reply.send(Err(error)).map_err(drop),

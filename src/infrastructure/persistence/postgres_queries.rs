@@ -42,6 +42,37 @@ macro_rules! newest_of_class {
     };
 }
 
+/// Where the first delimiter of a key stands behind the prefix, counted from there: 0 or NULL if there is none.
+macro_rules! delimited {
+    ($key:literal) => {
+        concat!("strpos(substr(", $key, ", $5 + 1), $6)")
+    };
+}
+
+/// The first key of the scope from the bound of the walk on.
+macro_rules! next_key {
+    () => {
+        "CROSS JOIN LATERAL (SELECT f.key FROM objects AS f \
+         WHERE f.namespace = $1 AND f.tenant_id = $2 AND f.status = 1 AND f.key >= w.bound AND f.key <= $4 \
+         ORDER BY f.key, f.sequence LIMIT 1) AS n "
+    };
+}
+
+/// From where on the walk goes behind a key; behind all that have something in common with it, where that is shown in
+/// their place. No key has a character that is less than `chr(2)`.
+macro_rules! next_bound {
+    ($is_shown:literal) => {
+        concat!(
+            "CASE WHEN ",
+            $is_shown,
+            delimited!("n.key"),
+            " > 0 THEN left(n.key, $5 + ",
+            delimited!("n.key"),
+            " + length($6) - 1) || $7 ELSE n.key || chr(1) END"
+        )
+    };
+}
+
 /// What the `$2` objects behind the sequence `$1` amount to.
 pub(super) const COUNT_OBJECTS: &str = "
     SELECT namespace, tenant_id, status, storage_class, count(*), coalesce(sum(size_bytes), 0)::bigint, max(sequence)
@@ -223,6 +254,61 @@ pub(super) const LIST_BOTH: &str =
 
 /// One page of one class.
 pub(super) const LIST_CLASS: &str = newest_of_class!("$6");
+
+/// A walk through the keys of the scope `$1`, `$2` from `$3` up to `$4`: `$5` characters of each are the prefix, `$6` is the
+/// delimiter or NULL, `$7` comes behind everything, and `$8` keys are wanted. Each step is one search in the index of keys,
+/// and a key that is shown by itself one more, for its newest version; for its two bounds see [`HELD_VERSIONS`].
+pub(super) const LIST_KEYS: &str = concat!(
+    "WITH RECURSIVE walk (number, key, bound) AS (
+        SELECT 0, NULL::text COLLATE \"C\", $3::text COLLATE \"C\"
+        UNION ALL
+        SELECT w.number + 1, n.key, ",
+    next_bound!(""),
+    " FROM walk AS w ",
+    next_key!(),
+    "WHERE w.number < $8)
+     SELECT ",
+    object_columns!(),
+    ", w.key, true FROM walk AS w LEFT JOIN LATERAL (
+        SELECT * FROM objects AS v
+        WHERE v.namespace = $1 AND v.tenant_id = $2 AND v.key >= w.key AND v.key <= w.key AND v.status = 1
+          AND (",
+    delimited!("w.key"),
+    " > 0) IS NOT TRUE
+        ORDER BY v.key DESC, v.sequence DESC LIMIT 1) AS o ON true
+     WHERE w.key IS NOT NULL"
+);
+
+/// The same for keys whose newest version is in the class `$9`, and at most `$10` keys in all.
+pub(super) const LIST_KEYS_OF_CLASS: &str = concat!(
+    "WITH RECURSIVE walk (number, key, bound, newest, taken) AS (
+        SELECT 0, NULL::text COLLATE \"C\", $3::text COLLATE \"C\", NULL::bigint, 0
+        UNION ALL
+        SELECT w.number + 1, n.key, ",
+    next_bound!("v.newest IS NOT NULL AND "),
+    ", v.newest, w.taken + (v.newest IS NOT NULL)::int FROM walk AS w ",
+    next_key!(),
+    "CROSS JOIN LATERAL (
+            SELECT CASE WHEN s.storage_class = $9 THEN s.sequence END AS newest FROM objects AS s
+            WHERE s.namespace = $1 AND s.tenant_id = $2 AND s.key >= n.key AND s.key <= n.key AND s.status = 1
+            ORDER BY s.key DESC, s.sequence DESC LIMIT 1) AS v
+        WHERE w.number < $10 AND w.taken < $8)
+     SELECT ",
+    object_columns!(),
+    ", w.key, w.newest IS NOT NULL FROM walk AS w LEFT JOIN objects AS o
+        ON o.sequence = w.newest AND (",
+    delimited!("w.key"),
+    " > 0) IS NOT TRUE
+     WHERE w.key IS NOT NULL"
+);
+
+/// One page of the versions of a key. For the bounds see [`HELD_VERSIONS`].
+pub(super) const LIST_VERSIONS: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    " FROM objects AS o WHERE o.namespace = $1 AND o.tenant_id = $2 AND o.status = 1 \
+     AND o.key >= $3 AND (o.key, o.sequence) < ($3, $4) ORDER BY o.key DESC, o.sequence DESC LIMIT $5"
+);
 
 /// `$1`: hashes, `$2`: classes: the places that serve, and those that are the collector's to remove.
 pub(super) const PLACES_NAMED: &str = "

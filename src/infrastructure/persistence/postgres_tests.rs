@@ -13,6 +13,7 @@ use super::*;
 use crate::application::contract::{a_commit, api_key_contract, key_path, repository_contract};
 use crate::application::errors::RepositoryError;
 use crate::application::fakes::{FakeClock, an_object, block_on};
+use crate::application::key_listing_contract::key_listing_contract;
 use crate::application::ports::{
     CommitOutcome, DeleteOutcome, Freshness, ObjectCommit, ObjectRepository as _,
 };
@@ -140,6 +141,16 @@ fn the_metadata_plane_on_postgresql_keeps_the_contract() {
 }
 
 #[test]
+fn the_metadata_plane_on_postgresql_lists_keys_as_the_model_does() {
+    let postgres = ThrowawayPostgres::start();
+    // An order that people expect is not that of bytes.
+    for url in [database_of(&postgres), postgres.database_in_order_of("en-US").parse().unwrap()] {
+        let directory = tempfile::tempdir().unwrap();
+        key_listing_contract(&start(&url, "node", roots_in(directory.path())));
+    }
+}
+
+#[test]
 fn the_metadata_plane_on_postgresql_keeps_the_contract_of_keys() {
     let postgres = ThrowawayPostgres::start();
     let (url, directory) = (database_of(&postgres), tempfile::tempdir().unwrap());
@@ -236,7 +247,7 @@ fn a_full_batch_takes_sequences_of_its_own() {
 }
 
 /// Every statement, and the indexes that it finds its rows by; none for those that find none.
-const INDEXES: [(&str, &[&str]); 47] = [
+const INDEXES: [(&str, &[&str]); 50] = [
     (queries::BEGIN_BATCH, &["instances_pkey", "clock_pkey"]),
     (queries::HELD_BY_ID, &["objects_id_key"]),
     (queries::HELD_VERSIONS, &["objects_keyed"]),
@@ -254,6 +265,9 @@ const INDEXES: [(&str, &[&str]); 47] = [
     (queries::COUNT_OBJECTS, &["objects_pkey"]),
     (queries::LIST_BOTH, &["objects_listed"]),
     (queries::LIST_CLASS, &["objects_listed"]),
+    (queries::LIST_KEYS, &["objects_keyed"]),
+    (queries::LIST_KEYS_OF_CLASS, &["objects_keyed", "objects_pkey"]),
+    (queries::LIST_VERSIONS, &["objects_keyed"]),
     (queries::PLACES_NAMED, &["blobs_pkey", "garbage_pkey"]),
     (queries::CLAIM_NODE, &["nodes_pkey"]),
     (queries::END_INSTANCES_OF_NODE, &["instances_of_node"]),
@@ -369,6 +383,12 @@ fn every_statement_uses_its_indexes_on_empty_tables_and_on_large_ones() {
             (queries::LIST_CLASS, "'models', 'small', 1::smallint, 9223372036854775807, 101, 1::smallint"),
             (queries::LIST_BOTH, "'models', 'nobody', 1::smallint, 9223372036854775807, 101"),
             (queries::LIST_BOTH, "'models', 'acme', 1::smallint, 50000, 101"),
+            (queries::LIST_KEYS, "'models', 'acme', '', '~', 0, NULL, '~', 101"),
+            (queries::LIST_KEYS, "'models', 'acme', '', '~', 0, 'k', '~', 101"),
+            (queries::LIST_KEYS, "'models', 'small', 'k', 'k~', 1, '/', '~', 101"),
+            (queries::LIST_KEYS_OF_CLASS, "'models', 'acme', '', '~', 0, NULL, '~', 101, 1::smallint, 1101"),
+            (queries::LIST_VERSIONS, "'models', 'acme', 'k2', 9223372036854775807, 101"),
+            (queries::LIST_VERSIONS, "'models', 'acme', 'k2', 50000, 101"),
             (queries::FIND_BY_KEY, "'models', 'acme', 'k2'"),
             (queries::FIND_BY_KEY, "'models', 'small', 'k2'"),
             (queries::HELD_VERSIONS, "'{models}', '{small}', '{k2}', '{1}'"),

@@ -85,6 +85,51 @@ macro_rules! newest_of_class {
     };
 }
 
+/// Where the first delimiter of a key stands behind the prefix, counted from there: 0 or NULL if there is none.
+macro_rules! delimited {
+    () => {
+        "instr(substr(w.key, ?5 + 1), ?6)"
+    };
+}
+
+/// The first key of a scope within bounds.
+macro_rules! first_key {
+    ($bounds:expr) => {
+        concat!(
+            "(SELECT n.key FROM objects AS n WHERE n.namespace = ?1 AND n.tenant_id = ?2 AND n.status = 1 AND ",
+            $bounds,
+            " AND n.key <= ?4 ORDER BY n.key LIMIT 1)"
+        )
+    };
+}
+
+/// The first key behind the one that the walk has come to; behind all that have something in common with it, where
+/// that is shown in their place.
+macro_rules! next_key {
+    ($is_shown:literal) => {
+        first_key!(concat!(
+            "n.key > CASE WHEN ",
+            $is_shown,
+            delimited!(),
+            " > 0 THEN substr(w.key, 1, ?5 + ",
+            delimited!(),
+            " + length(?6) - 1) || ?7 ELSE w.key END"
+        ))
+    };
+}
+
+/// Something of the newest version of the key that the walk has come to.
+macro_rules! of_newest {
+    ($column:literal) => {
+        concat!(
+            "(SELECT ",
+            $column,
+            " FROM objects AS v WHERE v.namespace = ?1 AND v.tenant_id = ?2 AND v.key = w.key AND v.status = 1 \
+             ORDER BY v.sequence DESC LIMIT 1)"
+        )
+    };
+}
+
 /// `?1`: `["<id>", …]`
 pub(super) const HELD_BY_ID: &str = concat!(
     "SELECT ",
@@ -231,6 +276,49 @@ pub(super) const LIST_BOTH: &str =
 
 /// One page of one class.
 pub(super) const LIST_CLASS: &str = newest_of_class!("?6");
+
+/// A walk through the keys of the scope `?1`, `?2` from `?3` up to `?4`: `?5` characters of each are the prefix, `?6` is the
+/// delimiter or NULL, `?7` comes behind everything, and `?8` keys are wanted. Each step is one search in the index of keys,
+/// and a key that is shown by itself one more, for its newest version.
+pub(super) const LIST_KEYS: &str = concat!(
+    "WITH RECURSIVE walk (key) AS (SELECT ",
+    first_key!("n.key >= ?3"),
+    " UNION ALL SELECT ",
+    next_key!(""),
+    " FROM walk AS w WHERE w.key IS NOT NULL LIMIT ?8) SELECT ",
+    object_columns!(),
+    ", w.key, true FROM walk AS w LEFT JOIN objects AS o ON o.sequence = CASE WHEN ",
+    delimited!(),
+    " > 0 THEN NULL ELSE ",
+    of_newest!("v.sequence"),
+    " END WHERE w.key IS NOT NULL"
+);
+
+/// The same for keys whose newest version is in the class `?9`, and at most `?10` keys in all. Here every key takes two steps:
+/// it is found, and then it is judged. A value that a later step is made from has to be that of a row, since SQLite would
+/// search for it once more wherever it is named.
+pub(super) const LIST_KEYS_OF_CLASS: &str = concat!(
+    "WITH RECURSIVE walk (key, newest, is_judged, taken) AS (SELECT ",
+    first_key!("n.key >= ?3"),
+    ", NULL, false, 0 UNION ALL SELECT CASE WHEN w.is_judged THEN ",
+    next_key!("w.newest IS NOT NULL AND "),
+    " ELSE w.key END, CASE WHEN NOT w.is_judged THEN ",
+    of_newest!("CASE v.storage_class WHEN ?9 THEN v.sequence END"),
+    " END, NOT w.is_judged, w.taken + (w.newest IS NOT NULL) \
+      FROM walk AS w WHERE w.key IS NOT NULL AND w.taken < ?8 LIMIT 2 * ?10) SELECT ",
+    object_columns!(),
+    ", w.key, w.newest IS NOT NULL FROM walk AS w LEFT JOIN objects AS o ON o.sequence = CASE WHEN ",
+    delimited!(),
+    " > 0 THEN NULL ELSE w.newest END WHERE w.is_judged AND w.key IS NOT NULL"
+);
+
+/// One page of the versions of a key.
+pub(super) const LIST_VERSIONS: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    " FROM objects AS o WHERE o.namespace = ?1 AND o.tenant_id = ?2 AND o.key = ?3 AND o.status = 1 \
+     AND o.sequence < ?4 ORDER BY o.sequence DESC LIMIT ?5"
+);
 
 /// `?1`: `[["<hash>", class], …]`: the places that serve, and those that are the collector's to remove.
 pub(super) const PLACES_NAMED: &str = "

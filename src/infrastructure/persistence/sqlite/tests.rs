@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::application::contract::{a_commit, api_key_contract, repository_contract};
 use crate::application::fakes::FakeClock;
+use crate::application::key_listing_contract::key_listing_contract;
 use crate::infrastructure::data_plane::deadline_list::WaitLimit;
 use crate::infrastructure::data_plane::metadata_client::MetadataClient;
 use crate::infrastructure::data_plane::object_cache::ObjectCache;
@@ -37,6 +38,15 @@ fn the_metadata_plane_on_sqlite_keeps_the_contract() {
         directories.borrow_mut().push(directory);
         MetadataClient::new(data_end, Arc::new(ObjectCache::default()), WaitLimit::none(), None)
     });
+}
+
+#[test]
+fn the_metadata_plane_on_sqlite_lists_keys_as_the_model_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data_end, metadata_end) = plane_channel(Durability::Transaction);
+    plane_in(&directory).start(metadata_end).unwrap();
+    let client = MetadataClient::new(data_end, Arc::new(ObjectCache::default()), WaitLimit::none(), None);
+    key_listing_contract(&client);
 }
 
 #[test]
@@ -144,7 +154,7 @@ fn block_on_tokio<F: Future>(future: F) -> F::Output {
 }
 
 /// Every statement, and how it finds its rows: what stands behind SEARCH in its plan.
-const SEARCHES: [(&str, &[&str]); 48] = [
+const SEARCHES: [(&str, &[&str]); 51] = [
     (queries::HELD_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
     (queries::HELD_VERSIONS.few, VERSIONS),
     (queries::HELD_VERSIONS.many, VERSIONS),
@@ -167,6 +177,12 @@ const SEARCHES: [(&str, &[&str]); 48] = [
     (queries::COUNT_OBJECTS, &["objects USING INTEGER PRIMARY KEY (rowid>?)"]),
     (queries::LIST_BOTH, &[LISTED]),
     (queries::LIST_CLASS, &[LISTED]),
+    (queries::LIST_KEYS, WALKED),
+    (queries::LIST_KEYS_OF_CLASS, WALKED),
+    (
+        queries::LIST_VERSIONS,
+        &["o USING INDEX objects_keyed (namespace=? AND tenant_id=? AND key=? AND rowid<?)"],
+    ),
     (
         queries::PLACES_NAMED,
         &[
@@ -215,6 +231,11 @@ const SEARCHES: [(&str, &[&str]); 48] = [
 const VERSIONS: &[&str] = &[
     "o USING INTEGER PRIMARY KEY (rowid=?)",
     "n USING COVERING INDEX objects_keyed (namespace=? AND tenant_id=? AND key=?)",
+];
+const WALKED: &[&str] = &[
+    "n USING COVERING INDEX objects_keyed (namespace=? AND tenant_id=? AND key>? AND key<?)",
+    "v USING",
+    "o USING INTEGER PRIMARY KEY (rowid=?)",
 ];
 const BLOBS: &[&str] = &["b USING PRIMARY KEY (content_hash=? AND storage_class=?)"];
 const LISTED: &str =
@@ -265,8 +286,10 @@ fn the_indexes_of_every_statement_are_known() {
 
 /// What is wrong with the plans of the statements.
 async fn strange_plans(database: &SqliteDatabase, tables: &str) -> String {
-    // What is scanned is the parameter, the two halves of a page, or what waits to be removed: never a table.
-    const SCANS: [&str; 10] = [
+    // What is scanned is the parameter, the keys that a walk has come to, the two halves of a page, or what waits to be removed: never a table.
+    const SCANS: [&str; 12] = [
+        "CONSTANT ROW",
+        "w",
         "8-ROW VALUES CLAUSE",
         "64-ROW VALUES CLAUSE",
         "j VIRTUAL TABLE",
