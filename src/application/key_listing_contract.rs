@@ -84,14 +84,17 @@ async fn walk(repository: &impl ObjectRepository, query: &KeyQuery) -> KeyPage {
         all.common_prefixes.extend(page.common_prefixes);
         let Some(next) = page.next else { return all };
         assert!(query.storage_class.is_some() || count == query.limit as usize, "a page with a next is full");
-        assert!(query.after.is_none_or(|before| text(&before) < text(&next)), "{next:?}");
+        assert!(query.after.is_none_or(|before| end(&before) < end(&next)), "{next:?}");
         query.after = Some(next);
     }
 }
 
-fn text(position: &KeyPosition) -> &str {
+/// Where the next page goes on: behind a key, or behind all that begin so. A page that had passed over some of those keys
+/// for their class can be followed by one that ends with what they have in common.
+fn end(position: &KeyPosition) -> String {
     match position {
-        KeyPosition::Key(text) | KeyPosition::Common(text) => text,
+        KeyPosition::Key(text) => text.clone(),
+        KeyPosition::Common(text) => text.clone() + &"\u{10ffff}".repeat(Key::BYTES_MAX / 4),
     }
 }
 
