@@ -4,11 +4,13 @@ mod delete_object;
 mod download_object;
 mod list_objects;
 mod metered_source;
+mod refer_to_content;
 mod stored_source;
 mod upload_object;
 
 pub use delete_object::delete_object;
 pub use download_object::{Download, download_object};
 pub use list_objects::{Cursor, InvalidCursor};
+pub use refer_to_content::refer_to_content;
 pub use stored_source::StoredSource;
 pub use upload_object::{UploadOrder, Uploaded, upload_object};
