@@ -32,6 +32,16 @@ pub(super) async fn download<S: BlobStore, R: ObjectRepository, C>(
     freshness: Freshness,
 ) -> Result<Response<S::Reader>, Problem> {
     Parameters::parse(head.query(), &[])?;
+    answer(service, head, name, freshness).await
+}
+
+/// The same, whatever its query says.
+pub(super) async fn answer<S: BlobStore, R: ObjectRepository, C>(
+    service: &Service<S, R, C>,
+    head: &RequestHead,
+    name: ObjectName,
+    freshness: Freshness,
+) -> Result<Response<S::Reader>, Problem> {
     let conditions = Conditions::of(head);
     let answer = |object: &Arc<StoredObject>| decide(head, &conditions, object).transpose();
     match download_object(&service.store, &service.repository, &name, freshness, answer).await? {
@@ -98,7 +108,8 @@ fn requested_part(head: &RequestHead, object: &StoredObject) -> Result<Option<By
     }
 }
 
-/// Adds what every answer about an object's bytes says. The last five hold for all of them.
+/// Adds what every answer about an object's bytes says. The last four hold for all of them; for how long it may be kept,
+/// the answer says itself.
 pub fn add_object_fields(fields: &mut Fields, object: &StoredObject) {
     let hex = object.content_hash.to_hex();
     fields.add_with("ETag", |value| {
@@ -118,7 +129,6 @@ pub fn add_object_fields(fields: &mut Fields, object: &StoredObject) {
     }
     fields.add_lines(
         "Accept-Ranges: bytes\r\n\
-         Cache-Control: private, no-cache\r\n\
          Vary: Authorization, X-API-Key\r\n\
          X-Content-Type-Options: nosniff\r\n\
          Content-Security-Policy: sandbox; default-src 'none'\r\n",
