@@ -114,6 +114,7 @@ fn change_and_batch(body_bytes: usize) -> (Write, Vec<u8>, Vec<u8>, Vec<u8>) {
         stored: samples::stored_object(),
         precondition: Precondition::default(),
         is_first_version: false,
+        is_reference: false,
     };
     let mut batch = vec![0; BATCH_HEADER_BYTES + 2 * body_bytes];
     batch.truncate(BATCH_HEADER_BYTES);

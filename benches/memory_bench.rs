@@ -83,7 +83,12 @@ async fn serve_requests(
     let mut stored = samples::stored_object();
     (stored.content_hash, stored.place) = (location.content_hash, location.place);
     stored.object.content_hash = Some(location.content_hash);
-    let commit = ObjectCommit { stored, precondition: Precondition::default(), is_first_version: false };
+    let commit = ObjectCommit {
+        stored,
+        precondition: Precondition::default(),
+        is_first_version: false,
+        is_reference: false,
+    };
     repository.commit(commit, Default::default()).await.expect("the object is committed");
 
     // Its reader takes nothing meanwhile: the queue holds more records than there are requests.

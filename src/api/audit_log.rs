@@ -69,9 +69,14 @@ pub(super) enum Standing {
 #[derive(Debug)]
 pub(super) enum Change {
     Stored(Uploaded),
-    Deleted { ids: Vec<ObjectId>, key_path: Option<KeyPath> },
+    Deleted {
+        ids: Vec<ObjectId>,
+        key_path: Option<KeyPath>,
+    },
     Limits(QuotaLimits),
     Signed(SignedUrl),
+    /// So many contents are kept for a tenant.
+    Leased(TenantId, usize),
 }
 
 /// What a URL was signed for.
@@ -232,7 +237,7 @@ impl Names {
             "limit",
             "cursor",
         ];
-        if head.path() != "/v1/objects" {
+        if head.path() != "/v1/objects" && !head.path().starts_with("/v1/blobs/") {
             return None;
         }
         let parameters = Parameters::parse(head.query(), &KNOWN).ok()?;
@@ -270,6 +275,8 @@ struct Line<'r> {
     object_id: Option<ObjectId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     versions: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    contents: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text_if_any")]
     content_hash: Option<ContentHash>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -303,7 +310,9 @@ impl AuditRecord {
     fn weight_bytes(&self) -> usize {
         let texts = self.request.path.len() + self.request.request_id.len();
         let change = self.note.change.as_ref().map_or(0, |change| match change.as_ref() {
-            Change::Stored(_) | Change::Limits(_) | Change::Signed(_) => size_of::<Change>(),
+            Change::Stored(_) | Change::Limits(_) | Change::Signed(_) | Change::Leased(..) => {
+                size_of::<Change>()
+            }
             Change::Deleted { ids, .. } => size_of::<Change>() + size_of_val(ids.as_slice()),
         });
         size_of::<Self>() + texts + change
@@ -336,6 +345,7 @@ impl AuditRecord {
             key: note.query_names.key.as_ref().map(Key::as_str),
             object_id: note.query_names.object_id,
             versions: None,
+            contents: None,
             content_hash: None,
             size_bytes: None,
             bytes_max: None,
@@ -350,6 +360,7 @@ impl AuditRecord {
             Some(Route::Key(key_path)) => line.name(key_path),
             Some(Route::Object(id) | Route::ObjectInfo(id)) => line.object_id = Some(*id),
             Some(Route::Tenant(tenant_id)) => line.tenant_id = Some(tenant_id.as_str()),
+            Some(Route::Blob(hash)) => line.content_hash = Some(*hash),
             Some(
                 Route::Root
                 | Route::Health
@@ -357,6 +368,7 @@ impl AuditRecord {
                 | Route::OpenApi
                 | Route::Metrics
                 | Route::Objects
+                | Route::MissingBlobs
                 | Route::Sign,
             )
             | None => {}
@@ -382,6 +394,10 @@ impl AuditRecord {
             Some(Change::Limits(limits)) => {
                 line.bytes_max = Some(limits.bytes_max);
                 line.objects_max = Some(limits.objects_max);
+            }
+            Some(Change::Leased(tenant_id, contents)) => {
+                line.tenant_id = Some(tenant_id.as_str());
+                line.contents = Some(*contents);
             }
             Some(Change::Signed(SignedUrl { method, scope, key, object_id, until })) => {
                 line.tenant_id = Some(scope.tenant_id.as_str());
@@ -414,6 +430,7 @@ fn event(status: u16, note: &Note) -> &'static str {
         (_, Some(Change::Deleted { .. })) => "object_deleted",
         (_, Some(Change::Limits(_))) => "limits_set",
         (_, Some(Change::Signed(_))) => "url_signed",
+        (_, Some(Change::Leased(..))) => "contents_leased",
         (..=399, None) => "changed",
         _ if note.code == Some(UNAVAILABLE) => "refused",
         _ => "failed",

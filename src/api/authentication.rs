@@ -23,6 +23,9 @@ use crate::domain::value_objects::ContentHash;
 const CHALLENGE: &str = "WWW-Authenticate";
 const REALM: &str = "Bearer realm=\"just_storage\"";
 
+/// The field that names a content instead of sending it.
+pub(super) const BLOB_REFERENCE: &str = "X-Blob-Reference";
+
 /// Whom a core lets in.
 pub enum Access {
     /// Everybody, to do everything.
@@ -67,16 +70,18 @@ pub(super) struct Asker {
     pub(super) within_rate: Result<(), RateExceeded>,
     /// What the body has to be, where the URL is signed for that.
     pub(super) digest: Option<Box<ContentHash>>,
+    /// How long the content has to be that is referred to, where the URL is signed for a size.
+    pub(super) reference_bytes: Option<u64>,
 }
 
 impl Asker {
     /// Somebody who may ask as often as they like.
     pub(super) fn unlimited(principal: &Rc<Principal>) -> Self {
-        Self { principal: principal.clone(), within_rate: Ok(()), digest: None }
+        Self { principal: principal.clone(), within_rate: Ok(()), digest: None, reference_bytes: None }
     }
 
     fn of_credential(Verified { principal, within_rate }: Verified) -> Self {
-        Self { principal, within_rate, digest: None }
+        Self { principal, within_rate, digest: None, reference_bytes: None }
     }
 }
 
@@ -88,6 +93,8 @@ pub(super) fn needs_credential(route: &Route) -> bool {
         | Route::Object(_)
         | Route::ObjectInfo(_)
         | Route::Key(_)
+        | Route::Blob(_)
+        | Route::MissingBlobs
         | Route::Tenant(_)
         | Route::Metrics
         | Route::Sign => true,
@@ -104,6 +111,9 @@ pub fn needed_permission(route: &Route, method: Method) -> Option<Permission> {
             Method::Delete => Permission::Delete,
             Method::Options | Method::Trace | Method::Connect | Method::Unknown => Permission::Admin,
         }),
+        Route::Blob(_) => Some(Permission::Read),
+        // It says what is there and keeps it, for whoever is about to write.
+        Route::MissingBlobs => Some(Permission::Write),
         Route::Tenant(_) | Route::Metrics => Some(Permission::Admin),
         // What the request needs that is to be signed, which its body tells: the handler asks for that.
         Route::Sign => None,
@@ -183,7 +193,11 @@ async fn verify_url<S, R: ApiKeyRepository, C: Clock>(
         let detail = "whoever signed the URL may not do this any more";
         Problem::new(403, "signer_not_permitted", detail)
     })?;
-    if let Some(size_bytes) = terms.size_bytes.filter(|size| head.framing() != BodyFraming::Length(*size)) {
+    // Of what is not sent, the size is known once it has been found.
+    let reference_bytes = terms.size_bytes.filter(|_| head.has(BLOB_REFERENCE));
+    if let Some(size_bytes) = terms.size_bytes.filter(|size| head.framing() != BodyFraming::Length(*size))
+        && reference_bytes.is_none()
+    {
         let detail = format!(
             "the URL is signed for a body of {size_bytes} bytes, which its Content-Length has to say"
         );
@@ -195,7 +209,7 @@ async fn verify_url<S, R: ApiKeyRepository, C: Clock>(
         permissions: [needed].into_iter().collect(),
     };
     let digest = terms.digest.map(Box::new);
-    Ok((Asker { principal: Rc::new(principal), within_rate, digest }, own_bytes))
+    Ok((Asker { principal: Rc::new(principal), within_rate, digest, reference_bytes }, own_bytes))
 }
 
 /// Whether the principal may do this at all, and may name what the path names.
@@ -209,6 +223,8 @@ pub(super) fn authorise(principal: &Principal, route: &Route, method: Method) ->
         Route::Key(path) => Ok(principal.check_scope(&path.scope)?),
         // The scope stands in the query, and is checked where that is read; or an id says nothing of it.
         Route::Objects | Route::Object(_) | Route::ObjectInfo(_) => Ok(()),
+        // The tenant does.
+        Route::Blob(_) | Route::MissingBlobs => Ok(()),
         // Only the operator's is enough, whichever tenant it is: the handler looks.
         Route::Tenant(_) => Ok(()),
         // The same for what is to be signed, and that stands in the body.

@@ -80,7 +80,7 @@ impl Problem {
         Self { parameter: Some(name.to_owned()), ..Self::new(501, "not_implemented", detail) }
     }
 
-    fn closing(mut self) -> Self {
+    pub(super) fn closing(mut self) -> Self {
         self.closes = true;
         self
     }
@@ -226,6 +226,9 @@ impl From<UploadError> for Problem {
             UploadError::DigestMismatch { .. } => Self::new(400, "digest_mismatch", error.to_string()),
             UploadError::PreconditionFailed => Self::precondition_failed(),
             UploadError::QuotaExceeded(_) => Self::quota_exceeded(),
+            UploadError::ContentMissing => Self::new(404, "not_found", error.to_string()),
+            // Only a signed URL says what a content has to be.
+            UploadError::SizeMismatch { .. } => Self::new(403, "signed_size_mismatch", error.to_string()),
         }
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct RequestBody<'t> {
     received_bytes: u64,
     bytes_max: u64,
     declared: Option<ContentHash>,
+    /// How long the content has to be that stands for the body, if it has to be.
+    reference_bytes: Option<u64>,
     budget: BodyBudget,
     /// The connection has ended, or the body is broken: nothing more can be read from it.
     failed: bool,
@@ -44,6 +46,7 @@ impl<'t> RequestBody<'t> {
             received_bytes: 0,
             bytes_max,
             declared: None,
+            reference_bytes: None,
             budget,
             failed: false,
         }
@@ -52,6 +55,16 @@ impl<'t> RequestBody<'t> {
     /// Holds the body to a hash, whatever its sender declares.
     pub(super) fn hold_to(&mut self, hash: ContentHash) {
         self.declared = Some(hash);
+    }
+
+    /// Holds whatever stands for the body to a size.
+    pub(super) fn hold_reference_to(&mut self, size_bytes: Option<u64>) {
+        self.reference_bytes = size_bytes;
+    }
+
+    /// How long the content has to be that stands for the body, if it has to be.
+    pub(super) fn reference_bytes(&self) -> Option<u64> {
+        self.reference_bytes
     }
 
     /// Notes the hash that the header declares; `false` if the body is held to another one.

@@ -3,8 +3,9 @@
 use super::errors::Problem;
 use super::http1::{Method, RequestHead};
 use super::query::percent_decode;
+use super::signed_url::parse_digest;
 use crate::domain::entities::{KeyPath, Scope};
-use crate::domain::value_objects::{Key, Namespace, ObjectId, TenantId};
+use crate::domain::value_objects::{ContentHash, Key, Namespace, ObjectId, TenantId};
 
 /// What a request is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,10 @@ pub enum Route {
     ObjectInfo(ObjectId),
     /// `/v1/keys/{namespace}/{tenant_id}/{key…}`
     Key(KeyPath),
+    /// `/v1/blobs/sha256:{hex}`
+    Blob(ContentHash),
+    /// `/v1/blobs/missing`
+    MissingBlobs,
     /// `/v1/tenants/{tenant_id}`
     Tenant(TenantId),
     /// `/v1/sign`
@@ -38,14 +43,17 @@ impl Route {
     pub fn methods(&self) -> &'static [Method] {
         match self {
             Self::Root => &[Method::Get, Method::Head, Method::Post],
-            Self::Health | Self::Ready | Self::OpenApi | Self::Metrics | Self::ObjectInfo(_) => {
-                &[Method::Get, Method::Head]
-            }
+            Self::Health
+            | Self::Ready
+            | Self::OpenApi
+            | Self::Metrics
+            | Self::ObjectInfo(_)
+            | Self::Blob(_) => &[Method::Get, Method::Head],
             Self::Objects => &[Method::Get, Method::Head, Method::Post],
             Self::Object(_) => &[Method::Get, Method::Head, Method::Delete],
             Self::Key(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
             Self::Tenant(_) => &[Method::Get, Method::Head, Method::Put],
-            Self::Sign => &[Method::Post],
+            Self::Sign | Self::MissingBlobs => &[Method::Post],
         }
     }
 }
@@ -83,6 +91,9 @@ pub(super) fn find(path: &str) -> Result<Route, Problem> {
     if let Some(rest) = path.strip_prefix("/v1/objects/") {
         return object(rest);
     }
+    if let Some(rest) = path.strip_prefix("/v1/blobs/") {
+        return blob(rest);
+    }
     match path {
         "/" => Ok(Route::Root),
         "/health" => Ok(Route::Health),
@@ -109,6 +120,19 @@ fn object(rest: &str) -> Result<Route, Problem> {
         Some((id, "info")) => Ok(Route::ObjectInfo(object_id(id)?)),
         Some(_) => Err(Problem::no_route()),
     }
+}
+
+/// `sha256:{hex}`, or `missing`.
+fn blob(rest: &str) -> Result<Route, Problem> {
+    if rest.is_empty() || rest.contains('/') {
+        return Err(Problem::no_route());
+    }
+    if rest == "missing" {
+        return Ok(Route::MissingBlobs);
+    }
+    let digest = percent_decode(rest).and_then(|decoded| parse_digest(&decoded));
+    let reason = "it is sha256: and 64 hexadecimal digits";
+    digest.map(Route::Blob).ok_or_else(|| Problem::parameter("invalid_parameter", "digest", reason))
 }
 
 /// `{namespace}/{tenant_id}/{key…}`. The key is decoded as a whole, so that `%2F` in it is a `/`.
@@ -154,6 +178,11 @@ mod tests {
             find("/v1/tenants/acme%2Eeu").unwrap(),
             Route::Tenant(TenantId::parse("acme.eu").unwrap())
         );
+        let hash = ContentHash::from_bytes([0xab; 32]);
+        for path in [format!("/v1/blobs/sha256:{hash}"), format!("/v1/blobs/sha256%3A{hash}")] {
+            assert_eq!(find(&path).unwrap(), Route::Blob(hash));
+        }
+        assert_eq!(find("/v1/blobs/missing").unwrap(), Route::MissingBlobs);
         for path in ["/", "/health", "/health/ready", "/openapi.json", "/metrics", "/v1/objects", "/v1/sign"]
         {
             assert_eq!(status(path), 200);
@@ -176,7 +205,9 @@ mod tests {
             "/v1/tenants/",
             "/v1/tenants/a/b",
             "/v1/sign/",
-            "/v1/blobs/sha256:00",
+            "/v1/blobs",
+            "/v1/blobs/",
+            "/v1/blobs/missing/x",
             "/metrics/",
         ] {
             assert_eq!(status(path), 404, "{path}");
@@ -185,6 +216,10 @@ mod tests {
             "/v1/objects/1",
             "/v1/objects/../x",
             "/v1/keys/A/b/c",
+            "/v1/blobs/sha256:00",
+            "/v1/blobs/sha256:",
+            "/v1/blobs/%ff",
+            "/v1/blobs/lost",
             "/v1/tenants/-a",
             "/v1/tenants/a%2Fb",
             "/v1/tenants/%ff",

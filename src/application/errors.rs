@@ -139,6 +139,17 @@ pub enum UploadError {
     /// The sender's tenant may not store as much.
     #[error(transparent)]
     QuotaExceeded(#[from] QuotaExceeded),
+    /// The sender's tenant does not have the content that is referred to.
+    #[error("the tenant has no such content")]
+    ContentMissing,
+    /// The content that is referred to has another size than the sender may store.
+    #[error("the content has {actual} bytes, and not {expected}")]
+    SizeMismatch {
+        /// How many it had to have.
+        expected: u64,
+        /// How many it has.
+        actual: u64,
+    },
 }
 
 impl From<ReceiveError> for UploadError {

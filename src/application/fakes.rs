@@ -8,14 +8,15 @@ use std::sync::Arc;
 use super::errors::{QuotaExceeded, ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
 use super::key_listing::{KeyPage, KeyPosition, KeyQuery, VersionQuery, WalkedKey};
 use super::ports::{
-    ApiKeyRepository, BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteSource, Clock,
-    CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery, LooseCommit, LooseOutcome,
-    ObjectCommit, ObjectName, ObjectRepository, Published, ReadPace, ReadProgress, Room, Section,
+    ApiKeyRepository, BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteBuffer, ByteSource,
+    Clock, CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery, LooseCommit,
+    LooseOutcome, ObjectCommit, ObjectName, ObjectRepository, Published, ReadPace, ReadProgress, Room,
+    Section,
 };
 use super::use_cases::UploadOrder;
 use crate::domain::entities::{
     ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Permissions, Quota, QuotaLimits, Reach, Scope,
-    StoredObject, Usage,
+    StoredContent, StoredObject, Usage,
 };
 use crate::domain::value_objects::{
     ByteRange, ContentHash, ContentType, InstanceId, Key, Metadata, Namespace, ObjectId, ObjectStatus, Place,
@@ -229,6 +230,21 @@ impl BlobUpload for FakeUpload {
     }
 }
 
+impl ByteBuffer for Vec<u8> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> usize {
+        self.extend_from_slice(bytes);
+        bytes.len()
+    }
+
+    fn clear(&mut self) {
+        Vec::clear(self);
+    }
+}
+
 impl BlobReader for Vec<u8> {
     type Buffer = Self;
     type Source = Self;
@@ -300,6 +316,8 @@ struct FakeRepositoryState {
     limits: HashMap<TenantId, QuotaLimits>,
     /// What rooms hold.
     reserved: HashMap<TenantId, Usage>,
+    /// Which tenants have a lease, and the objects that these were taken by. They do not end.
+    leases: HashMap<(ContentHash, StorageClass, TenantId), Object>,
     api_keys: HashMap<ApiKeyId, ApiKey>,
     key_error: Option<RepositoryError>,
     last_key_standing: Option<KeyStanding>,
@@ -398,13 +416,32 @@ impl FakeRepositoryState {
             ObjectName::Id(id) => object.id == *id,
             ObjectName::IdWithin(id, reach) => object.id == *id && reach.includes(&object.scope),
             ObjectName::Key(path) => object.key_path().as_ref() == Some(path),
+            ObjectName::Content(hash, reach) => {
+                object.content_hash == Some(*hash) && reach.includes(&object.scope)
+            }
         };
-        self.objects
+        let mut meant = self
+            .objects
             .iter()
             .rev()
-            .filter(|(_, (object, _))| object.status == ObjectStatus::Committed && is_meant(object))
-            .map(|(sequence, (object, _))| (*sequence, self.stored(object)))
-            .next()
+            .filter(|(_, (object, _))| object.status == ObjectStatus::Committed && is_meant(object));
+        match name {
+            ObjectName::Content(hash, reach) => {
+                let leased = self.leases.iter().find_map(|((leased, _, tenant_id), object)| {
+                    (leased == hash && reach.tenant_id() == Some(tenant_id)).then_some((0, object))
+                });
+                let named = meant.next().map(|(sequence, (object, _))| (*sequence, object));
+                let (sequence, object) = named.or(leased)?;
+                let plain = Object {
+                    key: None,
+                    content_type: ContentType::octet_stream(),
+                    metadata: Metadata::default(),
+                    ..object.clone()
+                };
+                Some((sequence, self.stored(&plain)))
+            }
+            _ => meant.next().map(|(sequence, (object, _))| (*sequence, self.stored(object))),
+        }
     }
 
     fn stored(&self, object: &Object) -> StoredObject {
@@ -473,8 +510,11 @@ impl ObjectRepository for FakeRepository {
             return Ok(CommitOutcome::QuotaExceeded);
         }
         let id = stored.object.id;
-        state.objects.retain(|_, (object, _)| object.id != id);
         let blob = (stored.content_hash, stored.object.storage_class);
+        if commit.is_reference && !state.blobs.contains_key(&blob) {
+            return Ok(CommitOutcome::ContentMissing);
+        }
+        state.objects.retain(|_, (object, _)| object.id != id);
         let (place, count) = state.blobs.entry(blob).or_insert((stored.place, 0));
         *count += 1;
         let place = *place;
@@ -533,6 +573,39 @@ impl ObjectRepository for FakeRepository {
         let mut state = self.0.borrow_mut();
         state.finds += 1;
         Ok(state.newest(name).map(|(_, stored)| Arc::new(stored)))
+    }
+
+    async fn lease(
+        &self,
+        hashes: Vec<ContentHash>,
+        reach: &Reach,
+    ) -> Result<Vec<StoredContent>, RepositoryError> {
+        let mut state = self.0.borrow_mut();
+        let tenant_id = reach.tenant_id().unwrap();
+        let is_had = |object: &&Object| {
+            object.status == ObjectStatus::Committed
+                && reach.includes(&object.scope)
+                && hashes.contains(&object.content_hash.unwrap())
+        };
+        let had: Vec<_> = state.objects.values().map(|(object, _)| object).filter(is_had).cloned().collect();
+        for object in had {
+            let key = (object.content_hash.unwrap(), object.storage_class, tenant_id.clone());
+            state.leases.insert(key, object);
+        }
+        let leased = state
+            .leases
+            .iter()
+            .filter(|((hash, _, leased_to), _)| hashes.contains(hash) && leased_to == tenant_id);
+        let content = |((content_hash, storage_class, _), object): (
+            &(ContentHash, StorageClass, TenantId),
+            &Object,
+        )| {
+            let (content_hash, storage_class) = (*content_hash, *storage_class);
+            let place = state.blobs[&(content_hash, storage_class)].0;
+            let location = BlobLocation { storage_class, content_hash, place };
+            StoredContent { location, size_bytes: object.size_bytes.unwrap(), damaged: false }
+        };
+        Ok(leased.map(content).collect())
     }
 
     async fn quota(&self, tenant_id: &TenantId) -> Result<Quota, RepositoryError> {

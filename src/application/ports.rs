@@ -11,7 +11,8 @@ use std::sync::Arc;
 use super::errors::{QuotaExceeded, ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
 use super::key_listing::{KeyPage, KeyQuery, VersionQuery};
 use crate::domain::entities::{
-    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, Reach, Scope, StoredObject,
+    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, Reach, Scope, StoredContent,
+    StoredObject,
 };
 use crate::domain::value_objects::{
     ByteRange, ContentHash, ObjectId, ObjectStatus, Place, Precondition, StorageClass, TenantId, Timestamp,
@@ -66,10 +67,22 @@ pub enum ReadProgress {
     End,
 }
 
+/// Memory that bytes are read into and written from.
+pub trait ByteBuffer {
+    /// The bytes that it holds.
+    fn bytes(&self) -> &[u8];
+
+    /// Copies as many bytes behind them as there is room for, and says how many those were.
+    fn append(&mut self, bytes: &[u8]) -> usize;
+
+    /// Forgets the bytes.
+    fn clear(&mut self);
+}
+
 /// The blobs of both roots, as one core uses them.
 pub trait BlobStore {
     /// What bytes are read into and written from.
-    type Buffer;
+    type Buffer: ByteBuffer;
     /// A blob that is being written.
     type Upload: BlobUpload<Buffer = Self::Buffer>;
     /// A blob that is being read.
@@ -218,7 +231,15 @@ pub enum ObjectName {
     IdWithin(ObjectId, Reach),
     /// The newest committed version of a key.
     Key(KeyPath),
+    /// A content, which one tenant has: an object within reach names it, or did when a lease was taken that is good still.
+    /// What is found is that object as far as its bytes go, with nothing of what its owner says about them.
+    Content(ContentHash, Reach),
 }
+
+/// How long a lease is good, in seconds of the time that the store runs: for a client that asks which of many contents it
+/// would have to send, and then sends those one after the other. As long as the default of `GC_GRACE_SECS`, which begins
+/// when it ends. What only a lease holds is not held longer by asking again, since it counts towards no quota.
+pub const LEASE_SECONDS: u32 = 600;
 
 impl ObjectName {
     /// One version, by its id, for whoever reaches so much.
@@ -233,14 +254,14 @@ impl ObjectName {
     pub fn of_anybody(&self) -> Cow<'_, Self> {
         match self {
             Self::IdWithin(id, _) => Cow::Owned(Self::Id(*id)),
-            Self::Id(_) | Self::Key(_) => Cow::Borrowed(self),
+            Self::Id(_) | Self::Key(_) | Self::Content(..) => Cow::Borrowed(self),
         }
     }
 
     /// Whether an object of this scope is there for whoever asks. Who may name a key is decided before.
     pub fn reaches(&self, scope: &Scope) -> bool {
         match self {
-            Self::IdWithin(_, reach) => reach.includes(scope),
+            Self::IdWithin(_, reach) | Self::Content(_, reach) => reach.includes(scope),
             Self::Id(_) | Self::Key(_) => true,
         }
     }
@@ -288,6 +309,9 @@ pub struct ObjectCommit {
     pub precondition: Precondition,
     /// Whether it is known that no change before can have given the key a version: then none is looked for.
     pub is_first_version: bool,
+    /// Whether it brings no bytes, but refers to a content that its tenant has a lease on. Whichever copy serves that then
+    /// serves it too.
+    pub is_reference: bool,
 }
 
 /// An object whose bytes are not durable yet.
@@ -318,6 +342,8 @@ pub enum CommitOutcome {
     PreconditionFailed,
     /// Its tenant may not have as much; the object does not exist, and the bytes can go.
     QuotaExceeded,
+    /// It refers to a content that is not there; the object does not exist.
+    ContentMissing,
 }
 
 /// What came of a [`LooseCommit`].
@@ -445,6 +471,17 @@ pub trait ObjectRepository {
     /// # Errors
     /// [`RepositoryError`].
     async fn inspect(&self, name: &ObjectName) -> Result<Option<Object>, RepositoryError>;
+
+    /// Which of these contents the one tenant of `reach` has, and in which classes. What an object within reach names is
+    /// leased for [`LEASE_SECONDS`]: until then, and for the grace after it, its bytes stay where they are or move as a whole.
+    ///
+    /// # Errors
+    /// [`RepositoryError`].
+    async fn lease(
+        &self,
+        hashes: Vec<ContentHash>,
+        reach: &Reach,
+    ) -> Result<Vec<StoredContent>, RepositoryError>;
 
     /// What a tenant has and may have. One that nothing is known of has nothing and may have anything.
     ///

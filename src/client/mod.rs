@@ -17,6 +17,7 @@ mod local_tree;
 mod ls;
 mod progress;
 mod put;
+mod references;
 mod remote;
 mod remove;
 mod report;

@@ -6,6 +6,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use clap::Args;
@@ -21,6 +22,7 @@ use super::hashing::{self, HashingReader};
 use super::listing::list_below;
 use super::local_tree::{self, LocalFile, files_below, utf8_name};
 use super::progress::{FileProgress, Progress};
+use super::references::{FILES_AT_ONCE, References, digest};
 use super::remote::{Remote, RemoteArguments, WorkerArguments};
 use super::report::{Line, Report};
 use super::transfers::{Next, in_parallel};
@@ -98,8 +100,28 @@ pub(super) fn put(arguments: PutArguments) -> Result<ExitCode, ClientError> {
     let known = if arguments.update { known(&sender.remote, &files, &arguments)? } else { Known::default() };
     let bytes = files.iter().map(|file| file.size_bytes).sum();
     let report = Report::new(arguments.json, ("sent", "file"), Progress::new(files.len() as u64, bytes));
-    in_parallel(&files, arguments.workers.jobs, |file| sender.put_reported(file, &known, &report));
+    put_all(&files, &sender, &known, &arguments, &report);
     Ok(report.finish())
+}
+
+/// Sends files, some at a time: of many, those whose bytes the server has are only referred to.
+fn put_all(files: &[LocalFile], sender: &Sender, known: &Known, arguments: &PutArguments, report: &Report) {
+    let references = References::new(&sender.remote, arguments.workers.jobs);
+    // What is known to be the same is compared anyway.
+    let is_asked_about = |file: &LocalFile| files.len() > 1 && same_size(file, known).is_none();
+    let stopped = AtomicBool::new(false);
+    for files in files.chunks(FILES_AT_ONCE) {
+        let there = references.of(files, is_asked_about);
+        let jobs: Vec<_> = files.iter().zip(there).collect();
+        in_parallel(&jobs, arguments.workers.jobs, |(file, there)| {
+            let next = sender.put_reported(file, *there, known, report);
+            stopped.fetch_or(next == Next::Stop, Ordering::Relaxed);
+            next
+        });
+        if stopped.load(Ordering::Relaxed) {
+            return;
+        }
+    }
 }
 
 /// Which file goes where, before anything is sent.
@@ -212,7 +234,13 @@ impl Stamp {
 }
 
 impl Sender {
-    fn put_reported(&self, file: &LocalFile, known: &Known, report: &Report) -> Next {
+    fn put_reported(
+        &self,
+        file: &LocalFile,
+        there: Option<ContentHash>,
+        known: &Known,
+        report: &Report,
+    ) -> Next {
         let (address, path) = (address_of(&file.target), file.path.as_path());
         let progress = report.progress().begin(&address, file.size_bytes);
         match known_version(file, known) {
@@ -230,7 +258,10 @@ impl Sender {
                     ..Line::default()
                 })
             }
-            Ok(None) => reported(report, &address, Some(path), self.put_file(file, &address, &progress)),
+            Ok(None) => {
+                let sent = self.put_file(file, there, &address, &progress);
+                reported(report, &address, Some(path), sent)
+            }
             Err(error) => reported(report, &address, Some(path), Err(error)),
         }
     }
@@ -239,9 +270,20 @@ impl Sender {
     fn put_file(
         &self,
         file: &LocalFile,
+        there: Option<ContentHash>,
         address: &str,
         progress: &FileProgress<'_>,
     ) -> Result<RemoteObject, ClientError> {
+        if let Some(hash) = there {
+            match self.remote.retrying_whole(|_| self.put_reference(&file.target, address, hash)) {
+                // It has gone meanwhile, or this server does not know how.
+                Err(ClientError::NotFound(_) | ClientError::Declined { status: 501, .. }) => {}
+                referred => {
+                    progress.add(file.size_bytes);
+                    return referred;
+                }
+            }
+        }
         let told = Cell::new(0);
         self.remote.retrying_whole(|_| {
             progress.take_back(told.replace(0));
@@ -285,6 +327,21 @@ impl Sender {
         let digest = String::from_utf8_lossy(&digest);
         let fields = self.all_fields(&[(HeaderName::from_static("repr-digest"), &digest)]);
         let request = self.remote.request("PUT", &target_of_key(target), &fields, bytes)?;
+        let answer = self.remote.send(request, address)?;
+        let object = self.remote.read_json(answer, address)?;
+        self.compare(object, address, hash)
+    }
+
+    /// Makes a version of bytes that the server has.
+    fn put_reference(
+        &self,
+        target: &KeyPath,
+        address: &str,
+        hash: ContentHash,
+    ) -> Result<RemoteObject, ClientError> {
+        let digest = digest(&hash);
+        let fields = self.all_fields(&[(HeaderName::from_static("x-blob-reference"), &digest)]);
+        let request = self.remote.request("PUT", &target_of_key(target), &fields, &b""[..])?;
         let answer = self.remote.send(request, address)?;
         let object = self.remote.read_json(answer, address)?;
         self.compare(object, address, hash)
@@ -335,12 +392,15 @@ impl Sender {
     }
 }
 
+/// What the server has, if it is as long as the file.
+fn same_size<'k>(file: &LocalFile, known: &'k Known) -> Option<&'k Version> {
+    let there = known.get(file.target.key.as_str());
+    there.filter(|version| version.size_bytes == file.size_bytes)
+}
+
 /// What the server has, if that is what the file is.
 fn known_version(file: &LocalFile, known: &Known) -> Result<Option<Version>, ClientError> {
-    let there = known.get(file.target.key.as_str());
-    let Some(version) = there.filter(|version| version.size_bytes == file.size_bytes) else {
-        return Ok(None);
-    };
+    let Some(version) = same_size(file, known) else { return Ok(None) };
     let here = hashing::hash_file(&file.path, |_| {})?;
     Ok(Some(*version).filter(|version| version.content_hash == here))
 }

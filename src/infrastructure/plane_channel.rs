@@ -12,9 +12,11 @@ use crate::application::ports::{
     CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, ObjectCommit, ObjectName,
 };
 use crate::domain::entities::{
-    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, StoredObject,
+    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, Reach, StoredContent, StoredObject,
 };
-use crate::domain::value_objects::{ObjectId, PackId, Place, Precondition, StorageClass, TenantId};
+use crate::domain::value_objects::{
+    ContentHash, ObjectId, PackId, Place, Precondition, StorageClass, TenantId,
+};
 use crate::infrastructure::known_keys::KnownKeys;
 use crate::infrastructure::quota_ledger::{QuotaLedger, QuotaRoom};
 
@@ -321,6 +323,8 @@ pub enum Query {
     ListKeys(Box<KeyQuery>, Reply<KeyPage>),
     /// A page of the versions of a key.
     ListVersions(VersionQuery, Reply<ListPage>),
+    /// Which contents a tenant has, with a lease on them. That is no change of any object either.
+    Lease(Vec<ContentHash>, Reach, Reply<Vec<StoredContent>>),
     /// What a tenant has and may have.
     Quota(TenantId, Reply<Quota>),
     /// Gives a tenant these limits instead of those that it had. It is no change of any object, and in no log.

@@ -219,6 +219,7 @@ impl TryFrom<Line> for ExportedRow {
                 size_bytes: line.size_bytes,
                 ref_count: line.ref_count,
                 zero_since: None,
+                leased_until: 0,
                 damaged: line.damaged,
             }),
         })

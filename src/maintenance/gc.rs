@@ -296,7 +296,12 @@ fn is_of(row: &crate::infrastructure::persistence::InstanceRow, node: &str) -> b
 fn foretold(row: &BlobRow, ticks: u64, grace_millis: u64) -> String {
     let (name, size) = (name(&row.location), HumanBytes(row.size_bytes));
     let seconds = |millis: u64| millis / 1000;
-    let since = ticks.saturating_sub(row.zero_since.unwrap_or(ticks));
+    let begin = row.zero_since.unwrap_or(ticks).max(row.leased_until);
+    let since = ticks.saturating_sub(begin);
+    if row.leased_until > ticks {
+        let left = seconds(row.leased_until - ticks);
+        return format!("would keep {name}, {size}: a lease on it is good for {left} s");
+    }
     match grace_millis.checked_sub(since).filter(|left| *left > 0) {
         None => format!("would remove {name}, {size}: nothing has referred to it for {} s", seconds(since)),
         Some(left) => {

@@ -198,6 +198,75 @@ fn many_small_files_go_up_and_come_back_equal() {
 }
 
 #[test]
+fn what_the_server_has_is_not_sent_again() {
+    let (server, here) = (Server::start(), tempfile::tempdir().unwrap());
+    for file in 0..1100_u64 {
+        let length = if file == 7 { LARGE } else { 64 + file as usize };
+        fs::write(here.path().join(file.to_string()), content(file, length)).unwrap();
+    }
+    let source = text(here.path());
+    run(&server, &["put", source, "models/acme/a/"]).ends(0);
+    fs::write(here.path().join("new"), b"new").unwrap();
+    let sent = run(&server, &["put", source, "models/acme/b/", "--meta", "turn=second", "--json"]).ends(0);
+    assert_eq!(sent.lines().len(), 1101);
+    assert!(sent.lines().iter().all(|line| line["outcome"] == "sent"));
+    let puts = |below: &str| {
+        let lines = server.log_lines();
+        let lines = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let ours = |line: &Value| {
+            line["method"] == "PUT" && line["path"].as_str().is_some_and(|path| path.contains(below))
+        };
+        let bytes: Vec<_> = lines.filter(ours).map(|line| line["bytes_in"].as_u64().unwrap()).collect();
+        (bytes.len(), bytes.iter().sum::<u64>())
+    };
+    crate::server::wait_until("the log has them", || (puts("/b/").0 == 1101).then_some(()));
+    assert_eq!(puts("/b/"), (1101, 3), "one file has come with its bytes");
+    run(&server, &["verify", source, "models/acme/b/"]).ends(0);
+    let stat = run(&server, &["stat", "models/acme/b/9", "--json"]).ends(0);
+    assert_eq!(stat.lines()[0]["metadata"], json!({"turn": "second"}));
+    // Of one file nothing is asked.
+    run(&server, &["put", text(&here.path().join("new")), "models/acme/c/"]).ends(0);
+    assert_eq!(puts("/c/").1, 3);
+}
+
+#[test]
+fn a_server_that_knows_no_references_is_sent_the_bytes() {
+    let server = Server::start();
+    let here = tree(&[("1", b"one"), ("2", b"two")]);
+    let source = text(here.path());
+    let put = ["put", source, "models/acme/a/", "-j", "1"];
+    let forward = || Step::Forward(server.address());
+    let missing = |missing: &[&str]| {
+        let body = json!({"missing": missing, "lease_seconds": 600}).to_string();
+        answer("200 OK", &[("Content-Type", "application/json")], body.as_bytes())
+    };
+    let refusal = |status: &str| answer(status, &[], b"{}");
+    for (steps, requests) in [
+        (vec![refusal("404 Not Found"), forward(), forward()], 3),
+        (vec![refusal("405 Method Not Allowed"), forward(), forward()], 3),
+        (vec![refusal("503 Service Unavailable"), forward(), forward()], 3),
+        (vec![answer("200 OK", &[], b"no JSON"), forward(), forward()], 3),
+        // It says that it has what it then has not, or does not take references.
+        (
+            vec![
+                missing(&[]),
+                refusal("404 Not Found"),
+                forward(),
+                refusal("501 Not Implemented"),
+                forward(),
+            ],
+            5,
+        ),
+    ] {
+        let proxy = Scripted::start(steps);
+        run_at(&proxy.url(), &put).ends(0);
+        assert_eq!(proxy.requests().len(), requests, "{:#?}", proxy.requests());
+        run(&server, &["verify", source, "models/acme/a/"]).ends(0);
+        run(&server, &["rm", "--recursive", "models/acme/a/"]).ends(0);
+    }
+}
+
+#[test]
 fn one_file_goes_where_it_is_told() {
     let server = Server::start();
     let here = tree(&[("weights.bin", b"some weights")]);

@@ -13,15 +13,14 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     serde_json::to_value(document).expect("the description has a JSON form")
 });
 
-/// The operation that a request is, if it is one.
+/// The operation that a request is, if it is one. A path that is a word comes before one that is anything.
 fn operation(method: &str, target: &str) -> Option<&'static Value> {
     let path = target.split('?').next().unwrap_or(target);
     // An absolute target (RFC 9112 §3.2.2) means its path.
     let path =
         path.strip_prefix("http://").and_then(|rest| rest.find('/').map(|at| &rest[at..])).unwrap_or(path);
     let paths = DOCUMENT["paths"].as_object().expect("there are paths");
-    let item =
-        paths.iter().filter(|(template, _)| matches(template, path)).map(|(_, item)| item).next_back()?;
+    let item = paths.iter().filter(|(template, _)| matches(template, path)).map(|(_, item)| item).next()?;
     item.get(method.to_ascii_lowercase())
 }
 
@@ -83,6 +82,8 @@ fn paths_find_their_templates() {
         ("GET", "/v1/objects/x/info?y=z", "getObjectInfo"),
         ("GET", "/v1/objects/x", "getObject"),
         ("GET", "http://host:1/v1/objects/x", "getObject"),
+        ("POST", "/v1/blobs/missing?tenant_id=a", "findMissingBlobs"),
+        ("GET", "/v1/blobs/sha256:00", "getBlob"),
     ] {
         assert_eq!(operation(method, target).unwrap()["operationId"], id);
     }

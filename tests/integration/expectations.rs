@@ -64,7 +64,7 @@ fn a_refusal_comes_instead_of_the_question_for_the_body() {
     let absent = format!("If-Match: {}\r\n", etag(b"absent"));
     for (method, target, fields, status) in [
         ("PUT", "/nowhere", "", 404),
-        ("PUT", "/v1/blobs/x", "", 404),
+        ("PUT", "/v1/blobs/x", "", 400),
         ("PUT", "/health", "", 405),
         ("POST", "/v1/objects", "", 400),
         ("POST", "/v1/objects?namespace=models&tenant_id=acme&x=1", "", 400),
@@ -77,7 +77,7 @@ fn a_refusal_comes_instead_of_the_question_for_the_body() {
         ("PUT", there, absent.as_str(), 412),
         ("POST", UPLOAD, "Content-Encoding: gzip\r\n", 415),
         ("POST", UPLOAD, "Expect: something\r\n", 417),
-        ("POST", UPLOAD, "X-Blob-Reference: x\r\n", 501),
+        ("POST", UPLOAD, "X-Blob-Reference: x\r\n", 400),
         ("BREW", UPLOAD, "", 501),
     ] {
         for length in [10, 900_000] {

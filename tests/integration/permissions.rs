@@ -6,6 +6,7 @@ use just_storage::api::http1::{HeadLimits, HeadParser, Method, RequestHead};
 use just_storage::api::{Route, needed_permission, route};
 use serde_json::json;
 
+use crate::content::sha256_hex;
 use crate::raw::{Connection, Response};
 use crate::server::Server;
 use crate::tokens::{SECRET, claims, now, strict_server, token, token_of};
@@ -30,6 +31,10 @@ enum Names {
     Scope,
     /// A tenant, of which the operator alone may ask.
     Tenant,
+    /// A tenant, and something that it has in a namespace.
+    TenantAlone,
+    /// A tenant, and nothing that it has.
+    TenantForAnybody,
     /// The server, of which whoever has the scope is told as much as is for everybody.
     Server,
 }
@@ -39,7 +44,7 @@ const NOTHING: &str = "";
 const SIGN_BODY: &[u8] = br#"{"method":"GET","path":"/v1/keys/models/acme/k","expires_in_seconds":60}"#;
 
 /// The objects that the targets are about are made anew for each request.
-fn entries(id: &str) -> [Entry; 11] {
+fn entries(id: &str) -> [Entry; 13] {
     let entry = |name, target: String, needs, names| Entry { name, target, needs, names };
     [
         entry(
@@ -75,6 +80,18 @@ fn entries(id: &str) -> [Entry; 11] {
             "/v1/keys/models/acme/k".into(),
             &[("GET", "read"), ("HEAD", "read"), ("PUT", "write"), ("DELETE", "delete")],
             Names::Scope,
+        ),
+        entry(
+            "Blob",
+            format!("/v1/blobs/sha256:{}?tenant_id=acme", sha256_hex(b"body")),
+            &[("GET", "read"), ("HEAD", "read")],
+            Names::TenantAlone,
+        ),
+        entry(
+            "MissingBlobs",
+            "/v1/blobs/missing?tenant_id=acme".into(),
+            &[("POST", "write")],
+            Names::TenantForAnybody,
         ),
         entry(
             "Tenant",
@@ -151,12 +168,18 @@ fn credentials(entry: &Entry, needed: &str) -> Vec<(String, Option<String>, Outc
         |left_out: &str| every.split(' ').filter(|word| *word != left_out).collect::<Vec<_>>().join(" ");
     let out_of_reach = match entry.names {
         Names::NoScope => Outcome::NotFound,
-        Names::Scope | Names::Tenant => Outcome::Forbidden,
+        Names::Scope | Names::Tenant | Names::TenantAlone | Names::TenantForAnybody => Outcome::Forbidden,
         Names::Server => Outcome::Done,
     };
     let is_for_operator = entry.names == Names::Tenant;
     // Limits are for all namespaces of a tenant at once: which ones the operator reaches is of no account.
-    let elsewhere = if is_for_operator { Outcome::Done } else { out_of_reach };
+    let elsewhere = match entry.names {
+        Names::TenantAlone => Outcome::NotFound,
+        Names::TenantForAnybody => Outcome::Done,
+        _ if is_for_operator => Outcome::Done,
+        _ => out_of_reach,
+    };
+    let in_no_namespace = if is_for_operator { out_of_reach } else { elsewhere };
     let own = if is_for_operator { Outcome::Forbidden } else { Outcome::Done };
     let with = |tenant_id: &str, scope: &str, namespaces: Option<&[&str]>| {
         let mut claims = claims(tenant_id, scope);
@@ -176,8 +199,8 @@ fn credentials(entry: &Entry, needed: &str) -> Vec<(String, Option<String>, Outc
         ("without the scope", with("acme", &but(needed), None), Outcome::Forbidden),
         ("without any scope", with("acme", "", None), Outcome::Forbidden),
         ("of another tenant, without the scope", with("other", &but(needed), None), Outcome::Forbidden),
-        ("of other namespaces", with("acme", every, Some(&["data", "model"])), out_of_reach),
-        ("of no namespace", with("acme", every, Some(&[])), out_of_reach),
+        ("of other namespaces", with("acme", every, Some(&["data", "model"])), in_no_namespace),
+        ("of no namespace", with("acme", every, Some(&[])), in_no_namespace),
         ("of the operator in other namespaces", with("*", every, Some(&["data"])), elsewhere),
         ("of the operator", with("*", every, None), Outcome::Done),
         ("of the operator without the scope", with("*", &but(needed), None), Outcome::Forbidden),
@@ -248,13 +271,14 @@ fn every_route_and_method_lets_in_whom_it_should_and_nobody_else() {
             }
         }
     }
-    assert_eq!(cases, 11 * 8 * 15);
+    assert_eq!(cases, 13 * 8 * 15);
 }
 
 fn exchange(connection: &mut Connection, method: &str, target: &str, fields: &[(&str, &str)]) -> Response {
     // An object like any other, and limits that limit nothing.
     let body: &[u8] = match method {
         "POST" if target == "/v1/sign" => SIGN_BODY,
+        "POST" if target.starts_with("/v1/blobs/") => br#"{"digests":[]}"#,
         "POST" | "PUT" => b"{}",
         _ => b"",
     };

@@ -41,8 +41,23 @@ pub(super) async fn download<S: BlobStore, R: ObjectRepository, C>(
     freshness: Freshness,
 ) -> Result<Response<S::Reader>, Problem> {
     let parameters = Parameters::parse(head.query(), &[DOWNLOAD])?;
+    answer(service, head, name, freshness, file_name(&parameters)?).await
+}
+
+/// The name under which a client is asked to keep what it reads.
+pub(super) fn file_name<'p>(parameters: &'p Parameters<'_>) -> Result<Option<&'p str>, Problem> {
     parameters.parsed(DOWNLOAD, check_file_name)?;
-    let file_name = parameters.get(DOWNLOAD);
+    Ok(parameters.get(DOWNLOAD))
+}
+
+/// The same, whatever its query says besides.
+pub(super) async fn answer<S: BlobStore, R: ObjectRepository, C>(
+    service: &Service<S, R, C>,
+    head: &RequestHead,
+    name: ObjectName,
+    freshness: Freshness,
+    file_name: Option<&str>,
+) -> Result<Response<S::Reader>, Problem> {
     let conditions = Conditions::of(head);
     let answer = |object: &Arc<StoredObject>| decide(head, &conditions, object, file_name).transpose();
     match download_object(&service.store, &service.repository, &name, freshness, answer).await? {
@@ -148,12 +163,12 @@ fn several(requests: &[RangeRequest], size_bytes: u64) -> Option<Requested> {
     }
 }
 
-/// Adds what every answer about an object's bytes says.
+/// Adds what every answer about an object's bytes says. For how long it may be kept, the answer says itself.
 pub fn add_object_fields(fields: &mut Fields, object: &StoredObject) {
     add_fields_of(fields, object, object.object.content_type.as_str());
 }
 
-/// The same, of a body that has another media type. The last five fields hold for all objects.
+/// The same, of a body that has another media type. The last four fields hold for all objects.
 pub(super) fn add_fields_of(fields: &mut Fields, object: &StoredObject, content_type: impl Display) {
     let hex = object.content_hash.to_hex();
     fields.add_with("ETag", |value| {
@@ -173,7 +188,6 @@ pub(super) fn add_fields_of(fields: &mut Fields, object: &StoredObject, content_
     }
     fields.add_lines(
         "Accept-Ranges: bytes\r\n\
-         Cache-Control: private, no-cache\r\n\
          Vary: Authorization, X-API-Key\r\n\
          X-Content-Type-Options: nosniff\r\n\
          Content-Security-Policy: sandbox; default-src 'none'\r\n",

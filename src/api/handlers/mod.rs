@@ -1,16 +1,19 @@
 //! From a routed request to a response, by way of a use case.
 
+mod blobs;
 mod delete;
 mod download;
 mod health;
 mod list;
 mod list_versions;
 mod metrics;
+mod reference;
 mod root;
 mod sign;
 mod tenants;
 mod upload;
 
+pub(super) use blobs::{MissingBody, MissingDto};
 pub(super) use download::DOWNLOAD;
 pub use download::add_object_fields;
 pub(super) use health::{ChecksDto, ReadinessDto};
@@ -21,7 +24,7 @@ pub(super) use tenants::LimitsBody;
 use std::sync::Arc;
 
 use super::audit_log::Change;
-use super::authentication::{Asker, authorise};
+use super::authentication::{Asker, BLOB_REFERENCE, authorise};
 use super::errors::Problem;
 use super::http1::{Fields, Method, RequestHead};
 use super::multipart_transfer::BlobParts;
@@ -36,6 +39,9 @@ use crate::application::ports::{
 use crate::domain::entities::{Object, Principal, Scope, StoredObject};
 use crate::domain::value_objects::{ByteRange, Namespace, ObjectId, TenantId};
 use crate::infrastructure::data_plane::buffers::Block;
+
+/// How long an answer about an object may be kept.
+const CACHE_CONTROL: &str = "Cache-Control";
 
 /// An answer.
 pub(super) struct Response<Reader> {
@@ -79,6 +85,10 @@ impl<Reader> Response<Reader> {
             (Some(object), _) => add_object_fields(fields, object),
             (None, _) => {}
         }
+        if self.object.is_some() && !self.fields.has(CACHE_CONTROL) {
+            // The next version of a key may come at any time, and a delete.
+            fields.add_lines("Cache-Control: private, no-cache\r\n");
+        }
         fields.add_all(&self.fields);
     }
 
@@ -102,7 +112,7 @@ pub(super) async fn handle<S, R, C>(
     service: &Service<S, R, C>,
     head: &RequestHead,
     body: &mut RequestBody<'_>,
-    Admitted { route, asker: Asker { principal, within_rate, digest } }: Admitted,
+    Admitted { route, asker: Asker { principal, within_rate, digest, reference_bytes } }: Admitted,
 ) -> Result<Response<S::Reader>, Problem>
 where
     S: BlobStore<Buffer = Block>,
@@ -119,10 +129,11 @@ where
             "the only expectation that can be met is 100-continue",
         ));
     }
-    refuse_unbuilt_fields(head)?;
+    refuse_misplaced_fields(head, &route)?;
     if let Some(digest) = digest {
         body.hold_to(*digest);
     }
+    body.hold_reference_to(reference_bytes);
     match (route, head.method()) {
         (Route::Root, Method::Post) => root::echo(head, body).await,
         (Route::Root, _) => root::describe(head),
@@ -135,13 +146,16 @@ where
         (Route::ObjectInfo(id), _) => download::info(service, head, by_id(id)).await,
         (Route::Object(id), Method::Delete) => delete::delete(service, head, by_id(id)).await,
         (Route::Object(id), _) => download::download(service, head, by_id(id), Freshness::Cached).await,
+        (Route::Blob(hash), _) => blobs::download(service, head, hash, &principal, Freshness::Cached).await,
+        // This is rare, and its state would be part of every connection.
+        (Route::MissingBlobs, _) => Box::pin(blobs::missing(service, head, body, &principal)).await,
         (Route::Tenant(tenant_id), Method::Put) => {
             tenants::set(service, head, body, tenant_id, &principal).await
         }
         (Route::Tenant(tenant_id), _) => tenants::show(service, head, tenant_id, &principal).await,
         // This is rare, and its state would be part of every connection.
         (Route::Sign, _) => Box::pin(sign::sign(service, head, body)).await,
-        (Route::Key(path), Method::Put) => upload::put(service, head, body, path).await,
+        (Route::Key(path), Method::Put) => upload::put(service, head, body, path, &principal).await,
         (Route::Key(path), Method::Delete) => delete::delete(service, head, ObjectName::Key(path)).await,
         (Route::Key(path), _) if list_versions::is_asked_for(head) => {
             Box::pin(list_versions::list(service, head, path)).await
@@ -162,6 +176,9 @@ pub(super) async fn download_anew<S: BlobStore, R: ObjectRepository, C>(
     let name = match route(head)? {
         Route::Object(id) => ObjectName::of_id(id, &principal.reach),
         Route::Key(path) => ObjectName::Key(path),
+        Route::Blob(hash) => {
+            return blobs::download(service, head, hash, principal, Freshness::Current).await;
+        }
         _ => return Err(Problem::not_found()),
     };
     download::download(service, head, name, Freshness::Current).await
@@ -177,12 +194,13 @@ fn scope_of(parameters: &Parameters<'_>, principal: &Principal) -> Result<Scope,
     Ok(scope)
 }
 
-/// Fields that would change the meaning of a request and are not understood yet.
-fn refuse_unbuilt_fields(head: &RequestHead) -> Result<(), Problem> {
-    const UNBUILT: [&str; 1] = ["X-Blob-Reference"];
-    match UNBUILT.into_iter().find(|name| head.has(name)) {
-        Some(name) => Err(Problem::not_implemented(name)),
-        None => Ok(()),
+/// Fields that would change the meaning of a request, where they have none.
+fn refuse_misplaced_fields(head: &RequestHead, route: &Route) -> Result<(), Problem> {
+    let is_upload =
+        matches!((route, head.method()), (Route::Objects, Method::Post) | (Route::Key(_), Method::Put));
+    match !is_upload && head.has(BLOB_REFERENCE) {
+        true => Err(Problem::not_implemented(BLOB_REFERENCE)),
+        false => Ok(()),
     }
 }
 

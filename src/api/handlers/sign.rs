@@ -161,6 +161,8 @@ fn parse_target(order: &SignOrder, principal: &Principal) -> Result<Target, Prob
         | Route::Ready
         | Route::OpenApi
         | Route::Metrics
+        | Route::Blob(_)
+        | Route::MissingBlobs
         | Route::Tenant(_)
         | Route::Sign => {
             return Err(invalid("path", "it is not that of one object or key"));
@@ -276,6 +278,7 @@ mod tests {
             ("GET", "/", "", "invalid_parameter", "path"),
             ("GET", "/health", "", "invalid_parameter", "path"),
             ("GET", "/v1/tenants/acme", "", "invalid_parameter", "path"),
+            ("POST", "/v1/blobs/missing", "", "invalid_parameter", "path"),
             ("POST", "/v1/sign", "", "invalid_parameter", "path"),
             ("GET", "/v1/keys/models/acme/k?versions", "", "unknown_parameter", "versions"),
             ("GET", "/v1/keys/models/acme/k?download=a%2Fb", "", "invalid_parameter", "download"),

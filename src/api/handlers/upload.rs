@@ -6,6 +6,7 @@ use super::super::http1::{BodyFraming, Conditions, RequestHead, parse_digests};
 use super::super::query::Parameters;
 use super::super::request_body::RequestBody;
 use super::super::service::Service;
+use super::reference::{refer, reference};
 use super::{Response, object_json, scope_of};
 use crate::application::errors::SourceError;
 use crate::application::ports::{BlobStore, Clock, ObjectRepository};
@@ -39,7 +40,7 @@ where
         }
     }
     let order = order(head, scope, key, storage_class, Precondition::default())?;
-    let uploaded = upload(service, head, body, order).await?;
+    let uploaded = upload(service, head, body, order, principal).await?;
     Ok(created(uploaded, 201, &service.audit_log))
 }
 
@@ -49,6 +50,7 @@ pub(super) async fn put<S, R, C>(
     head: &RequestHead,
     body: &mut RequestBody<'_>,
     path: KeyPath,
+    principal: &Principal,
 ) -> Result<Response<S::Reader>, Problem>
 where
     S: BlobStore<Buffer = Block>,
@@ -58,7 +60,7 @@ where
     Parameters::parse(head.query(), &[])?;
     let precondition = Conditions::of(head).into_precondition();
     let order = order(head, path.scope, Some(path.key), StorageClass::Hot, precondition)?;
-    let uploaded = upload(service, head, body, order).await?;
+    let uploaded = upload(service, head, body, order, principal).await?;
     let status = if uploaded.replaced { 200 } else { 201 };
     Ok(created(uploaded, status, &service.audit_log))
 }
@@ -68,6 +70,7 @@ async fn upload<S, R, C>(
     head: &RequestHead,
     body: &mut RequestBody<'_>,
     order: UploadOrder,
+    principal: &Principal,
 ) -> Result<Uploaded, Problem>
 where
     S: BlobStore<Buffer = Block>,
@@ -82,6 +85,10 @@ where
     if !body.declare(parse_digests(digests)?) {
         let detail = "the declared digest is not the one that the URL is signed for";
         return Err(Problem::new(400, "digest_mismatch", detail));
+    }
+    if let Some(content_hash) = reference(head)? {
+        // This is rare, and its state would be part of every connection.
+        return Box::pin(refer(service, head, body, (order, content_hash), principal)).await;
     }
     let _upload = service.metrics.upload();
     Ok(upload_object((&service.store, &service.repository, &service.clock), order, body).await?)

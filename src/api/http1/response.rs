@@ -142,6 +142,12 @@ impl Fields {
         self
     }
 
+    /// Whether a field of this name, spelt so, is there.
+    pub fn has(&self, name: &str) -> bool {
+        let mut lines = self.0.split(|byte| *byte == b'\n');
+        lines.any(|line| line.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b':')))
+    }
+
     /// The fields as they are sent.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -19,7 +19,7 @@ use utoipa::openapi::{
 
 use self::operations::{Answer, Kind, Needs, OPERATIONS, Operation, Place, Sent};
 use super::errors::ProblemDto;
-use super::handlers::{ChecksDto, LimitsBody, ReadinessDto, SignBody, SignedDto};
+use super::handlers::{ChecksDto, LimitsBody, MissingBody, MissingDto, ReadinessDto, SignBody, SignedDto};
 use super::http1::{Method, status_title};
 use crate::application::dto::{ListDto, ObjectDto, TenantDto};
 
@@ -78,6 +78,8 @@ fn components() -> Components {
         named::<LimitsBody>(),
         named::<SignBody>(),
         named::<SignedDto>(),
+        named::<MissingBody>(),
+        named::<MissingDto<'_>>(),
         named::<ReadinessDto>(),
         named::<ChecksDto>(),
         named::<ProblemDto<'_>>(),
@@ -116,6 +118,7 @@ fn described(operation: &Operation) -> utoipa::openapi::path::Operation {
         }
         Sent::Limits => builder.request_body(Some(json_body(LimitsBody::name()))),
         Sent::SignRequest => builder.request_body(Some(json_body(SignBody::name()))),
+        Sent::Digests => builder.request_body(Some(json_body(MissingBody::name()))),
     };
     for (status, answer) in operation.answers() {
         builder = builder.response(status.to_string(), described_answer(status, answer, operation.method));
@@ -187,6 +190,7 @@ fn described_answer(status: u16, answer: Answer, method: Method) -> Response {
         Answer::List => builder.content("application/json", content(of(ListDto::name()))),
         Answer::Tenant => builder.content("application/json", content(of(TenantDto::name()))),
         Answer::SignedUrl => builder.content("application/json", content(of(SignedDto::name()))),
+        Answer::Missing => builder.content("application/json", content(of(MissingDto::name()))),
         Answer::Readiness => builder.content("application/json", content(of(ReadinessDto::name()))),
         Answer::ReadinessOrProblem => builder
             .content("application/json", content(of(ReadinessDto::name())))
@@ -209,7 +213,7 @@ mod tests {
     use crate::api::authentication::{needed_permission, needs_credential};
     use crate::api::router::Route;
     use crate::domain::entities::{KeyPath, Scope};
-    use crate::domain::value_objects::{Key, Namespace, ObjectId, TenantId};
+    use crate::domain::value_objects::{ContentHash, Key, Namespace, ObjectId, TenantId};
 
     /// Every route with its path here. A new one does not compile until it has its own.
     fn path_of(route: &Route) -> &'static str {
@@ -223,6 +227,8 @@ mod tests {
             Route::Object(_) => "/v1/objects/{id}",
             Route::ObjectInfo(_) => "/v1/objects/{id}/info",
             Route::Key(_) => "/v1/keys/{namespace}/{tenant_id}/{key}",
+            Route::Blob(_) => "/v1/blobs/{digest}",
+            Route::MissingBlobs => "/v1/blobs/missing",
             Route::Tenant(_) => "/v1/tenants/{tenant_id}",
             Route::Sign => "/v1/sign",
         }
@@ -242,6 +248,8 @@ mod tests {
             Route::Object(id),
             Route::ObjectInfo(id),
             Route::Key(key),
+            Route::Blob(ContentHash::from_bytes([0; 32])),
+            Route::MissingBlobs,
             Route::Tenant(tenant_id),
             Route::Sign,
         ]

@@ -37,6 +37,7 @@ pub(super) enum Sent {
     Bytes,
     Limits,
     SignRequest,
+    Digests,
 }
 
 /// What an answer carries.
@@ -48,6 +49,7 @@ pub(super) enum Answer {
     List,
     Tenant,
     SignedUrl,
+    Missing,
     Readiness,
     ReadinessOrProblem,
     Json,
@@ -109,6 +111,7 @@ impl Answer {
             Self::Object => Some("The object"),
             Self::List => Some("A page of the list"),
             Self::SignedUrl => Some("The URL"),
+            Self::Missing => Some("What would have to be sent"),
             Self::Tenant => Some("What the tenant has and may have"),
             Self::Readiness | Self::ReadinessOrProblem => Some("Each check by name"),
             Self::Nothing | Self::Json | Self::Text | Self::Problem => None,
@@ -211,6 +214,35 @@ const CURSOR: Parameter = parameter(
     "Where the page before has ended: its next_cursor, for the same query",
 );
 
+const DIGEST: Parameter = Parameter {
+    pattern: Some("^sha256:[0-9a-f]{64}$"),
+    ..parameter("digest", Place::Path, "What the content is: sha256: and its hash")
+};
+const BLOB_REFERENCE: Parameter = Parameter {
+    pattern: Some("^sha256:[0-9a-f]{64}$"),
+    ..parameter("X-Blob-Reference", Place::Header, "A content that the tenant has, instead of a body")
+};
+
+const OF_A_BLOB: [Parameter; 9] = [
+    DIGEST,
+    tenant(Place::Query(true)),
+    DOWNLOAD,
+    RANGE,
+    IF_RANGE,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_UNMODIFIED_SINCE,
+];
+const OF_A_STORED_KEY: [Parameter; 7] = [
+    namespace(Place::Path),
+    tenant(Place::Path),
+    key(Place::Path),
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_UNMODIFIED_SINCE,
+    BLOB_REFERENCE,
+];
 const PREFIX: Parameter = Parameter {
     bounds: Some((0, 1024)),
     ..parameter(
@@ -377,9 +409,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
             tenant(Place::Query(true)),
             key(Place::Query(false)),
             class(),
+            BLOB_REFERENCE,
         ],
         sent: Sent::Bytes,
-        own_answers: &[(201, Answer::Object), (415, Answer::Problem), (507, Answer::Problem)],
+        own_answers: &[
+            (201, Answer::Object),
+            (404, Answer::Problem),
+            (415, Answer::Problem),
+            (500, Answer::Problem),
+            (507, Answer::Problem),
+        ],
     },
     Operation {
         path: "/v1/objects",
@@ -462,11 +501,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "Makes a new version of a key",
         tag: "keys",
         needs: Needs::Permission(Permission::Write),
-        parameters: &OF_A_CHANGED_KEY,
+        parameters: &OF_A_STORED_KEY,
         sent: Sent::Bytes,
         own_answers: &[
             (200, Answer::Object),
             (201, Answer::Object),
+            (404, Answer::Problem),
             (412, Answer::Problem),
             (415, Answer::Problem),
             (507, Answer::Problem),
@@ -546,5 +586,37 @@ pub(super) const OPERATIONS: &[Operation] = &[
         sent: Sent::SignRequest,
         own_answers: &[(200, Answer::SignedUrl), (404, Answer::Problem)],
         ..PLAIN
+    },
+    Operation {
+        path: "/v1/blobs/{digest}",
+        id: "getBlob",
+        summary: "The bytes of a content that the tenant has, or some of them",
+        tag: "blobs",
+        needs: Needs::Permission(Permission::Read),
+        parameters: &OF_A_BLOB,
+        own_answers: DOWNLOADED,
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/blobs/{digest}",
+        method: Method::Head,
+        id: "getBlobHead",
+        summary: "The same, without a body",
+        tag: "blobs",
+        needs: Needs::Permission(Permission::Read),
+        parameters: &OF_A_BLOB,
+        own_answers: LOOKED_AT,
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/blobs/missing",
+        method: Method::Post,
+        id: "findMissingBlobs",
+        summary: "Which contents the tenant would have to send; the others are kept for a while",
+        tag: "blobs",
+        needs: Needs::Permission(Permission::Write),
+        parameters: &[tenant(Place::Query(true))],
+        sent: Sent::Digests,
+        own_answers: &[(200, Answer::Missing), (507, Answer::Problem)],
     },
 ];

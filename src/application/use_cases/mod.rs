@@ -5,10 +5,14 @@ mod download_object;
 mod list_keys;
 mod list_objects;
 mod metered_source;
+mod refer_to_content;
+mod stored_source;
 mod upload_object;
 
 pub use delete_object::delete_object;
 pub use download_object::{Download, download_object};
 pub use list_keys::{KeyCursor, VersionCursor};
 pub use list_objects::{Cursor, InvalidCursor};
+pub use refer_to_content::refer_to_content;
+pub use stored_source::StoredSource;
 pub use upload_object::{UploadOrder, Uploaded, upload_object};

@@ -131,7 +131,8 @@ async fn name<S: BlobStore, R: ObjectRepository>(
     precondition: Precondition,
     room: R::Room,
 ) -> Result<bool, UploadError> {
-    let commit = ObjectCommit { stored: stored.clone(), precondition, is_first_version: false };
+    let commit =
+        ObjectCommit { stored: stored.clone(), precondition, is_first_version: false, is_reference: false };
     let outcome = repository.commit(commit, room).await;
     if copy_can_go(&outcome, stored.place)
         && !takes_a_lost_place((store, repository), &outcome, &stored).await
@@ -142,6 +143,7 @@ async fn name<S: BlobStore, R: ObjectRepository>(
         CommitOutcome::Committed { replaced, .. } => Ok(replaced),
         CommitOutcome::PreconditionFailed => Err(UploadError::PreconditionFailed),
         CommitOutcome::QuotaExceeded => Err(QuotaExceeded.into()),
+        CommitOutcome::ContentMissing => Err(UploadError::ContentMissing),
     }
 }
 
@@ -149,7 +151,9 @@ async fn name<S: BlobStore, R: ObjectRepository>(
 fn copy_can_go(outcome: &Result<CommitOutcome, RepositoryError>, written: Place) -> bool {
     match outcome {
         Ok(CommitOutcome::Committed { place, .. }) => *place != written,
-        Ok(CommitOutcome::PreconditionFailed | CommitOutcome::QuotaExceeded) => true,
+        Ok(
+            CommitOutcome::PreconditionFailed | CommitOutcome::QuotaExceeded | CommitOutcome::ContentMissing,
+        ) => true,
         Err(RepositoryError::Overloaded | RepositoryError::NoSpace) => true,
         Err(RepositoryError::Unavailable) => false,
     }
@@ -205,7 +209,7 @@ async fn abandon(repository: &impl ObjectRepository, id: ObjectId, error: &Uploa
     }
 }
 
-fn new_object(order: UploadOrder, clock: &impl Clock) -> Object {
+pub(super) fn new_object(order: UploadOrder, clock: &impl Clock) -> Object {
     let now = clock.now();
     Object {
         id: ObjectId::generate(),

@@ -12,3 +12,14 @@ pub struct BlobLocation {
     /// Which write of it.
     pub place: Place,
 }
+
+/// A content in one of the classes: where its bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredContent {
+    /// Which written copy serves it.
+    pub location: BlobLocation,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// Whether that copy is known to be lost or altered, so that it must not be served.
+    pub damaged: bool,
+}

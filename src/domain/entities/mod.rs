@@ -8,7 +8,7 @@ mod principal;
 mod quota;
 
 pub use api_key::{ApiKey, ApiKeyId};
-pub use blob::BlobLocation;
+pub use blob::{BlobLocation, StoredContent};
 pub use object::{KeyPath, Object, Scope, StoredObject};
 pub use principal::{CredentialId, Forbidden, Permission, Permissions, Principal, Reach};
 pub use quota::{Quota, QuotaLimits, Usage, UsageChange};

@@ -155,6 +155,12 @@ impl Reach {
         self.tenant_id.is_none() && self.namespaces.is_none()
     }
 
+    /// What of it is of this tenant; `None` where nothing is.
+    pub fn of_tenant(&self, tenant_id: &TenantId) -> Option<Self> {
+        let is_within = self.tenant_id.as_ref().is_none_or(|own| own == tenant_id);
+        is_within.then(|| Self { tenant_id: Some(tenant_id.clone()), namespaces: self.namespaces.clone() })
+    }
+
     /// Whether objects of this scope are within.
     pub fn includes(&self, scope: &Scope) -> bool {
         self.tenant_id.as_ref().is_none_or(|own| *own == scope.tenant_id)

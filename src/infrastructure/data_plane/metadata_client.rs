@@ -25,9 +25,11 @@ use crate::application::ports::{
     LooseOutcome, ObjectCommit, ObjectName, ObjectRepository,
 };
 use crate::domain::entities::{
-    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, StoredObject,
+    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, Reach, StoredContent, StoredObject,
 };
-use crate::domain::value_objects::{ObjectId, PackId, Place, Precondition, StorageClass, TenantId};
+use crate::domain::value_objects::{
+    ContentHash, ObjectId, PackId, Place, Precondition, StorageClass, TenantId,
+};
 use crate::infrastructure::metrics::{CoreMetrics, Phase, note_since};
 use crate::infrastructure::plane_channel::{DataEnd, Query, Reply, Ticket, Write, WriteOutcome};
 use crate::infrastructure::quota_ledger::QuotaRoom;
@@ -182,7 +184,12 @@ impl MetadataClient {
         let place = Place::Pack { pack: PackId::from_u64(0), offset: 0 };
         let stored = StoredObject { object, content_hash, size_bytes, place, damaged: false };
         let (has_key, holds_for_new) = (stored.object.key.is_some(), precondition.holds(None));
-        let mut write = Write::Commit(ObjectCommit { stored, precondition, is_first_version: false });
+        let mut write = Write::Commit(ObjectCommit {
+            stored,
+            precondition,
+            is_first_version: false,
+            is_reference: false,
+        });
         let (ticket, is_new) = self.ticket(&write).await?;
         if let Write::Commit(commit) = &mut write {
             commit.is_first_version = is_new;
@@ -324,6 +331,10 @@ impl ObjectRepository for MetadataClient {
         name: &ObjectName,
         freshness: Freshness,
     ) -> Result<Option<Arc<StoredObject>>, RepositoryError> {
+        if matches!(name, ObjectName::Content(..)) {
+            // What a tenant has by its content changes with objects of any name, and with time.
+            return Ok(self.ask(|reply| Query::Find(name.clone(), freshness, reply)).await?.map(Arc::new));
+        }
         let remembered_as = name.of_anybody();
         // What is remembered and out of reach is asked for as if it were not remembered: the database, too, finds nothing,
         // and takes as long as it does for what does not exist.
@@ -365,6 +376,14 @@ impl ObjectRepository for MetadataClient {
 
     async fn list_versions(&self, query: VersionQuery) -> Result<ListPage, RepositoryError> {
         self.ask(|reply| Query::ListVersions(query, reply)).await
+    }
+
+    async fn lease(
+        &self,
+        hashes: Vec<ContentHash>,
+        reach: &Reach,
+    ) -> Result<Vec<StoredContent>, RepositoryError> {
+        self.ask(|reply| Query::Lease(hashes, reach.clone(), reply)).await
     }
 
     async fn quota(&self, tenant_id: &TenantId) -> Result<Quota, RepositoryError> {

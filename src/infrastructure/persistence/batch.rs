@@ -4,7 +4,7 @@
 //! is applied to that in memory, in order, and the database stores the [`Changes`], all in one transaction. So the
 //! rules stand once, in plain code without SQL, and every batch is few statements whatever its size.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::collector::Garbage;
 use crate::application::ports::{CommitOutcome, DeleteOutcome, ObjectCommit};
@@ -48,6 +48,8 @@ pub(super) struct HeldBlob {
     pub(super) place: Place,
     /// The copy at `place` is known to be lost or altered.
     pub(super) damaged: bool,
+    /// The sequence of the object that came when no other referred to it; 0 where the index by content has them all.
+    pub(super) first_object: u64,
 }
 
 impl HeldBlob {
@@ -86,8 +88,8 @@ impl Touched {
                 Write::Reserve(_) | Write::Check | Write::Void | Write::EndPack { .. } => {}
                 Write::Abandon(id) | Write::Delete { id, .. } => drop(touched.ids.insert(*id)),
                 Write::Commit(commit) => {
-                    // What is small enough for a pack had no reservation.
-                    if commit.stored.place.pack().is_none() {
+                    // What is small enough for a pack had no reservation, nor had what brings no bytes.
+                    if commit.stored.place.pack().is_none() && !commit.is_reference {
                         touched.ids.insert(commit.stored.object.id);
                     }
                     touched.blobs.insert((commit.stored.content_hash, commit.stored.object.storage_class));
@@ -174,6 +176,14 @@ pub(super) struct Changes {
     pub(super) packs: Vec<PackChange>,
     /// The last change of the log that is in the database with this batch.
     pub(super) applied_sequence: Option<u64>,
+}
+
+impl Changes {
+    /// The sequences of the objects that a blob row names as its first. All others have to stand in the index by content,
+    /// which is never wrong; and no object may be in neither.
+    pub(super) fn first_objects(&self) -> HashSet<u64> {
+        self.blobs.iter().map(|(_, blob)| blob.first_object).collect()
+    }
 }
 
 /// What came of a batch.
@@ -368,28 +378,38 @@ impl<'a> Batch<'a> {
         if !commit.precondition.holds(current.as_ref()) {
             return CommitOutcome::PreconditionFailed;
         }
+        let blob_key = (commit.stored.content_hash, object.storage_class);
+        if commit.is_reference && !self.held.blobs.contains_key(&blob_key) {
+            // Its lease has ended while it waited.
+            return CommitOutcome::ContentMissing;
+        }
         let size_bytes = object.size_bytes.unwrap_or(0);
         if !self.has_room(&object.scope.tenant_id, size_bytes) {
             return CommitOutcome::QuotaExceeded;
         }
         self.change_usage(&object.scope.tenant_id, |usage| usage.add_object(size_bytes));
-        let blob_key = (commit.stored.content_hash, object.storage_class);
         let fresh = HeldBlob {
             size_bytes: commit.stored.size_bytes,
             ref_count: 0,
             place: commit.stored.place,
             damaged: false,
+            first_object: 0,
         };
         let is_new = !self.held.blobs.contains_key(&blob_key);
         let blob = self.held.blobs.entry(blob_key).or_insert(fresh);
         let is_replaced = blob.ref_count == 0 && self.unreferenced == Unreferenced::IsReplaced;
-        if !is_new && (blob.damaged || is_replaced && blob.place != fresh.place) {
+        // A reference names the place where its content was a moment ago, and takes it as it is now.
+        let brings_bytes = !commit.is_reference;
+        if brings_bytes && !is_new && (blob.damaged || is_replaced && blob.place != fresh.place) {
             // The sender has just brought whole bytes.
             self.garbage.push(blob.replace_copy(blob_key, fresh.place));
         }
+        if blob.ref_count == 0 {
+            blob.first_object = *self.next_sequence;
+        }
         blob.ref_count += 1;
         let place = blob.place;
-        if place == fresh.place {
+        if brings_bytes && place == fresh.place {
             self.note_live(place, object.storage_class, fresh.size_bytes);
         }
         self.changed_blobs.insert(blob_key);

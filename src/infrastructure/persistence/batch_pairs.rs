@@ -52,6 +52,7 @@ fn kinds_of_writes() -> Vec<Write> {
     let first = a_commit(Some("k"), 1, 1);
     let second = a_commit(Some("k"), 2, 2);
     let again = a_commit(Some("other"), 1, 3);
+    let reference = ObjectCommit { is_reference: true, ..a_commit(Some("third"), 1, 6) };
     let conditional = ObjectCommit { precondition: if_none, ..a_commit(Some("k"), 4, 4) };
     let mut reserved = a_commit(Some("k"), 5, 5);
     let mut writing = reserved.stored.object.clone();
@@ -70,6 +71,7 @@ fn kinds_of_writes() -> Vec<Write> {
         Write::Commit(first.clone()),
         Write::Commit(second.clone()),
         Write::Commit(again.clone()),
+        Write::Commit(reference),
         Write::Commit(conditional),
         Write::Reserve(writing.clone()),
         Write::Commit(reserved.clone()),

@@ -1,7 +1,7 @@
 //! The collector: what nothing refers to is forgotten first, in a transaction, and only then removed.
 //!
 //! ```text
-//! blobs (count 0, grace over) ─► one transaction ─► garbage ─► file removed ─► garbage row removed
+//! blobs (count 0, no lease, grace over) ─► one transaction ─► garbage ─► file removed ─► garbage row removed
 //! ```
 //! A crash at any point leaves a garbage row whose file is there or not; the next cycle goes on from it. A new upload
 //! of the same content while its old copy is garbage makes a new blob row at a new place, which nothing here names.
@@ -61,6 +61,8 @@ pub(super) struct Collected {
     pub(super) blobs: u64,
     /// Rows of objects that were forgotten long ago.
     pub(super) objects: u64,
+    /// Leases that have ended.
+    pub(super) leases: u64,
 }
 
 /// A place whose bytes are to be removed.

@@ -11,14 +11,15 @@ use thiserror::Error;
 use super::batch::{Applied, BatchContext, LogContext, PackChange};
 use super::census::CountedObjects;
 use super::collector::{Collected, Garbage};
+use super::contents::LeaseTerm;
 use super::errors::DatabaseError;
 use super::holds::HoldId;
 use super::postgres::PostgresDatabase;
 use super::sqlite::SqliteDatabase;
 use crate::application::key_listing::{KeyPage, KeyQuery, VersionQuery};
 use crate::application::ports::{ListPage, ListQuery, ObjectName};
-use crate::domain::entities::{BlobLocation, KeyPath, Object, StoredObject};
-use crate::domain::value_objects::{InstanceId, PackId, Place, StorageClass, Timestamp};
+use crate::domain::entities::{BlobLocation, KeyPath, Object, Reach, StoredContent, StoredObject};
+use crate::domain::value_objects::{ContentHash, InstanceId, PackId, Place, StorageClass, Timestamp};
 use crate::infrastructure::plane_channel::Write;
 use crate::infrastructure::storage::{BlobFile, KnownEnds, KnownLog, RootIdentity, Roots};
 
@@ -313,6 +314,19 @@ impl Database {
         match self {
             Self::Sqlite(database) => database.inspect(name).await,
             Self::Postgres(database) => database.inspect(name).await,
+        }
+    }
+
+    /// Which of the contents the one tenant of `reach` has, and where. Those that an object names are leased to it.
+    pub(super) async fn lease(
+        &self,
+        hashes: &[ContentHash],
+        reach: &Reach,
+        term: LeaseTerm,
+    ) -> Result<Vec<StoredContent>, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.lease(hashes, reach, term).await,
+            Self::Postgres(database) => database.lease(hashes, reach, term).await,
         }
     }
 

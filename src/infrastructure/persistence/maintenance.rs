@@ -109,6 +109,8 @@ pub(crate) struct BlobRow {
     pub ref_count: i64,
     /// Since which tick of the database's own clock none does.
     pub zero_since: Option<u64>,
+    /// Until which tick some tenant's lease is good: its grace begins then.
+    pub leased_until: u64,
     /// Whether the copy is known to be lost or altered.
     pub damaged: bool,
 }
@@ -229,6 +231,7 @@ impl ImportedRows {
                 ref_count: row.ref_count.cast_unsigned(),
                 place: row.location.place,
                 damaged: row.damaged,
+                first_object: 0,
             };
             (key, held)
         };

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use super::batch::BatchContext;
 use super::census::Census;
 use super::collector::{Collector, GcSettings, GraceClock};
+use super::contents::LeaseTerm;
 use super::database::{Database, DatabaseSettings, DatabaseUrl};
 use super::errors::DatabaseError;
 use super::group_commit::{GroupCommit, Latch, LogQueue};
@@ -204,7 +205,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             is_shared: self.url.is_shared(),
         };
         let mut reader = Reader::new(quotas.clone(), database.clone(), latch, self.settings, order.clone());
-        reader.metrics = self.metrics;
+        (reader.metrics, reader.ticks) = (self.metrics, ticks);
         Ok(Service {
             database,
             reader,
@@ -343,6 +344,8 @@ struct Reader {
     /// How far the log has been applied, where there is one.
     order: Option<Arc<LogOrder>>,
     metrics: Arc<PlaneMetrics>,
+    /// For leases.
+    ticks: GraceClock,
 }
 
 impl Reader {
@@ -355,8 +358,8 @@ impl Reader {
     ) -> Self {
         let queries_max = settings.max_connections as usize;
         let (running, turn_timeout) = (Semaphore::new(queries_max), settings.acquire_timeout);
-        let metrics = Arc::default();
-        Self { quotas, database, latch, running, queries_max, turn_timeout, order, metrics }
+        let (metrics, ticks) = (Arc::default(), GraceClock::starting_at(0));
+        Self { quotas, database, latch, running, queries_max, turn_timeout, order, metrics, ticks }
     }
 
     /// Waits until the database has what the query must see. `false` if it never will.
@@ -432,6 +435,13 @@ impl Reader {
             Query::List(query, reply) => respond(reply, latch, database.list(&query).await),
             Query::ListKeys(query, reply) => respond(reply, latch, database.list_keys(&query).await),
             Query::ListVersions(query, reply) => respond(reply, latch, database.list_versions(&query).await),
+            Query::Lease(hashes, reach, reply) => {
+                if latch.is_set() {
+                    return refuse(Query::Lease(hashes, reach, reply), RepositoryError::Unavailable);
+                }
+                let term = LeaseTerm::from(self.ticks.now());
+                respond(reply, latch, database.lease(&hashes, &reach, term).await);
+            }
             Query::Quota(tenant_id, reply) => respond(reply, latch, database.quota(&tenant_id).await),
             Query::SetLimits(tenant_id, limits, reply) => {
                 if latch.is_set() {
@@ -452,6 +462,7 @@ fn refuse(query: Query, error: RepositoryError) {
         Query::Inspect(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::List(_, reply) | Query::ListVersions(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::ListKeys(_, reply) => reply.send(Err(error)).map_err(drop),
+        Query::Lease(_, _, reply) => reply.send(Err(error)).map_err(drop),
         Query::Quota(_, reply) | Query::SetLimits(_, _, reply) => reply.send(Err(error)).map_err(drop),
         Query::FindApiKey(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::Check(reply) => reply.send(Err(error)).map_err(drop),

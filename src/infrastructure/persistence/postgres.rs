@@ -85,6 +85,7 @@ pub(super) fn migrator() -> Migrator {
         ("maintenance", include_str!("../../../migrations/postgres/0003_maintenance.sql")),
         ("api_keys", include_str!("../../../migrations/postgres/0004_api_keys.sql")),
         ("tenants", include_str!("../../../migrations/postgres/0005_tenants.sql")),
+        ("contents", include_str!("../../../migrations/postgres/0006_contents.sql")),
     ];
     let migration = |(version, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
@@ -201,6 +202,7 @@ impl PostgresDatabase {
         let query = match name {
             ObjectName::Id(id) => sqlx::query(queries::FIND_BY_ID).bind(uuid_of(id)),
             ObjectName::IdWithin(id, reach) => bind_within(queries::FIND_BY_ID_WITHIN, id, reach),
+            ObjectName::Content(hash, reach) => return self.find_content(hash, reach).await,
             ObjectName::Key(path) => sqlx::query(queries::FIND_BY_KEY)
                 .bind(path.scope.namespace.as_str())
                 .bind(path.scope.tenant_id.as_str())
@@ -215,7 +217,9 @@ impl PostgresDatabase {
         let query = match name {
             ObjectName::Id(id) => sqlx::query(queries::INSPECT_BY_ID).bind(uuid_of(id)),
             ObjectName::IdWithin(id, reach) => bind_within(queries::INSPECT_BY_ID_WITHIN, id, reach),
-            ObjectName::Key(_) => return Ok(self.find(name).await?.map(|stored| stored.object)),
+            ObjectName::Key(_) | ObjectName::Content(..) => {
+                return Ok(self.find(name).await?.map(|stored| stored.object));
+            }
         };
         let row = self.optional_row(query).await;
         let found = row.and_then(|row| row.as_ref().map(object).transpose());
@@ -354,8 +358,10 @@ impl PostgresDatabase {
             let blobs = forget.execute(&mut *transaction).await?.rows_affected();
             let purge = sqlx::query(queries::PURGE_OBJECTS).bind(horizon).bind(i64::from(batch));
             let objects = purge.execute(&mut *transaction).await?.rows_affected();
+            let forget = sqlx::query(queries::FORGET_LEASES).bind(horizon).bind(i64::from(batch));
+            let leases = forget.execute(&mut *transaction).await?.rows_affected();
             transaction.commit().await?;
-            Ok(Collected { blobs, objects })
+            Ok(Collected { blobs, objects, leases })
         };
         self.ask(collect).await.map_err(DatabaseError::of("collect what nothing refers to"))
     }

@@ -25,7 +25,7 @@ use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::{ContentHash, InstanceId, StorageClass, Timestamp};
 
 /// Rows that contradict each other, by what is wrong with them.
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     Check {
         name: "objects_without_blob",
         statement: "SELECT o.id::text FROM objects AS o WHERE o.status = 1 AND NOT EXISTS (
@@ -47,6 +47,12 @@ const CHECKS: [Check; 9] = [
             WHERE b.ref_count <> coalesce(n.objects, 0)",
     },
     WRONG_USAGE,
+    Check {
+        name: "objects_found_by_no_content",
+        statement: "SELECT o.id::text FROM objects AS o WHERE o.status = 1 AND NOT o.indexed AND NOT EXISTS (
+                SELECT 1 FROM blobs AS b WHERE b.content_hash = o.content_hash
+                  AND b.storage_class = o.storage_class AND b.first_object = o.sequence)",
+    },
     Check {
         name: "wrong_grace",
         statement: "SELECT encode(content_hash, 'hex') FROM blobs WHERE (ref_count = 0) <> (zero_since IS NOT NULL)",
@@ -80,7 +86,7 @@ macro_rules! abandoned {
 
 macro_rules! blob_columns {
     () => {
-        "content_hash, storage_class, place, size_bytes, ref_count, zero_since, damaged"
+        "content_hash, storage_class, place, size_bytes, ref_count, zero_since, damaged, leased_until"
     };
 }
 
@@ -395,5 +401,6 @@ fn blob_row(row: &PgRow) -> sqlx::Result<BlobRow> {
         ref_count: column(row, 4)?,
         zero_since: column::<Option<i64>>(row, 5)?.map(i64::cast_unsigned),
         damaged: column(row, 6)?,
+        leased_until: column::<i64>(row, 7)?.cast_unsigned(),
     })
 }

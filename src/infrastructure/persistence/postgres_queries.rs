@@ -107,7 +107,7 @@ pub(super) const HELD_VERSIONS: &str = concat!(
 /// `$1`: hashes, `$2`: classes. Locked, since a row that the collector takes away meanwhile would be put back by
 /// [`PUT_BLOBS`], and name bytes that are garbage.
 pub(super) const HELD_BLOBS: &str = "
-    SELECT b.content_hash, b.storage_class, b.size_bytes, b.ref_count, b.place, b.damaged
+    SELECT b.content_hash, b.storage_class, b.size_bytes, b.ref_count, b.place, b.damaged, b.first_object
     FROM unnest($1::bytea[], $2::smallint[]) AS n (content_hash, storage_class)
     JOIN blobs AS b ON b.content_hash = n.content_hash AND b.storage_class = n.storage_class
     FOR UPDATE OF b";
@@ -167,22 +167,22 @@ pub(super) const DROP_LIMITS: &str =
 pub(super) const NOTE_OUTSIDE_CHANGE: &str =
     "UPDATE clock SET outside_changes = outside_changes + 1 WHERE id = 1";
 
-/// `$1` to `$14`: the columns of the rows, `$15`: their writer.
+/// `$1` to `$14` and `$16`: the columns of the rows, `$15`: their writer.
 pub(super) const PUT_OBJECTS: &str = "
     INSERT INTO objects (sequence, id, namespace, tenant_id, key, status, storage_class, content_hash, size_bytes,
-                         content_type, metadata, created_at, updated_at, forgotten_since, writer)
+                         content_type, metadata, created_at, updated_at, forgotten_since, writer, indexed)
     SELECT n.sequence, n.id, n.namespace, n.tenant_id, n.key, n.status, n.storage_class, n.content_hash,
            n.size_bytes, n.content_type, n.metadata::jsonb, n.created_at, n.updated_at,
-           n.forgotten_since, $15
+           n.forgotten_since, $15, n.indexed
     FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::smallint[],
                 $8::bytea[], $9::bigint[], $10::text[], $11::text[], $12::bigint[], $13::bigint[],
-                $14::bigint[])
+                $14::bigint[], $16::boolean[])
       AS n (sequence, id, namespace, tenant_id, key, status, storage_class, content_hash, size_bytes,
-            content_type, metadata, created_at, updated_at, forgotten_since)
+            content_type, metadata, created_at, updated_at, forgotten_since, indexed)
     ON CONFLICT (id) DO UPDATE SET
         sequence = excluded.sequence, status = excluded.status, content_hash = excluded.content_hash,
         size_bytes = excluded.size_bytes, updated_at = excluded.updated_at,
-        forgotten_since = excluded.forgotten_since";
+        forgotten_since = excluded.forgotten_since, indexed = excluded.indexed";
 
 /// `$1`: ids, `$2`: the moment, `$3`: the tick. A sum is found in no index: on tables that are still small the planner
 /// would otherwise read the one that has the status in it, and keep the plan while they grow.
@@ -193,14 +193,14 @@ pub(super) const DELETE_OBJECTS: &str = "
 /// `$1`: ids. For the sum see [`DELETE_OBJECTS`].
 pub(super) const ABANDON_OBJECTS: &str = "DELETE FROM objects WHERE id = ANY ($1::uuid[]) AND status + 0 = 0";
 
-/// `$1` to `$7`: the columns of the rows.
+/// `$1` to `$8`: the columns of the rows.
 pub(super) const PUT_BLOBS: &str = "
-    INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place, damaged, zero_since)
+    INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place, damaged, zero_since, first_object)
     SELECT * FROM unnest($1::bytea[], $2::smallint[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[],
-                         $7::bigint[])
+                         $7::bigint[], $8::bigint[])
     ON CONFLICT (content_hash, storage_class) DO UPDATE SET
         size_bytes = excluded.size_bytes, ref_count = excluded.ref_count, place = excluded.place,
-        damaged = excluded.damaged, zero_since = excluded.zero_since";
+        damaged = excluded.damaged, zero_since = excluded.zero_since, first_object = excluded.first_object";
 
 /// `$1`: hashes, `$2`: classes, `$3`: places, `$4`: sizes.
 pub(super) const PUT_GARBAGE: &str = "
@@ -374,16 +374,19 @@ pub(super) const TICKS: &str = "
 /// `$1`: the tick. The clock never goes back.
 pub(super) const STORE_TICKS: &str = "UPDATE clock SET ticks = greatest(ticks, $1) WHERE id = 1";
 
-/// Turns blobs that have been without a reference since before the tick `$1`, at most `$2` of them, into garbage. What
+/// Turns blobs that have been without a reference, and without a lease, since before the tick `$1`, at most `$2` of them,
+/// into garbage. What
 /// a batch is just working on is passed over. A new upload of the same content makes a new row, at a new place. For the
 /// sum see [`DELETE_OBJECTS`].
 pub(super) const COLLECT_BLOBS: &str = "
     WITH dead AS (
-        SELECT content_hash, storage_class FROM blobs WHERE ref_count = 0 AND zero_since <= $1
+        SELECT content_hash, storage_class FROM blobs
+        WHERE ref_count = 0 AND zero_since <= $1 AND leased_until <= $1
         ORDER BY zero_since LIMIT $2 FOR UPDATE SKIP LOCKED),
     forgotten AS (
         DELETE FROM blobs AS b USING dead AS d
         WHERE b.content_hash = d.content_hash AND b.storage_class = d.storage_class AND b.ref_count + 0 = 0
+          AND b.leased_until <= $1
         RETURNING b.content_hash, b.storage_class, b.place, b.size_bytes)
     INSERT INTO garbage (content_hash, storage_class, place, size_bytes) SELECT * FROM forgotten";
 
@@ -392,6 +395,66 @@ pub(super) const PURGE_OBJECTS: &str = "
     DELETE FROM objects WHERE sequence = ANY (ARRAY (
         SELECT sequence FROM objects WHERE status = 3 AND forgotten_since <= $1
         ORDER BY forgotten_since LIMIT $2 FOR UPDATE SKIP LOCKED))";
+
+/// Leases that ended before the tick `$1`, at most `$2` of them.
+pub(super) const FORGET_LEASES: &str = "
+    DELETE FROM leases AS l USING (
+        SELECT content_hash, tenant_id, storage_class FROM leases WHERE expires_at <= $1
+        ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED) AS e
+    WHERE l.content_hash = e.content_hash AND l.tenant_id = e.tenant_id AND l.storage_class = e.storage_class";
+
+/// An object by which the tenant `$2` has the blob `b`: it is the blob's first, or it is found by its content. In the
+/// namespaces `$3`; `NULL` for all.
+macro_rules! had_by {
+    () => {
+        "(SELECT f.id, f.namespace, f.updated_at FROM objects AS f
+          WHERE f.sequence = b.first_object AND f.status = 1 AND f.content_hash = b.content_hash
+            AND f.storage_class = b.storage_class AND f.tenant_id = $2
+            AND ($3::text[] IS NULL OR f.namespace = ANY ($3))
+          UNION ALL
+          (SELECT s.id, s.namespace, s.updated_at FROM objects AS s
+           WHERE s.content_hash = b.content_hash AND s.tenant_id = $2 AND s.storage_class = b.storage_class
+             AND s.status = 1 AND s.indexed AND ($3::text[] IS NULL OR s.namespace = ANY ($3)) LIMIT 1)
+          LIMIT 1) AS o"
+    };
+}
+
+/// Which of the contents `$1` the tenant `$2` has, in which classes and how, if they are in one of the namespaces `$3`;
+/// `NULL` for all.
+pub(super) const CONTENTS: &str = concat!(
+    "SELECT b.content_hash, b.storage_class, b.place, b.size_bytes, b.damaged, o.id IS NOT NULL,
+            coalesce(l.expires_at, 0), coalesce(o.id, l.object_id), coalesce(o.namespace, l.namespace),
+            coalesce(o.updated_at, l.updated_at)
+     FROM unnest($1::bytea[]) AS n (content_hash)
+     JOIN blobs AS b ON b.content_hash = n.content_hash
+     LEFT JOIN leases AS l ON l.content_hash = b.content_hash AND l.tenant_id = $2
+       AND l.storage_class = b.storage_class AND l.expires_at > (SELECT ticks FROM clock WHERE id = 1)
+     LEFT JOIN LATERAL ",
+    had_by!(),
+    " ON true WHERE o.id IS NOT NULL OR l.expires_at IS NOT NULL"
+);
+
+/// Leases the contents that [`CONTENTS`] finds by an object, from the tick `$4` on for `$5` ticks, and lets their blobs say
+/// so first: a collector that comes at the same moment looks at the row as it is then, or has removed it by then.
+pub(super) const LEASE_CONTENTS: &str = concat!(
+    "WITH had AS (
+        SELECT b.content_hash, b.storage_class, o.id, o.namespace, o.updated_at
+        FROM unnest($1::bytea[]) AS n (content_hash)
+        JOIN blobs AS b ON b.content_hash = n.content_hash
+        CROSS JOIN LATERAL ",
+    had_by!(),
+    " WHERE NOT b.damaged),
+    term AS (SELECT greatest($4::bigint, ticks) + $5::bigint AS ends_at FROM clock WHERE id = 1),
+    kept AS (
+        UPDATE blobs AS b SET leased_until = greatest(b.leased_until, t.ends_at) FROM had AS h, term AS t
+        WHERE b.content_hash = h.content_hash AND b.storage_class = h.storage_class
+        RETURNING b.content_hash, b.storage_class, t.ends_at, h.id, h.namespace, h.updated_at)
+    INSERT INTO leases (content_hash, tenant_id, storage_class, expires_at, object_id, namespace, updated_at)
+    SELECT content_hash, $2, storage_class, ends_at, id, namespace, updated_at FROM kept
+    ON CONFLICT (content_hash, tenant_id, storage_class) DO UPDATE SET
+        expires_at = greatest(leases.expires_at, excluded.expires_at), object_id = excluded.object_id,
+        namespace = excluded.namespace, updated_at = excluded.updated_at"
+);
 
 /// What waits to be removed, at most `$1` places; nothing while there is a hold other than those in `$2`. One
 /// statement, so that whoever takes a hold first and a snapshot then finds all of its bytes.

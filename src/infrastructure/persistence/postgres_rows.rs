@@ -1,6 +1,6 @@
 //! Rows of PostgreSQL: how they are read, and how many of them become arrays, one a column.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
@@ -60,10 +60,11 @@ pub(super) fn bind_keys<'q>(query: PgQuery<'q>, keys: &BTreeMap<KeyPath, Version
         .bind(versions.collect::<Vec<_>>())
 }
 
-/// The rows of `objects`, and who wrote them.
+/// The rows of `objects`, who wrote them, and which of them are found by their content: all but the first of their blobs.
 pub(super) fn bind_objects<'q>(
     query: PgQuery<'q>,
     rows: &[(u64, Object)],
+    first_objects: &HashSet<u64>,
     context: BatchContext,
 ) -> PgQuery<'q> {
     fn column<T>(rows: &[(u64, Object)], value: impl Fn(&Object) -> T) -> Vec<T> {
@@ -87,6 +88,7 @@ pub(super) fn bind_objects<'q>(
         .bind(column(rows, |object| object.updated_at.as_millis()))
         .bind(column(rows, forgotten_since))
         .bind(context.writer.to_i64())
+        .bind(rows.iter().map(|(sequence, _)| !first_objects.contains(sequence)).collect::<Vec<_>>())
 }
 
 /// The rows of `blobs`.
@@ -102,6 +104,7 @@ pub(super) fn bind_blobs<'q>(
         .bind(rows.iter().map(|(_, blob)| blob.place.to_string()).collect::<Vec<_>>())
         .bind(rows.iter().map(|(_, blob)| blob.damaged).collect::<Vec<_>>())
         .bind(rows.iter().map(|(_, blob)| zero_since(blob)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, blob)| blob.first_object.cast_signed()).collect::<Vec<_>>())
 }
 
 /// Hashes, classes, places and sizes.
@@ -146,6 +149,7 @@ pub(super) fn held_blobs(rows: &[PgRow]) -> sqlx::Result<HashMap<BlobKey, HeldBl
             ref_count: column::<i64>(row, 3)?.cast_unsigned(),
             place: place(row, 4)?,
             damaged: column(row, 5)?,
+            first_object: column::<i64>(row, 6)?.cast_unsigned(),
         };
         Ok(((content_hash(row)?, storage_class(row, 1)?), blob))
     };

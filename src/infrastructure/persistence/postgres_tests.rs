@@ -167,7 +167,8 @@ impl PairWorld for PostgresPairs {
     async fn emptied(&mut self) -> &Database {
         // Faster than TRUNCATE, which makes new files.
         sqlx::raw_sql(
-            "DELETE FROM objects; DELETE FROM blobs; DELETE FROM garbage; DELETE FROM tenant_usage",
+            "DELETE FROM objects; DELETE FROM blobs; DELETE FROM garbage; DELETE FROM leases; \
+             DELETE FROM tenant_usage",
         )
         .execute(pool(&self.0))
         .await
@@ -178,8 +179,10 @@ impl PairWorld for PostgresPairs {
     async fn rows(&self) -> Vec<String> {
         let mut rows = Vec::new();
         for query in [
-            "SELECT concat(id, status, content_hash, updated_at) FROM objects ORDER BY sequence",
-            "SELECT concat(content_hash, storage_class, ref_count, place, damaged) FROM blobs ORDER BY 1",
+            "SELECT concat(id, status, content_hash, updated_at, CASE WHEN status = 1 THEN indexed END) FROM objects \
+             ORDER BY sequence",
+            "SELECT concat(content_hash, storage_class, ref_count, place, damaged,
+                (SELECT o.id FROM objects AS o WHERE o.sequence = first_object AND ref_count > 0)) FROM blobs ORDER BY 1",
             "SELECT concat(content_hash, storage_class, place, size_bytes) FROM garbage ORDER BY 1",
             "SELECT concat_ws(' ', tenant_id, bytes, objects) FROM tenant_usage WHERE objects <> 0 OR bytes <> 0",
         ] {
@@ -247,7 +250,7 @@ fn a_full_batch_takes_sequences_of_its_own() {
 }
 
 /// Every statement, and the indexes that it finds its rows by; none for those that find none.
-const INDEXES: [(&str, &[&str]); 50] = [
+const INDEXES: [(&str, &[&str]); 53] = [
     (queries::BEGIN_BATCH, &["instances_pkey", "clock_pkey"]),
     (queries::HELD_BY_ID, &["objects_id_key"]),
     (queries::HELD_VERSIONS, &["objects_keyed"]),
@@ -284,6 +287,12 @@ const INDEXES: [(&str, &[&str]); 50] = [
     (queries::STORE_TICKS, &["clock_pkey"]),
     (queries::COLLECT_BLOBS, &["blobs_unreferenced", "blobs_pkey"]),
     (queries::PURGE_OBJECTS, &["objects_forgotten", "objects_pkey"]),
+    (queries::FORGET_LEASES, &["leases_expiring", "leases_pkey"]),
+    (queries::CONTENTS, &["blobs_pkey", "leases_pkey", "objects_pkey", "objects_by_content"]),
+    (
+        queries::LEASE_CONTENTS,
+        &["blobs_pkey", "leases_pkey", "objects_pkey", "objects_by_content", "clock_pkey"],
+    ),
     (queries::GARBAGE, &["garbage_pkey"]),
     (queries::FORGET_GARBAGE, &["garbage_pkey"]),
     (queries::EXPORT_OBJECTS, &["objects_pkey"]),
@@ -308,7 +317,7 @@ fn the_indexes_of_every_statement_are_known() {
 
 /// How PostgreSQL would run a statement, whatever its parameters are.
 async fn plan_of(connection: &mut PgConnection, query: &str) -> String {
-    let parameters = (1..=15).rev().find(|number| query.contains(&format!("${number}"))).unwrap_or(0);
+    let parameters = (1..=16).rev().find(|number| query.contains(&format!("${number}"))).unwrap_or(0);
     let nulls = vec!["NULL"; parameters].join(", ");
     let nulls = if parameters == 0 { String::new() } else { format!("({nulls})") };
     let explain = format!("PREPARE p AS {query}; EXPLAIN EXECUTE p {nulls}; DEALLOCATE p");
@@ -353,7 +362,7 @@ const FILL: &str = "
     INSERT INTO objects
     SELECT n, gen_random_uuid(), 'models', CASE WHEN n % 5000 = 0 THEN 'small' ELSE 'acme' END,
            CASE WHEN n % 2 = 0 THEN 'k' || n % 20 END, status, (n % 9 = 0)::int, sha256(int8send(n)), 1, 'a/b', '{}',
-           n % 7, 0, 0, CASE WHEN status = 3 THEN n END
+           n % 7, 0, 0, CASE WHEN status = 3 THEN n END, n % 8 = 1
     FROM (SELECT n, CASE n % 500 WHEN 1 THEN 3 WHEN 3 THEN 0 ELSE 1 END AS status
           FROM generate_series(1, 100000) AS n) AS numbered;
     INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place, zero_since)
@@ -362,6 +371,8 @@ const FILL: &str = "
     INSERT INTO garbage SELECT sha256(int8send(n)), 0, 'p', 1 FROM generate_series(1, 100000) AS n;
     INSERT INTO tenant_usage SELECT 't' || n / 4, n % 4, 1, 1 FROM generate_series(1, 100000) AS n;
     INSERT INTO tenant_limits SELECT 't' || n, 1, 1 FROM generate_series(1, 10000) AS n;
+    INSERT INTO leases SELECT sha256(int8send(n)), 'acme', 0, n, gen_random_uuid(), 'models', 0
+    FROM generate_series(1, 100000) AS n;
     INSERT INTO instances SELECT n, 'node-' || n % 5, 0, n % 5 > 0 FROM generate_series(1, 1000) AS n;
     INSERT INTO nodes SELECT 'node-' || n, n, now() FROM generate_series(1, 1000) AS n";
 
@@ -713,11 +724,11 @@ fn what_a_batch_works_on_is_not_collected() {
         let held = bind_blob_keys(sqlx::query(queries::HELD_BLOBS), std::iter::once(key));
         assert_eq!(held.fetch_all(&mut *batch).await.unwrap().len(), 1);
         let collected = database.collect(1000, 0, 10).await.unwrap();
-        assert_eq!(collected, Collected { blobs: 0, objects: 1 });
+        assert_eq!(collected, Collected { blobs: 0, objects: 1, leases: 0 });
         batch.rollback().await.unwrap();
 
         let collected = database.collect(1000, 993, 10).await.unwrap();
-        assert_eq!(collected, Collected { blobs: 1, objects: 0 }, "it died at tick 7");
+        assert_eq!(collected, Collected { blobs: 1, objects: 0, leases: 0 }, "it died at tick 7");
         let garbage = database.garbage(10, &[]).await.unwrap();
         assert_eq!(
             garbage.iter().map(|garbage| garbage.file).collect::<Vec<_>>(),

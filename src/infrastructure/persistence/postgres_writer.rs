@@ -343,7 +343,8 @@ pub(super) async fn store(
         query.execute(&mut *connection).await?;
     }
     if !changes.put.is_empty() {
-        let query = bind_objects(sqlx::query(queries::PUT_OBJECTS), &changes.put, context);
+        let query = sqlx::query(queries::PUT_OBJECTS);
+        let query = bind_objects(query, &changes.put, &changes.first_objects(), context);
         query.execute(&mut *connection).await?;
     }
     if !changes.blobs.is_empty() {

@@ -149,7 +149,7 @@ pub(super) const HELD_VERSIONS: ByRows = by_rows!(
 
 /// Rows of hash and class.
 pub(super) const HELD_BLOBS: ByRows = by_rows!(
-    "SELECT b.content_hash, b.storage_class, b.size_bytes, b.ref_count, b.place, b.damaged FROM (VALUES ",
+    "SELECT b.content_hash, b.storage_class, b.size_bytes, b.ref_count, b.place, b.damaged, b.first_object FROM (VALUES ",
     "(?, ?)",
     ") AS j CROSS JOIN blobs AS b WHERE b.content_hash = j.column1 AND b.storage_class = j.column2"
 );
@@ -186,14 +186,14 @@ pub(super) const NOTE_OUTSIDE_CHANGE: &str = "UPDATE clock SET outside_changes =
 /// Rows in the order of the columns.
 pub(super) const PUT_OBJECTS: ByRows = by_rows!(
     "INSERT INTO objects (sequence, id, namespace, tenant_id, key, status, storage_class, content_hash, size_bytes,
-                          content_type, metadata, writer, created_at, updated_at, forgotten_since)
+                          content_type, metadata, writer, created_at, updated_at, forgotten_since, indexed)
      SELECT * FROM (VALUES ",
-    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     ") WHERE column1 IS NOT NULL
      ON CONFLICT (id) DO UPDATE SET
         sequence = excluded.sequence, status = excluded.status, content_hash = excluded.content_hash,
         size_bytes = excluded.size_bytes, updated_at = excluded.updated_at,
-        forgotten_since = excluded.forgotten_since"
+        forgotten_since = excluded.forgotten_since, indexed = excluded.indexed"
 );
 
 /// `?1`: `["<id>", …]`, `?2`: the moment, `?3`: the tick.
@@ -207,13 +207,13 @@ pub(super) const ABANDON_OBJECTS: &str =
 
 /// Rows in the order of the columns.
 pub(super) const PUT_BLOBS: ByRows = by_rows!(
-    "INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place, damaged, zero_since)
+    "INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place, damaged, zero_since, first_object)
      SELECT * FROM (VALUES ",
-    "(?, ?, ?, ?, ?, ?, ?)",
+    "(?, ?, ?, ?, ?, ?, ?, ?)",
     ") WHERE column1 IS NOT NULL
      ON CONFLICT (content_hash, storage_class) DO UPDATE SET
         size_bytes = excluded.size_bytes, ref_count = excluded.ref_count, place = excluded.place,
-        damaged = excluded.damaged, zero_since = excluded.zero_since"
+        damaged = excluded.damaged, zero_since = excluded.zero_since, first_object = excluded.first_object"
 );
 
 /// `?1`: `[["<hash>", class, "<place>", size], …]`
@@ -328,14 +328,14 @@ pub(super) const PLACES_NAMED: &str = "
     SELECT g.content_hash, g.storage_class, g.place FROM json_each(?1) AS j CROSS JOIN garbage AS g
     WHERE g.content_hash = unhex(j.value ->> 0) AND g.storage_class = j.value ->> 1";
 
-/// The blobs that have been without a reference since before the tick `?1`, at most `?2` of them, oldest first. The
+/// The blobs that have been without a reference, and without a lease, since before the tick `?1`, at most `?2` of them, oldest first. The
 /// two statements below name the same ones: nothing comes between them in a transaction of the one writer.
 macro_rules! dead_blobs {
     ($columns:literal) => {
         concat!(
             "SELECT ",
             $columns,
-            " FROM blobs WHERE ref_count = 0 AND zero_since <= ?1 \
+            " FROM blobs WHERE ref_count = 0 AND zero_since <= ?1 AND leased_until <= ?1 \
               ORDER BY zero_since, content_hash, storage_class LIMIT ?2"
         )
     };
@@ -358,6 +358,82 @@ pub(super) const FORGET_BLOBS: &str = concat!(
 pub(super) const PURGE_OBJECTS: &str = "
     DELETE FROM objects WHERE sequence IN (
         SELECT sequence FROM objects WHERE status = 3 AND forgotten_since <= ?1 ORDER BY forgotten_since LIMIT ?2)";
+
+/// Leases that ended before the tick `?1`, at most `?2` of them.
+pub(super) const FORGET_LEASES: &str = "
+    DELETE FROM leases WHERE (content_hash, tenant_id, storage_class) IN (
+        SELECT content_hash, tenant_id, storage_class FROM leases WHERE expires_at <= ?1
+        ORDER BY expires_at LIMIT ?2)";
+
+/// The sequence of an object by which the tenant `?2` has the blob `b`: it is the blob's first, or it is found by its content.
+macro_rules! had_by {
+    ($namespaces:literal) => {
+        concat!(
+            "coalesce(
+                (SELECT h.sequence FROM objects AS h
+                 WHERE h.sequence = b.first_object AND h.status = 1 AND h.content_hash = b.content_hash
+                   AND h.storage_class = b.storage_class AND h.tenant_id = ?2",
+            $namespaces,
+            "), (SELECT h.sequence FROM objects AS h
+                 WHERE h.content_hash = b.content_hash AND h.tenant_id = ?2 AND h.storage_class = b.storage_class
+                   AND h.status = 1 AND h.indexed = 1",
+            $namespaces,
+            " LIMIT 1))"
+        )
+    };
+}
+
+macro_rules! contents {
+    ($had_by:expr) => {
+        concat!(
+            "SELECT b.content_hash, b.storage_class, b.place, b.size_bytes, b.damaged, o.id IS NOT NULL,
+                    coalesce(l.expires_at, 0), coalesce(o.id, l.object_id), coalesce(o.namespace, l.namespace),
+                    coalesce(o.updated_at, l.updated_at)
+             FROM json_each(?1) AS j CROSS JOIN blobs AS b
+             LEFT JOIN leases AS l ON l.content_hash = b.content_hash AND l.tenant_id = ?2
+               AND l.storage_class = b.storage_class AND l.expires_at > (SELECT ticks FROM clock)
+             LEFT JOIN objects AS o ON o.sequence = ",
+            $had_by,
+            " WHERE b.content_hash = unhex(j.value) AND (o.sequence IS NOT NULL OR l.expires_at IS NOT NULL)"
+        )
+    };
+}
+
+/// Which of the contents `?1` (`["<hash>", …]`) the tenant `?2` has, in which classes and how.
+pub(super) const CONTENTS: &str = contents!(had_by!(""));
+
+/// The same, if they are in one of the namespaces `?3` (`["<namespace>", …]`).
+pub(super) const CONTENTS_WITHIN: &str =
+    contents!(had_by!(" AND h.namespace IN (SELECT value FROM json_each(?3))"));
+
+macro_rules! lease_contents {
+    ($had_by:expr) => {
+        concat!(
+            "INSERT INTO leases (content_hash, tenant_id, storage_class, expires_at, object_id, namespace, updated_at)
+             SELECT b.content_hash, ?2, b.storage_class, ?4, o.id, o.namespace, o.updated_at
+             FROM json_each(?1) AS j CROSS JOIN blobs AS b CROSS JOIN objects AS o
+             WHERE b.content_hash = unhex(j.value) AND b.damaged = 0 AND o.sequence = ",
+            $had_by,
+            " ON CONFLICT (content_hash, tenant_id, storage_class) DO UPDATE SET
+                expires_at = max(expires_at, excluded.expires_at), object_id = excluded.object_id,
+                namespace = excluded.namespace, updated_at = excluded.updated_at"
+        )
+    };
+}
+
+/// Leases the contents that [`CONTENTS`] finds by an object until the tick `?4`.
+pub(super) const LEASE_CONTENTS: &str = lease_contents!(had_by!(""));
+
+/// The same of [`CONTENTS_WITHIN`].
+pub(super) const LEASE_CONTENTS_WITHIN: &str =
+    lease_contents!(had_by!(" AND h.namespace IN (SELECT value FROM json_each(?3))"));
+
+/// Lets the blobs `?1` (`["<hash>", …]`) say how long the tenant `?2` has leased them.
+pub(super) const NOTE_LEASES: &str = "
+    UPDATE blobs SET leased_until = max(leased_until, coalesce((
+        SELECT l.expires_at FROM leases AS l WHERE l.content_hash = blobs.content_hash AND l.tenant_id = ?2
+          AND l.storage_class = blobs.storage_class), 0))
+    WHERE content_hash IN (SELECT unhex(value) FROM json_each(?1))";
 
 /// What waits to be removed, at most `?1` places; nothing while there is a hold other than those in `?2`
 /// (`[<id>, …]`). One statement, so that whoever takes a hold first and a snapshot then finds all of its bytes.

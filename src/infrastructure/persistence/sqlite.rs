@@ -78,6 +78,7 @@ pub(super) fn migrator() -> Migrator {
         ("packs", include_str!("../../../migrations/sqlite/0004_packs.sql")),
         ("api_keys", include_str!("../../../migrations/sqlite/0005_api_keys.sql")),
         ("tenants", include_str!("../../../migrations/sqlite/0006_tenants.sql")),
+        ("contents", include_str!("../../../migrations/sqlite/0007_contents.sql")),
     ];
     let migration = |(version, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
@@ -283,6 +284,7 @@ impl SqliteDatabase {
             ObjectName::IdWithin(id, reach) => {
                 bind_within(queries::FIND_BY_ID_WITHIN, id, reach).fetch_optional(&self.readers).await
             }
+            ObjectName::Content(hash, reach) => return self.find_content(hash, reach).await,
             ObjectName::Key(path) => {
                 let query = sqlx::query(queries::FIND_BY_KEY)
                     .bind(path.scope.namespace.as_str())
@@ -299,7 +301,9 @@ impl SqliteDatabase {
         let query = match name {
             ObjectName::Id(id) => sqlx::query(queries::INSPECT_BY_ID).bind(&id.as_bytes()[..]),
             ObjectName::IdWithin(id, reach) => bind_within(queries::INSPECT_BY_ID_WITHIN, id, reach),
-            ObjectName::Key(_) => return Ok(self.find(name).await?.map(|stored| stored.object)),
+            ObjectName::Key(_) | ObjectName::Content(..) => {
+                return Ok(self.find(name).await?.map(|stored| stored.object));
+            }
         };
         let row = query.fetch_optional(&self.readers).await;
         let found = row.and_then(|row| row.as_ref().map(object).transpose());
@@ -451,8 +455,13 @@ impl SqliteDatabase {
             // Before the grace period has passed for the first time, nothing can be over it.
             let Some(before) = tick.checked_sub(grace) else { return Ok(Collected::default()) };
             let (before, batch) = (before.cast_signed(), i64::from(batch));
-            let mut counts = [0; 3];
-            let statements = [queries::MOVE_TO_GARBAGE, queries::FORGET_BLOBS, queries::PURGE_OBJECTS];
+            let mut counts = [0; 4];
+            let statements = [
+                queries::MOVE_TO_GARBAGE,
+                queries::FORGET_BLOBS,
+                queries::PURGE_OBJECTS,
+                queries::FORGET_LEASES,
+            ];
             for (count, statement) in counts.iter_mut().zip(statements) {
                 let query = sqlx::query(statement).bind(before).bind(batch);
                 *count = query.execute(&mut **transaction).await?.rows_affected();
@@ -460,7 +469,7 @@ impl SqliteDatabase {
             if counts[0] != counts[1] {
                 crate::invariant::broken("what becomes garbage is what stops being a blob");
             }
-            Ok(Collected { blobs: counts[0], objects: counts[2] })
+            Ok(Collected { blobs: counts[0], objects: counts[2], leases: counts[3] })
         };
         self.in_transaction(async |transaction| {
             collect(transaction).await.map_err(DatabaseError::of("collect garbage"))
@@ -530,6 +539,7 @@ async fn load(transaction: &mut SqliteTransaction<'_>, writes: &[Write]) -> sqlx
             ref_count: column::<i64>(&row, 3)?.cast_unsigned(),
             place: place(&row, 4)?,
             damaged: column(&row, 5)?,
+            first_object: column::<i64>(&row, 6)?.cast_unsigned(),
         };
         held.blobs.insert(key, blob);
     }
@@ -574,7 +584,7 @@ pub(super) async fn store(
             .bind(context.tick.cast_signed());
         query.execute(&mut **transaction).await?;
     }
-    let mut objects = ObjectRows::default();
+    let mut objects = ObjectRows::beside(changes.first_objects());
     let bind = |values: &mut Values, row: &_| objects.bind(values, row, context);
     execute(transaction, &queries::PUT_OBJECTS, &changes.put, bind).await?;
     let bind = |values: &mut Values, row: &_| bind_blob(values, row, context);
@@ -611,6 +621,10 @@ pub(super) async fn store(
 async fn mark_lost_copies(held: &mut Held, writes: &[Write], roots: &Roots) {
     let shared = writes.iter().filter_map(|write| {
         let Write::Commit(commit) = write else { return None };
+        if commit.is_reference {
+            // It has no other copy to offer.
+            return None;
+        }
         let location = commit.stored.location();
         let blob = held.blobs.get(&(location.content_hash, location.storage_class))?;
         let kept = BlobLocation { place: blob.place, ..location };

@@ -32,7 +32,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// Rows that contradict each other, by what is wrong with them.
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     Check {
         name: "objects_without_blob",
         statement: "SELECT lower(hex(o.id)) FROM objects AS o WHERE o.status = 1 AND NOT EXISTS (
@@ -54,6 +54,12 @@ const CHECKS: [Check; 9] = [
             WHERE b.ref_count <> coalesce(n.objects, 0)",
     },
     WRONG_USAGE,
+    Check {
+        name: "objects_found_by_no_content",
+        statement: "SELECT lower(hex(o.id)) FROM objects AS o WHERE o.status = 1 AND o.indexed = 0 AND NOT EXISTS (
+                SELECT 1 FROM blobs AS b WHERE b.content_hash = o.content_hash
+                  AND b.storage_class = o.storage_class AND b.first_object = o.sequence)",
+    },
     Check {
         name: "wrong_grace",
         statement: "SELECT lower(hex(content_hash)) FROM blobs WHERE (ref_count = 0) <> (zero_since IS NOT NULL)",
@@ -87,7 +93,7 @@ macro_rules! abandoned {
 
 macro_rules! blob_columns {
     () => {
-        "content_hash, storage_class, place, size_bytes, ref_count, zero_since, damaged"
+        "content_hash, storage_class, place, size_bytes, ref_count, zero_since, damaged, leased_until"
     };
 }
 
@@ -404,5 +410,6 @@ fn blob_row(row: &SqliteRow) -> sqlx::Result<BlobRow> {
         ref_count: column(row, 4)?,
         zero_since: column::<Option<i64>>(row, 5)?.map(i64::cast_unsigned),
         damaged: column(row, 6)?,
+        leased_until: column::<i64>(row, 7)?.cast_unsigned(),
     })
 }

@@ -1,5 +1,6 @@
 //! Rows on their way into statements of SQLite that have places for a fixed number of them ([`ByRows`]).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use sqlx::error::BoxDynError;
@@ -89,6 +90,8 @@ impl Values {
 /// The texts that hardly differ from object to object: the same one is kept once for as many rows as follow each other.
 #[derive(Default)]
 pub(super) struct ObjectRows {
+    /// The sequences of those that their blobs name.
+    first_objects: HashSet<u64>,
     namespace: RepeatedText,
     tenant_id: RepeatedText,
     content_type: RepeatedText,
@@ -108,6 +111,11 @@ impl RepeatedText {
 }
 
 impl ObjectRows {
+    /// Rows that are stored together with blobs of which these are the first objects.
+    pub(super) fn beside(first_objects: HashSet<u64>) -> Self {
+        Self { first_objects, ..Self::default() }
+    }
+
     /// A row of `objects`.
     pub(super) fn bind(
         &mut self,
@@ -131,6 +139,7 @@ impl ObjectRows {
         values.add(object.created_at.as_millis());
         values.add(object.updated_at.as_millis());
         values.add(forgotten_since);
+        values.add(!self.first_objects.contains(sequence));
     }
 }
 
@@ -142,6 +151,7 @@ pub(super) fn bind_blob(values: &mut Values, (key, blob): &(BlobKey, HeldBlob), 
     values.add(blob.place.to_string());
     values.add(blob.damaged);
     values.add((blob.ref_count == 0).then_some(context.tick.cast_signed()));
+    values.add(blob.first_object.cast_signed());
 }
 
 /// What a row of `blobs` is found by.

@@ -18,6 +18,8 @@ const COMMIT: u8 = 1;
 const DELETE: u8 = 2;
 const DELETE_KEY: u8 = 3;
 const MEND: u8 = 4;
+/// A commit that brings no bytes. An older program does not read it as one that does.
+const REFERENCE: u8 = 7;
 
 const PLACE_HERE: u8 = 0;
 const PLACE_FILE: u8 = 1;
@@ -50,7 +52,7 @@ pub fn encode(write: &Write, has_body: bool, details: &mut Vec<u8>) {
     let mut encoder = Encoder(details);
     match write {
         Write::Commit(commit) => {
-            encoder.u8(COMMIT);
+            encoder.u8(if commit.is_reference { REFERENCE } else { COMMIT });
             encoder.commit(commit, has_body);
         }
         Write::Delete { id, precondition } => {
@@ -85,6 +87,7 @@ pub fn decode(details: &[u8], content_hash: ContentHash, here: Place) -> Result<
     let mut decoder = Decoder { rest: details, here };
     let write = match decoder.u8()? {
         COMMIT => Write::Commit(decoder.commit(content_hash)?),
+        REFERENCE => Write::Commit(ObjectCommit { is_reference: true, ..decoder.commit(content_hash)? }),
         DELETE => {
             let id = ObjectId::from_slice(decoder.take(16)?)?;
             Write::Delete { id, precondition: decoder.precondition()? }
@@ -325,7 +328,8 @@ impl<'d> Decoder<'d> {
             updated_at,
         };
         let stored = StoredObject { object, content_hash, size_bytes, place, damaged: false };
-        Ok(ObjectCommit { stored, precondition: self.precondition()?, is_first_version: false })
+        let precondition = self.precondition()?;
+        Ok(ObjectCommit { stored, precondition, is_first_version: false, is_reference: false })
     }
 }
 
@@ -361,7 +365,8 @@ mod tests {
             Write::DeleteKey { key_path, precondition },
             Write::Mend { lost, place: here() },
             Write::Commit(with_all),
-            Write::Commit(packed),
+            Write::Commit(packed.clone()),
+            Write::Commit(ObjectCommit { is_reference: true, ..packed }),
         ]
     }
 

@@ -3,19 +3,21 @@
 
 use super::guards::Guard;
 use super::random::Random;
+use super::shared::{GRACE, LEASE};
 use super::world::{CONTENTS, KEYS, World};
 use crate::application::ports::{CommitOutcome, ObjectName};
-use crate::domain::entities::{BlobLocation, StoredObject};
-use crate::domain::value_objects::{ObjectId, Place, Precondition};
+use crate::domain::entities::{BlobLocation, Reach, StoredContent, StoredObject};
+use crate::domain::value_objects::{ContentHash, ObjectId, Place, Precondition};
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
 use crate::infrastructure::storage::{PlaceSequence, Roots};
 
 type MakeActor = fn(&mut Random) -> Box<dyn Actor>;
 
 /// Each kind and how often it is met.
-pub(super) const KINDS: [(usize, MakeActor); 5] = [
+pub(super) const KINDS: [(usize, MakeActor); 6] = [
     (8, |random| Box::new(Uploader::new(random))),
     (6, |random| Box::new(Deleter::new(random))),
+    (3, |random| Box::new(Referrer::new(random))),
     (4, |random| Box::new(Reader::new(random))),
     (1, |random| Box::new(Damager { content: random.below(CONTENTS) })),
     (1, |random| Box::new(Scrub { content: random.below(CONTENTS), name: None })),
@@ -37,6 +39,8 @@ pub(super) enum Question {
     Find(ObjectName),
     /// Note that a copy is damaged.
     Mark(BlobLocation),
+    /// Keep a content, if it is there.
+    Lease(ContentHash, Reach),
 }
 
 impl Next {
@@ -50,6 +54,7 @@ pub(super) enum Answer {
     Outcome(WriteOutcome),
     Found(Option<Box<StoredObject>>),
     Marked(bool),
+    Leased(Option<StoredContent>),
 }
 
 /// How an actor goes on.
@@ -156,7 +161,9 @@ impl Uploader {
             }
             CommitOutcome::Committed { place, .. } if *place == own => UploadStage::Ends,
             CommitOutcome::Committed { place, .. } => UploadStage::Compares { own, kept: *place },
-            CommitOutcome::PreconditionFailed | CommitOutcome::QuotaExceeded => UploadStage::Discards(own),
+            CommitOutcome::PreconditionFailed
+            | CommitOutcome::QuotaExceeded
+            | CommitOutcome::ContentMissing => UploadStage::Discards(own),
         }
     }
 
@@ -215,6 +222,86 @@ impl Actor for Uploader {
                 Ok(Next::Over)
             }
             UploadStage::Ends => Ok(Next::Over),
+        }
+    }
+}
+
+/// Makes an object of a content that is there, as `refer_to_content` does.
+struct Referrer {
+    content: usize,
+    key: Option<usize>,
+    /// Until when the content is there for certain.
+    until: u64,
+    stage: ReferStage,
+}
+
+#[derive(Clone, Copy)]
+enum ReferStage {
+    Asks,
+    IsTold,
+    Refers(Place),
+    IsCommitted,
+}
+
+impl Referrer {
+    fn new(random: &mut Random) -> Self {
+        let key = random.chance(40).then(|| random.below(KEYS));
+        Self { content: random.below(CONTENTS), key, until: 0, stage: ReferStage::Asks }
+    }
+}
+
+impl Actor for Referrer {
+    fn name(&self) -> &'static str {
+        "referrer"
+    }
+
+    fn step(
+        &mut self,
+        world: &mut World,
+        around: &mut Around<'_>,
+        answer: Option<Answer>,
+    ) -> Result<Next, String> {
+        match self.stage {
+            ReferStage::Asks => {
+                let tenant_id = &world.keys[0].scope.tenant_id;
+                let Some(reach) = Reach::everything().of_tenant(tenant_id) else { return Ok(Next::Over) };
+                // What only a lease holds is not held longer; of what is leased already, half the time may be over.
+                let is_named = world.count(self.content) > 0;
+                self.until = if is_named { world.now.0 + LEASE / 2 + GRACE } else { 0 };
+                self.stage = ReferStage::IsTold;
+                Ok(Next::Ask(Question::Lease(world.contents[self.content].hash, reach)))
+            }
+            ReferStage::IsTold => {
+                let Some(Answer::Leased(Some(leased))) = answer else {
+                    self.stage = ReferStage::Asks;
+                    return Ok(if around.random.chance(80) { Next::Again } else { Next::Over });
+                };
+                let place = leased.location.place;
+                world.note("has a lease on", Some(place));
+                self.stage = ReferStage::Refers(place);
+                Ok(Next::Again)
+            }
+            // Objects go meanwhile, and collectors come.
+            ReferStage::Refers(_) if around.random.chance(70) => Ok(Next::Again),
+            ReferStage::Refers(place) => {
+                world.note("asks for its reference", Some(place));
+                self.stage = ReferStage::IsCommitted;
+                let id = world.new_id();
+                let object = world.object(id, self.content, self.key);
+                let mut write = world.commit(object, self.content, place, false);
+                if let Write::Commit(commit) = &mut write {
+                    commit.is_reference = true;
+                }
+                Ok(Next::write(write))
+            }
+            ReferStage::IsCommitted => match answer {
+                Some(Answer::Outcome(WriteOutcome::Committed(CommitOutcome::ContentMissing)))
+                    if world.now.0 <= self.until =>
+                {
+                    Err("a content has gone that somebody has leased".to_owned())
+                }
+                _ => Ok(Next::Over),
+            },
         }
     }
 }

@@ -41,11 +41,13 @@ pub(super) enum Guard {
     SweepSparesGarbage,
     /// What somebody has just been told is not removed for a while.
     Grace,
+    /// The statement that forgets a blob looks at its lease itself.
+    Lease,
 }
 
 impl Guard {
     /// Each of them.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::PlaceOfItsOwn,
         Self::BytesFirst,
         Self::OwnCopyServes,
@@ -60,6 +62,7 @@ impl Guard {
         Self::SweepAsks,
         Self::SweepSparesGarbage,
         Self::Grace,
+        Self::Lease,
     ];
 
     /// Whether only a backup could notice that it is missing.
@@ -89,6 +92,13 @@ pub(super) async fn forget_blindly(database: &Database, rows: &[BlobRow]) {
         sqlx::query(statement).bind(keys.clone()).execute(&mut *transaction).await.unwrap();
     }
     transaction.commit().await.unwrap();
+}
+
+/// Lets no blob know of a lease.
+pub(super) async fn hide_leases(database: &Database) {
+    let Database::Sqlite(sqlite) = database else { panic!("this is SQL of SQLite") };
+    let statement = "UPDATE blobs SET leased_until = 0 WHERE leased_until > 0";
+    sqlx::query(statement).execute(&sqlite.writer).await.unwrap();
 }
 
 /// Forgets whatever garbage is of the same contents.

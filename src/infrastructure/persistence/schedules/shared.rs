@@ -19,6 +19,8 @@ use crate::infrastructure::storage::{BlobFile, PlaceSequence, Roots, blob_files_
 pub(super) const TICKS: u64 = 1_000_000_000;
 /// For how many moments nothing must have referred to a blob before it is forgotten.
 pub(super) const GRACE: u64 = 20;
+/// For how many moments a lease is good.
+pub(super) const LEASE: u64 = 30;
 
 /// A write and whose it is: the world, and the actor in it.
 pub(super) struct Pending {

@@ -61,11 +61,11 @@ impl Store {
         match &*self.servers[0] {
             Database::Sqlite(database) => {
                 let empty = "DELETE FROM objects; DELETE FROM blobs; DELETE FROM garbage; DELETE FROM holds; \
-                             DELETE FROM instances; DELETE FROM tenant_usage";
+                             DELETE FROM instances; DELETE FROM leases; DELETE FROM tenant_usage";
                 sqlx::raw_sql(empty).execute(&database.writer).await.unwrap();
             }
             Database::Postgres(database) => {
-                let empty = "TRUNCATE objects, blobs, garbage, holds, instances, tenant_usage";
+                let empty = "TRUNCATE objects, blobs, garbage, holds, instances, leases, tenant_usage";
                 sqlx::raw_sql(empty).execute(&database.readers).await.unwrap();
             }
         }

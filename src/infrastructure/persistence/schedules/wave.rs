@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 
 use super::super::batch::BatchContext;
 use super::super::collector::{Collector, GcSettings, GraceClock};
+use super::super::contents::LeaseTerm;
 use super::super::database::Database;
 use super::super::group_commit::Latch;
 use super::super::holds::HoldWatch;
@@ -15,7 +16,7 @@ use super::actors::{Actor, Answer, Around, KINDS, Next, Question};
 use super::guards::{self, Guard};
 use super::random::Random;
 use super::shared::{
-    Backup, BatchJob, Collection, CollectorRun, GRACE, HOLD, Pending, Server, Sweep, TICKS, snapshot,
+    Backup, BatchJob, Collection, CollectorRun, GRACE, HOLD, LEASE, Pending, Server, Sweep, TICKS, snapshot,
     take_hold,
 };
 use super::store::Store;
@@ -282,6 +283,14 @@ impl<'a> Wave<'a> {
                 let found = server.database.find(&name).await.unwrap().map(Box::new);
                 self.urgent.push((self.time + 1 + self.random.next() % SOON, world, index));
                 RoleState::Hurries(Some(Answer::Found(found)))
+            }
+            Next::Ask(Question::Lease(hash, reach)) => {
+                let term = LeaseTerm { tick: self.time * TICKS, ticks: LEASE * TICKS };
+                let leased = server.database.lease(&[hash], &reach, term).await.unwrap();
+                if self.without == Some(Guard::Lease) {
+                    guards::hide_leases(&server.database).await;
+                }
+                RoleState::Ready(Some(Answer::Leased(leased.into_iter().next())))
             }
             Next::Ask(Question::Mark(copy)) => {
                 RoleState::Ready(Some(Answer::Marked(server.database.mark(&copy, true).await.unwrap())))

@@ -164,6 +164,7 @@ impl World {
             stored,
             precondition: Precondition { if_none_match, ..Precondition::default() },
             is_first_version: false,
+            is_reference: false,
         })
     }
 

@@ -119,7 +119,8 @@ impl SqlitePairs {
 impl PairWorld for SqlitePairs {
     async fn emptied(&mut self) -> &Database {
         let Database::Sqlite(database) = &self.database else { panic!("it is SQLite") };
-        let empty = "DELETE FROM objects; DELETE FROM blobs; DELETE FROM garbage; DELETE FROM tenant_usage";
+        let empty = "DELETE FROM objects; DELETE FROM blobs; DELETE FROM garbage; DELETE FROM leases; \
+                     DELETE FROM tenant_usage";
         sqlx::raw_sql(empty).execute(&database.writer).await.unwrap();
         &self.database
     }
@@ -128,8 +129,10 @@ impl PairWorld for SqlitePairs {
         let Database::Sqlite(database) = &self.database else { panic!("it is SQLite") };
         let mut rows = Vec::new();
         for query in [
-            "SELECT hex(id) || status || ifnull(hex(content_hash), '') || updated_at FROM objects ORDER BY sequence",
-            "SELECT hex(content_hash) || storage_class || ref_count || place || damaged FROM blobs ORDER BY 1",
+            "SELECT hex(id) || status || ifnull(hex(content_hash), '') || updated_at
+                || CASE WHEN status = 1 THEN indexed ELSE '' END FROM objects ORDER BY sequence",
+            "SELECT hex(content_hash) || storage_class || ref_count || place || damaged
+                || CASE WHEN ref_count > 0 THEN first_object ELSE '' END FROM blobs ORDER BY 1",
             "SELECT hex(content_hash) || storage_class || place || size_bytes FROM garbage ORDER BY 1",
             "SELECT tenant_id || ' ' || bytes || ' ' || objects FROM tenant_usage WHERE objects <> 0 OR bytes <> 0",
         ] {
@@ -154,7 +157,7 @@ fn block_on_tokio<F: Future>(future: F) -> F::Output {
 }
 
 /// Every statement, and how it finds its rows: what stands behind SEARCH in its plan.
-const SEARCHES: [(&str, &[&str]); 51] = [
+const SEARCHES: [(&str, &[&str]); 57] = [
     (queries::HELD_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
     (queries::HELD_VERSIONS.few, VERSIONS),
     (queries::HELD_VERSIONS.many, VERSIONS),
@@ -200,9 +203,24 @@ const SEARCHES: [(&str, &[&str]); 51] = [
     (queries::MOVE_TO_GARBAGE, &["blobs USING INDEX blobs_unreferenced (zero_since<?)"]),
     (
         queries::FORGET_BLOBS,
-        &["blobs USING PRIMARY KEY", "blobs USING COVERING INDEX blobs_unreferenced (zero_since<?)"],
+        &["blobs USING PRIMARY KEY", "blobs USING INDEX blobs_unreferenced (zero_since<?)"],
     ),
     (queries::PURGE_OBJECTS, &["objects USING COVERING INDEX objects_forgotten (forgotten_since<?)"]),
+    (
+        queries::FORGET_LEASES,
+        &["leases USING PRIMARY KEY", "leases USING COVERING INDEX leases_expiring (expires_at<?)"],
+    ),
+    (queries::CONTENTS, CONTENTS),
+    (queries::CONTENTS_WITHIN, CONTENTS_WITHIN),
+    (queries::LEASE_CONTENTS, LEASED),
+    (queries::LEASE_CONTENTS_WITHIN, LEASED_WITHIN),
+    (
+        queries::NOTE_LEASES,
+        &[
+            "blobs USING PRIMARY KEY (content_hash=?)",
+            "l USING PRIMARY KEY (content_hash=? AND tenant_id=? AND storage_class=?)",
+        ],
+    ),
     (queries::GARBAGE, &[]),
     (queries::FORGET_GARBAGE, &["garbage USING PRIMARY KEY (content_hash=?"]),
     (queries::MOVE_BLOBS, &["blobs USING PRIMARY KEY (content_hash=? AND storage_class=?)"]),
@@ -238,6 +256,17 @@ const WALKED: &[&str] = &[
     "o USING INTEGER PRIMARY KEY (rowid=?)",
 ];
 const BLOBS: &[&str] = &["b USING PRIMARY KEY (content_hash=? AND storage_class=?)"];
+const HAD: &str =
+    "h USING COVERING INDEX objects_by_content (content_hash=? AND tenant_id=? AND storage_class=?)";
+const HAD_WITHIN: &str = "h USING COVERING INDEX objects_by_content (content_hash=? AND tenant_id=? AND storage_class=? AND namespace=?)";
+const FIRST: &str = "h USING INTEGER PRIMARY KEY (rowid=?)";
+const BLOB: &str = "b USING PRIMARY KEY (content_hash=?)";
+const HAD_OBJECT: &str = "o USING INTEGER PRIMARY KEY (rowid=?)";
+const LEASE: &str = "l USING PRIMARY KEY (content_hash=? AND tenant_id=? AND storage_class=?)";
+const CONTENTS: &[&str] = &[BLOB, LEASE, HAD_OBJECT, FIRST, HAD];
+const CONTENTS_WITHIN: &[&str] = &[BLOB, LEASE, HAD_OBJECT, FIRST, HAD_WITHIN];
+const LEASED: &[&str] = &[BLOB, HAD_OBJECT, FIRST, HAD];
+const LEASED_WITHIN: &[&str] = &[BLOB, HAD_OBJECT, FIRST, HAD_WITHIN];
 const LISTED: &str =
     "o USING INDEX objects_listed (namespace=? AND tenant_id=? AND status=? AND storage_class=? AND rowid<?)";
 /// What a start clears: its index holds nothing else.
@@ -326,11 +355,12 @@ const FILL: &str = "
     INSERT INTO objects
     SELECT n, randomblob(16), 'models', CASE WHEN n % 5000 = 0 THEN 'small' ELSE 'acme' END,
            CASE WHEN n % 2 = 0 THEN 'k' || n % 20 END, CASE n % 500 WHEN 1 THEN 3 WHEN 3 THEN 0 ELSE 1 END, n % 9 = 0,
-           randomblob(32), 1, 'a/b', '{}', n % 7, 0, 0, CASE WHEN n % 500 = 1 THEN n END
+           randomblob(32), 1, 'a/b', '{}', n % 7, 0, 0, CASE WHEN n % 500 = 1 THEN n END, n % 8 = 1
     FROM numbers;
     INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place, zero_since)
     SELECT content_hash, storage_class, 1, status = 1, 'p', forgotten_since FROM objects;
     INSERT INTO garbage SELECT content_hash, storage_class, 'p', 1 FROM objects;
+    INSERT INTO leases SELECT content_hash, tenant_id, storage_class, sequence, id, namespace, 0 FROM objects;
     INSERT INTO tenant_usage SELECT 't' || sequence, 1, 1 FROM objects;
     INSERT INTO tenant_limits SELECT 't' || sequence, 1, 1 FROM objects WHERE sequence % 9 = 0";
 
