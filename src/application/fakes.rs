@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::errors::{QuotaExceeded, ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
 use super::ports::{
-    ApiKeyRepository, BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteSource, Clock,
-    CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery, LooseCommit, LooseOutcome,
-    ObjectCommit, ObjectName, ObjectRepository, Published, ReadPace, ReadProgress, Room, Section,
+    ApiKeyRepository, BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteBuffer, ByteSource,
+    Clock, CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery, LooseCommit,
+    LooseOutcome, ObjectCommit, ObjectName, ObjectRepository, Published, ReadPace, ReadProgress, Room,
+    Section,
 };
 use super::use_cases::UploadOrder;
 use crate::domain::entities::{
@@ -225,6 +226,21 @@ impl BlobUpload for FakeUpload {
         let location = BlobLocation { storage_class: self.storage_class, content_hash, place };
         state.blobs.insert(location, self.bytes);
         Ok(Published::Stored(place))
+    }
+}
+
+impl ByteBuffer for Vec<u8> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> usize {
+        self.extend_from_slice(bytes);
+        bytes.len()
+    }
+
+    fn clear(&mut self) {
+        Vec::clear(self);
     }
 }
 

@@ -65,10 +65,22 @@ pub enum ReadProgress {
     End,
 }
 
+/// Memory that bytes are read into and written from.
+pub trait ByteBuffer {
+    /// The bytes that it holds.
+    fn bytes(&self) -> &[u8];
+
+    /// Copies as many bytes behind them as there is room for, and says how many those were.
+    fn append(&mut self, bytes: &[u8]) -> usize;
+
+    /// Forgets the bytes.
+    fn clear(&mut self);
+}
+
 /// The blobs of both roots, as one core uses them.
 pub trait BlobStore {
     /// What bytes are read into and written from.
-    type Buffer;
+    type Buffer: ByteBuffer;
     /// A blob that is being written.
     type Upload: BlobUpload<Buffer = Self::Buffer>;
     /// A blob that is being read.
