@@ -19,7 +19,7 @@ use super::query::Parameters;
 use super::router::{Route, find};
 use super::signed_url::without_signature;
 use crate::application::use_cases::Uploaded;
-use crate::domain::entities::{KeyPath, QuotaLimits, Reach, Scope};
+use crate::domain::entities::{KeyPath, Object, QuotaLimits, Reach, Scope};
 use crate::domain::value_objects::{ContentHash, Key, Namespace, ObjectId, TenantId, Timestamp};
 
 /// How many bytes of records wait for the audit thread at most. Past that no change is begun, and refusals are counted
@@ -69,6 +69,7 @@ pub(super) enum Standing {
 #[derive(Debug)]
 pub(super) enum Change {
     Stored(Uploaded),
+    Updated(Object),
     Deleted {
         ids: Vec<ObjectId>,
         key_path: Option<KeyPath>,
@@ -310,9 +311,11 @@ impl AuditRecord {
     fn weight_bytes(&self) -> usize {
         let texts = self.request.path.len() + self.request.request_id.len();
         let change = self.note.change.as_ref().map_or(0, |change| match change.as_ref() {
-            Change::Stored(_) | Change::Limits(_) | Change::Signed(_) | Change::Leased(..) => {
-                size_of::<Change>()
-            }
+            Change::Stored(_)
+            | Change::Updated(_)
+            | Change::Limits(_)
+            | Change::Signed(_)
+            | Change::Leased(..) => size_of::<Change>(),
             Change::Deleted { ids, .. } => size_of::<Change>() + size_of_val(ids.as_slice()),
         });
         size_of::<Self>() + texts + change
@@ -382,6 +385,12 @@ impl AuditRecord {
                 line.content_hash = Some(*content_hash);
                 line.size_bytes = object.size_bytes;
             }
+            Some(Change::Updated(object)) => {
+                line.tenant_id = Some(object.scope.tenant_id.as_str());
+                line.namespace = Some(object.scope.namespace.as_str());
+                line.key = object.key.as_ref().map(Key::as_str);
+                line.object_id = Some(object.id);
+            }
             Some(Change::Deleted { ids, key_path }) => {
                 if let Some(key_path) = key_path {
                     line.name(key_path);
@@ -427,6 +436,7 @@ fn event(status: u16, note: &Note) -> &'static str {
         (401 | 403 | 429, _) => "refused",
         (_, Some(Change::Stored(_))) if status == 200 => "object_replaced",
         (_, Some(Change::Stored(_))) => "object_created",
+        (_, Some(Change::Updated(_))) => "object_updated",
         (_, Some(Change::Deleted { .. })) => "object_deleted",
         (_, Some(Change::Limits(_))) => "limits_set",
         (_, Some(Change::Signed(_))) => "url_signed",
@@ -524,6 +534,25 @@ mod tests {
             "peer": "127.0.0.1:9",
         });
         assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_line_says_what_was_changed_of_an_object() {
+        let object = crate::application::fakes::an_object("models", "acme", Some("k"));
+        let id = object.id.to_string();
+        let note = Note::of_change(Some(Box::new(Change::Updated(object))));
+        let (log, reader) = AuditLog::new();
+        log.push(a_record("PATCH", &format!("/v1/objects/{id}"), 200, note));
+        let line = lines(&reader).remove(0);
+        for (name, value) in [
+            ("event", "object_updated"),
+            ("tenant_id", "acme"),
+            ("namespace", "models"),
+            ("key", "k"),
+            ("object_id", &id),
+        ] {
+            assert_eq!(line[name], value, "{line}");
+        }
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Route {
             | Self::ObjectInfo(_)
             | Self::Blob(_) => &[Method::Get, Method::Head],
             Self::Objects => &[Method::Get, Method::Head, Method::Post],
-            Self::Object(_) => &[Method::Get, Method::Head, Method::Delete],
+            Self::Object(_) => &[Method::Get, Method::Head, Method::Patch, Method::Delete],
             Self::Key(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
             Self::Tenant(_) => &[Method::Get, Method::Head, Method::Put],
             Self::Sign | Self::MissingBlobs => &[Method::Post],

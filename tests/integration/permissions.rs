@@ -66,7 +66,7 @@ fn entries(id: &str) -> [Entry; 13] {
         entry(
             "Object",
             format!("/v1/objects/{id}"),
-            &[("GET", "read"), ("HEAD", "read"), ("DELETE", "delete")],
+            &[("GET", "read"), ("HEAD", "read"), ("PATCH", "write"), ("DELETE", "delete")],
             Names::NoScope,
         ),
         entry(
@@ -279,10 +279,12 @@ fn exchange(connection: &mut Connection, method: &str, target: &str, fields: &[(
     let body: &[u8] = match method {
         "POST" if target == "/v1/sign" => SIGN_BODY,
         "POST" if target.starts_with("/v1/blobs/") => br#"{"digests":[]}"#,
-        "POST" | "PUT" => b"{}",
+        "POST" | "PUT" | "PATCH" => b"{}",
         _ => b"",
     };
-    connection.exchange(method, target, fields, body)
+    let patch = ("Content-Type", "application/merge-patch+json");
+    let patch = if method == "PATCH" { &[patch][..] } else { &[] };
+    connection.exchange(method, target, &[fields, patch].concat(), body)
 }
 
 fn there(operator: &mut Connection, id: &str) -> bool {

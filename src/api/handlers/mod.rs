@@ -7,6 +7,7 @@ mod health;
 mod list;
 mod list_versions;
 mod metrics;
+mod patch;
 mod reference;
 mod root;
 mod sign;
@@ -18,6 +19,7 @@ pub(super) use download::DOWNLOAD;
 pub use download::add_object_fields;
 pub(super) use health::{ChecksDto, ReadinessDto};
 pub use metrics::{MetricsPage, WriteMetrics};
+pub(super) use patch::{MERGE_PATCH, PatchBody};
 pub(super) use sign::{SignBody, SignedDto};
 pub(super) use tenants::LimitsBody;
 
@@ -144,6 +146,8 @@ where
         (Route::Objects, Method::Post) => upload::create(service, head, body, &principal).await,
         (Route::Objects, _) => list::list(service, head, &principal).await,
         (Route::ObjectInfo(id), _) => download::info(service, head, by_id(id)).await,
+        // The bytes may have to be copied: this is rare too, and its state is larger still than that of signing.
+        (Route::Object(id), Method::Patch) => Box::pin(patch::patch(service, head, body, by_id(id))).await,
         (Route::Object(id), Method::Delete) => delete::delete(service, head, by_id(id)).await,
         (Route::Object(id), _) => download::download(service, head, by_id(id), Freshness::Cached).await,
         (Route::Blob(hash), _) => blobs::download(service, head, hash, &principal, Freshness::Cached).await,

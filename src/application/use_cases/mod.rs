@@ -7,6 +7,7 @@ mod list_objects;
 mod metered_source;
 mod refer_to_content;
 mod stored_source;
+mod update_object;
 mod upload_object;
 
 pub use delete_object::delete_object;
@@ -15,4 +16,5 @@ pub use list_keys::{KeyCursor, VersionCursor};
 pub use list_objects::{Cursor, InvalidCursor};
 pub use refer_to_content::refer_to_content;
 pub use stored_source::StoredSource;
+pub use update_object::{MetadataPatch, ObjectPatch, UpdateError, Updated, update_object};
 pub use upload_object::{UploadOrder, Uploaded, upload_object};

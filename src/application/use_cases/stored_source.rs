@@ -30,7 +30,6 @@ pub struct StoredSource<'s, S: BlobStore> {
 impl<'s, S> StoredSource<'s, S>
 where
     S: BlobStore,
-    S::Reader: BlobReader<Buffer = S::Buffer>,
 {
     /// Opens a blob, to be read on account of a tenant.
     ///
@@ -80,7 +79,6 @@ where
 impl<S> ByteSource<S::Buffer> for StoredSource<'_, S>
 where
     S: BlobStore,
-    S::Reader: BlobReader<Buffer = S::Buffer>,
 {
     async fn read(
         &mut self,

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::collector::Garbage;
-use crate::application::ports::{CommitOutcome, DeleteOutcome, ObjectCommit};
+use crate::application::ports::{
+    CommitOutcome, DeleteOutcome, ObjectCommit, ObjectUpdate, SeenObject, UpdateOutcome,
+};
 use crate::domain::entities::{BlobLocation, KeyPath, Object, Quota, Usage, UsageChange};
 use crate::domain::value_objects::{
     ContentHash, CurrentVersion, InstanceId, ObjectId, ObjectStatus, PackId, Place, Precondition,
@@ -100,6 +102,13 @@ impl Touched {
                     }
                 }
                 Write::DeleteKey { key_path, .. } => touched.need(key_path.clone(), VersionCount::All),
+                Write::Update(update) => {
+                    // What is behind it in its key is looked for with all other ids. In a key that is new to it, whoever
+                    // comes later in the batch needs what they say themselves.
+                    touched.ids.insert(update.object.id);
+                    let copy = update.copy_location();
+                    touched.blobs.extend(copy.map(|copy| (copy.content_hash, copy.storage_class)));
+                }
                 Write::Mend { lost, .. } => {
                     touched.blobs.insert((lost.content_hash, lost.storage_class));
                 }
@@ -166,6 +175,9 @@ pub(super) struct Changes {
     pub(super) abandon: Vec<ObjectId>,
     /// Blob rows as they are now.
     pub(super) blobs: Vec<(BlobKey, HeldBlob)>,
+    /// The sequences of the objects that a blob row names as its first, changed here or not. All others have to stand in the
+    /// index by content, which is never wrong; and no object may be in neither.
+    pub(super) first_objects: HashSet<u64>,
     /// Places that blob rows named before, and no row names any more.
     pub(super) garbage: Vec<Garbage>,
     /// What tenants have more than before, or less.
@@ -176,14 +188,6 @@ pub(super) struct Changes {
     pub(super) packs: Vec<PackChange>,
     /// The last change of the log that is in the database with this batch.
     pub(super) applied_sequence: Option<u64>,
-}
-
-impl Changes {
-    /// The sequences of the objects that a blob row names as its first. All others have to stand in the index by content,
-    /// which is never wrong; and no object may be in neither.
-    pub(super) fn first_objects(&self) -> HashSet<u64> {
-        self.blobs.iter().map(|(_, blob)| blob.first_object).collect()
-    }
 }
 
 /// What came of a batch.
@@ -299,6 +303,14 @@ enum Unreferenced {
     IsReplaced,
 }
 
+/// The copy of a content that comes with an object.
+struct Offered {
+    size_bytes: u64,
+    place: Place,
+    /// Whole bytes have just come there. Otherwise it is where the content was a moment ago.
+    brings_bytes: bool,
+}
+
 struct Batch<'a> {
     held: Held,
     /// The committed versions of each touched key, by sequence.
@@ -367,6 +379,7 @@ impl<'a> Batch<'a> {
             Write::DeleteKey { key_path, precondition } => {
                 WriteOutcome::Deleted(self.delete_key(key_path, precondition))
             }
+            Write::Update(update) => WriteOutcome::Updated(self.update(update)),
             Write::Mend { lost, place } => WriteOutcome::Mended(self.mend(lost, *place)),
         }
     }
@@ -388,33 +401,60 @@ impl<'a> Batch<'a> {
             return CommitOutcome::QuotaExceeded;
         }
         self.change_usage(&object.scope.tenant_id, |usage| usage.add_object(size_bytes));
-        let fresh = HeldBlob {
-            size_bytes: commit.stored.size_bytes,
-            ref_count: 0,
-            place: commit.stored.place,
-            damaged: false,
-            first_object: 0,
-        };
+        let brings_bytes = !commit.is_reference;
+        let sequence = *self.next_sequence;
+        let place = self.count_up(
+            blob_key,
+            Offered { size_bytes: commit.stored.size_bytes, place: commit.stored.place, brings_bytes },
+            sequence,
+        );
+        self.put(object.clone());
+        CommitOutcome::Committed { replaced: newest.is_some(), place }
+    }
+
+    /// One more object refers to a blob, and has or will have this sequence. Which copy serves it.
+    fn count_up(&mut self, blob_key: BlobKey, offered: Offered, sequence: u64) -> Place {
+        let Offered { size_bytes, place, brings_bytes } = offered;
+        let fresh = HeldBlob { size_bytes, ref_count: 0, place, damaged: false, first_object: 0 };
         let is_new = !self.held.blobs.contains_key(&blob_key);
         let blob = self.held.blobs.entry(blob_key).or_insert(fresh);
         let is_replaced = blob.ref_count == 0 && self.unreferenced == Unreferenced::IsReplaced;
         // A reference names the place where its content was a moment ago, and takes it as it is now.
-        let brings_bytes = !commit.is_reference;
         if brings_bytes && !is_new && (blob.damaged || is_replaced && blob.place != fresh.place) {
-            // The sender has just brought whole bytes.
             self.garbage.push(blob.replace_copy(blob_key, fresh.place));
         }
         if blob.ref_count == 0 {
-            blob.first_object = *self.next_sequence;
+            blob.first_object = sequence;
         }
         blob.ref_count += 1;
         let place = blob.place;
         if brings_bytes && place == fresh.place {
-            self.note_live(place, object.storage_class, fresh.size_bytes);
+            self.note_live(place, blob_key.1, fresh.size_bytes);
         }
         self.changed_blobs.insert(blob_key);
-        self.put(object.clone());
-        CommitOutcome::Committed { replaced: newest.is_some(), place }
+        place
+    }
+
+    /// One object fewer refers to a blob.
+    fn count_down(&mut self, blob_key: Option<BlobKey>, id: ObjectId) {
+        match blob_key.and_then(|key| self.held.blobs.get_mut(&key).map(|blob| (key, blob))) {
+            Some((key, blob)) if blob.ref_count > 0 => {
+                blob.ref_count -= 1;
+                self.changed_blobs.insert(key);
+            }
+            // The validator finds and mends such rows; refusing the change would help nobody.
+            _ => tracing::error!(%id, "the blob of a deleted or moved object has no count left"),
+        }
+    }
+
+    /// The object of this sequence refers to this blob no longer. It is not to be taken for one that the blob's row names,
+    /// and left out of the index by content.
+    fn forget_first(&mut self, blob_key: Option<BlobKey>, sequence: u64) {
+        if let Some(blob) = blob_key.and_then(|key| self.held.blobs.get_mut(&key))
+            && blob.first_object == sequence
+        {
+            blob.first_object = 0;
+        }
     }
 
     /// Whether one more object is within what its tenant may have. Those without limits may have anything.
@@ -434,6 +474,10 @@ impl<'a> Batch<'a> {
     fn put(&mut self, object: Object) {
         let sequence = *self.next_sequence;
         *self.next_sequence += 1;
+        self.put_at(sequence, object);
+    }
+
+    fn put_at(&mut self, sequence: u64, object: Object) {
         let key_path = object.key_path();
         if let (ObjectStatus::Committed, Some(key_path)) = (object.status, &key_path) {
             self.versions.entry(key_path.clone()).or_default().insert(sequence, object.id);
@@ -487,6 +531,40 @@ impl<'a> Batch<'a> {
         }
         ids.iter().for_each(|id| self.forget(*id));
         DeleteOutcome::Deleted { ids, key_path: Some(key_path.clone()) }
+    }
+
+    fn update(&mut self, update: &ObjectUpdate) -> UpdateOutcome {
+        let ObjectUpdate { seen, object, copy } = update;
+        let committed = |held: &&HeldObject| held.status == ObjectStatus::Committed;
+        let Some(held) = self.held.objects.get(&object.id).filter(committed) else {
+            return UpdateOutcome::NotFound;
+        };
+        let now = SeenObject { storage_class: held.storage_class, updated_at: held.updated_at };
+        let moves = object.storage_class != held.storage_class;
+        // Who moves it has brought a copy; nobody asks for anything else.
+        if now != *seen || held.content_hash != object.content_hash || copy.is_some() != moves {
+            return UpdateOutcome::Changed;
+        }
+        let (sequence, key_before) = (held.sequence, held.key_path.clone());
+        let blob_before = held.content_hash.map(|hash| (hash, held.storage_class));
+        // Who gives a key to an object, commits a version of the key. Nothing else is new about it.
+        let key_path = object.key_path();
+        let is_new_version = key_path.is_some() && key_path != key_before;
+        let sequence_after = if is_new_version { *self.next_sequence } else { sequence };
+        let place = update.copy_location().zip(*copy).map(|(location, place)| {
+            self.count_down(blob_before, object.id);
+            self.forget_first(blob_before, sequence);
+            let offered = Offered { size_bytes: object.size_bytes.unwrap_or(0), place, brings_bytes: true };
+            self.count_up((location.content_hash, location.storage_class), offered, sequence_after)
+        });
+        if let Some(versions) = key_before.as_ref().and_then(|key_path| self.versions.get_mut(key_path)) {
+            versions.remove(&sequence);
+        }
+        match is_new_version {
+            true => self.put(object.clone()),
+            false => self.put_at(sequence, object.clone()),
+        }
+        UpdateOutcome::Updated { key_before, place }
     }
 
     fn mend(&mut self, lost: &BlobLocation, place: Place) -> bool {
@@ -546,14 +624,7 @@ impl<'a> Batch<'a> {
             None => drop(self.delete.insert(id)),
         }
         self.change_usage(&tenant_id, |usage| usage.take_object(size_bytes));
-        match blob_key.and_then(|key| self.held.blobs.get_mut(&key).map(|blob| (key, blob))) {
-            Some((key, blob)) if blob.ref_count > 0 => {
-                blob.ref_count -= 1;
-                self.changed_blobs.insert(key);
-            }
-            // The validator finds and mends such rows; refusing the delete would help nobody.
-            _ => tracing::error!(%id, "a deleted object's blob has no count left"),
-        }
+        self.count_down(blob_key, id);
     }
 
     fn newest(&self, key_path: &KeyPath) -> Option<ObjectId> {
@@ -570,6 +641,7 @@ impl<'a> Batch<'a> {
             delete: self.delete.into_iter().collect(),
             abandon: self.abandon.into_iter().collect(),
             blobs: blobs.collect(),
+            first_objects: self.held.blobs.values().map(|blob| blob.first_object).collect(),
             usage: self.usage.into_iter().filter(|(_, change)| !change.is_none()).collect(),
             garbage: self.garbage,
             check: self.check,

@@ -179,8 +179,8 @@ impl PairWorld for PostgresPairs {
     async fn rows(&self) -> Vec<String> {
         let mut rows = Vec::new();
         for query in [
-            "SELECT concat(id, status, content_hash, updated_at, CASE WHEN status = 1 THEN indexed END) FROM objects \
-             ORDER BY sequence",
+            "SELECT concat(id, status, content_hash, updated_at, key, storage_class, metadata,
+                CASE WHEN status = 1 THEN indexed END) FROM objects ORDER BY sequence",
             "SELECT concat(content_hash, storage_class, ref_count, place, damaged,
                 (SELECT o.id FROM objects AS o WHERE o.sequence = first_object AND ref_count > 0)) FROM blobs ORDER BY 1",
             "SELECT concat(content_hash, storage_class, place, size_bytes) FROM garbage ORDER BY 1",

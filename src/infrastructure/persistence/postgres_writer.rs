@@ -344,7 +344,7 @@ pub(super) async fn store(
     }
     if !changes.put.is_empty() {
         let query = sqlx::query(queries::PUT_OBJECTS);
-        let query = bind_objects(query, &changes.put, &changes.first_objects(), context);
+        let query = bind_objects(query, &changes.put, &changes.first_objects, context);
         query.execute(&mut *connection).await?;
     }
     if !changes.blobs.is_empty() {

@@ -584,7 +584,7 @@ pub(super) async fn store(
             .bind(context.tick.cast_signed());
         query.execute(&mut **transaction).await?;
     }
-    let mut objects = ObjectRows::beside(changes.first_objects());
+    let mut objects = ObjectRows::beside(&changes.first_objects);
     let bind = |values: &mut Values, row: &_| objects.bind(values, row, context);
     execute(transaction, &queries::PUT_OBJECTS, &changes.put, bind).await?;
     let bind = |values: &mut Values, row: &_| bind_blob(values, row, context);
@@ -617,15 +617,16 @@ pub(super) async fn store(
     Ok(())
 }
 
-/// Finds out which of the copies that commits would share are lost or of another length.
+/// Finds out which of the copies that commits and moves would share are lost or of another length.
 async fn mark_lost_copies(held: &mut Held, writes: &[Write], roots: &Roots) {
     let shared = writes.iter().filter_map(|write| {
-        let Write::Commit(commit) = write else { return None };
-        if commit.is_reference {
-            // It has no other copy to offer.
-            return None;
-        }
-        let location = commit.stored.location();
+        let location = match write {
+            // A reference has no other copy to offer.
+            Write::Commit(commit) if commit.is_reference => return None,
+            Write::Commit(commit) => commit.stored.location(),
+            Write::Update(update) => update.copy_location()?,
+            _ => return None,
+        };
         let blob = held.blobs.get(&(location.content_hash, location.storage_class))?;
         let kept = BlobLocation { place: blob.place, ..location };
         (blob.place != location.place && !blob.damaged).then_some((kept, blob.size_bytes))

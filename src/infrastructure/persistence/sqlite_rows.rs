@@ -88,10 +88,9 @@ impl Values {
 }
 
 /// The texts that hardly differ from object to object: the same one is kept once for as many rows as follow each other.
-#[derive(Default)]
-pub(super) struct ObjectRows {
+pub(super) struct ObjectRows<'c> {
     /// The sequences of those that their blobs name.
-    first_objects: HashSet<u64>,
+    first_objects: &'c HashSet<u64>,
     namespace: RepeatedText,
     tenant_id: RepeatedText,
     content_type: RepeatedText,
@@ -110,10 +109,11 @@ impl RepeatedText {
     }
 }
 
-impl ObjectRows {
+impl<'c> ObjectRows<'c> {
     /// Rows that are stored together with blobs of which these are the first objects.
-    pub(super) fn beside(first_objects: HashSet<u64>) -> Self {
-        Self { first_objects, ..Self::default() }
+    pub(super) fn beside(first_objects: &'c HashSet<u64>) -> Self {
+        let (namespace, tenant_id, content_type, metadata) = Default::default();
+        Self { first_objects, namespace, tenant_id, content_type, metadata }
     }
 
     /// A row of `objects`.

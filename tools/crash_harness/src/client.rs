@@ -26,6 +26,10 @@ pub(crate) struct Listed {
     pub(crate) key: String,
     /// Storage class and content hash, which together are one file: `hot/2cf2…`.
     pub(crate) blob: String,
+    /// Its storage class.
+    pub(crate) class: String,
+    /// What was said of it last; 0 for nothing.
+    pub(crate) label: u64,
 }
 
 /// One keep-alive connection, made when it is needed.
@@ -86,8 +90,13 @@ impl Client {
             }
         };
         let length = body.len();
+        let media_type = match method {
+            "PATCH" => "Content-Type: application/merge-patch+json\r\n",
+            _ => "",
+        };
         let mut request =
-            format!("{method} {target} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n").into_bytes();
+            format!("{method} {target} HTTP/1.1\r\nHost: h\r\n{media_type}Content-Length: {length}\r\n\r\n")
+                .into_bytes();
         request.extend_from_slice(body);
         connection.get_mut().write_all(&request)?;
         let (answer, closes) = read_answer(connection)?;
@@ -104,6 +113,8 @@ fn listed_object(object: &serde_json::Value) -> Listed {
         id: text("id"),
         key: text("key"),
         blob: format!("{}/{}", text("storage_class"), text("content_hash")),
+        class: text("storage_class"),
+        label: object["metadata"]["label"].as_str().and_then(|label| label.parse().ok()).unwrap_or(0),
     }
 }
 

@@ -10,11 +10,36 @@ use crate::content::Content;
 /// Where the journal's objects are.
 pub(crate) const NAMESPACE: &str = "crash";
 
+/// What the key of a version ends with that was given another one.
+const RENAMED: &str = ".renamed";
+
 /// An object that was acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Version {
     pub(crate) id: String,
     pub(crate) content: Content,
+    pub(crate) class: StorageClass,
+    /// What was said of it last; 0 for nothing.
+    pub(crate) label: u64,
+    /// Whether it has the other key.
+    pub(crate) renamed: bool,
+}
+
+impl Version {
+    /// Everything that a listing shows of it, but for its content.
+    fn shown(&self, key: &str) -> Shown {
+        let key = if self.renamed { format!("{key}{RENAMED}") } else { key.to_owned() };
+        Shown { id: self.id.clone(), key, class: self.class.word().to_owned(), label: self.label }
+    }
+}
+
+/// What a listing shows of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Shown {
+    id: String,
+    key: String,
+    class: String,
+    label: u64,
 }
 
 /// Where an object's bytes go.
@@ -22,6 +47,24 @@ pub(crate) struct Version {
 pub(crate) enum StorageClass {
     Hot,
     Cold,
+}
+
+impl StorageClass {
+    /// As the server calls it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Hot => "hot",
+            Self::Cold => "cold",
+        }
+    }
+
+    /// The other one.
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Hot => Self::Cold,
+            Self::Cold => Self::Hot,
+        }
+    }
 }
 
 /// What can be asked for.
@@ -32,6 +75,12 @@ pub(crate) enum Change {
     DeleteKey,
     /// The version at this index.
     DeleteVersion(usize),
+    /// Say this of the version at this index.
+    Label(usize, u64),
+    /// Move it to the other class.
+    Move(usize),
+    /// Give it the other key, or take it back: it is the newest then.
+    Rename(usize),
 }
 
 /// One key: its versions as they were acknowledged, oldest first, and what was asked for and not answered.
@@ -49,52 +98,68 @@ impl Entry {
         Self { key, versions: Vec::new(), in_doubt: None, gone: Vec::new() }
     }
 
-    /// Takes over the change that was in doubt: it has happened, and `id` is the object that a put has made.
-    pub(crate) fn happened(&mut self, id: &str) {
-        match self.in_doubt.take() {
-            Some(Change::Put(content, _)) => self.versions.push(Version { id: id.to_owned(), content }),
-            Some(Change::DeleteKey) => {
-                self.gone.extend(self.versions.drain(..).map(|version| version.id));
-            }
-            Some(Change::DeleteVersion(index)) => self.gone.push(self.versions.remove(index).id),
-            None => {}
-        }
+    /// Whether the key itself has a version.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.versions.iter().all(|version| version.renamed)
     }
 
-    /// Compares the ids that are there, oldest first, with the acknowledged ones. A change in doubt has happened
-    /// whole or not at all, and is settled by what is seen.
-    fn settle(&mut self, found: &[&str]) -> Result<()> {
-        if self.shows(found, None) {
+    /// The other key.
+    pub(crate) fn other_key(&self) -> String {
+        format!("{}{RENAMED}", self.key)
+    }
+
+    /// The versions after a change; `id` is the object that a put makes.
+    fn after(&self, change: Change, id: &str) -> Vec<Version> {
+        let mut versions = self.versions.clone();
+        match change {
+            Change::Put(content, class) => {
+                versions.push(Version { id: id.to_owned(), content, class, label: 0, renamed: false });
+            }
+            Change::DeleteKey => versions.retain(|version| version.renamed),
+            Change::DeleteVersion(index) => drop(versions.remove(index)),
+            Change::Label(index, label) => versions[index].label = label,
+            Change::Move(index) => versions[index].class = versions[index].class.other(),
+            Change::Rename(index) => {
+                let mut version = versions.remove(index);
+                version.renamed = !version.renamed;
+                versions.push(version);
+            }
+        }
+        versions
+    }
+
+    /// Takes over the change that was in doubt: it has happened, and `id` is the object that a put has made.
+    pub(crate) fn happened(&mut self, id: &str) {
+        let Some(change) = self.in_doubt.take() else { return };
+        let before = std::mem::take(&mut self.versions);
+        self.versions = Self { versions: before.clone(), ..Self::new(self.key.clone()) }.after(change, id);
+        let there = |version: &&Version| self.versions.iter().any(|other| other.id == version.id);
+        let gone: Vec<_> = before.iter().filter(|version| !there(version)).collect();
+        self.gone.extend(gone.into_iter().map(|version| version.id.clone()));
+    }
+
+    /// Compares what is there, oldest first, with what was acknowledged. A change in doubt has happened whole or not at
+    /// all, and is settled by what is seen.
+    fn settle(&mut self, found: &[Shown]) -> Result<()> {
+        let shown = |versions: &[Version]| -> Vec<Shown> {
+            versions.iter().map(|version| version.shown(&self.key)).collect()
+        };
+        if shown(&self.versions) == found {
             self.in_doubt = None;
             return Ok(());
         }
-        if self.in_doubt.is_some() && self.shows(found, self.in_doubt) {
-            self.happened(found.last().copied().unwrap_or_default());
+        let newest = found.last().map(|newest| newest.id.clone()).unwrap_or_default();
+        if self.in_doubt.is_some_and(|change| shown(&self.after(change, &newest)) == found) {
+            self.happened(&newest);
             return Ok(());
         }
-        let known = |id: &&str| self.versions.iter().any(|version| version.id == *id);
+        let known = |found: &&Shown| self.versions.iter().any(|version| version.id == found.id);
+        let there = |version: &&Version| found.iter().any(|found| found.id == version.id);
         let (lost, strange) = (
-            self.versions.iter().filter(|version| !found.contains(&version.id.as_str())).count(),
-            found.iter().filter(|id| !known(id)).count(),
+            self.versions.iter().filter(|version| !there(version)).count(),
+            found.iter().filter(|found| !known(found)).count(),
         );
         bail!("{lost} versions are lost, {strange} came back or were never sent; found {found:?} of {self:?}")
-    }
-
-    /// Whether these are the versions after that change.
-    fn shows(&self, found: &[&str], change: Option<Change>) -> bool {
-        let known = self.versions.iter().map(|version| version.id.as_str());
-        match change {
-            None => known.eq(found.iter().copied()),
-            Some(Change::Put(..)) => match found.split_last() {
-                Some((_, older)) => known.eq(older.iter().copied()),
-                None => false,
-            },
-            Some(Change::DeleteKey) => found.is_empty(),
-            Some(Change::DeleteVersion(deleted)) => {
-                let kept = known.enumerate().filter(|(index, _)| *index != deleted);
-                kept.map(|(_, id)| id).eq(found.iter().copied())
-            }
-        }
     }
 
     /// Reads the key, every version, and what was deleted lately.
@@ -104,19 +169,21 @@ impl Entry {
         self.gone.drain(..).try_for_each(|id| read_deleted(client, &id))
     }
 
-    /// Reads the key: its newest version, or nothing.
+    /// Reads both keys: the newest version of each, or nothing.
     pub(crate) fn read_key(&self, client: &mut Client) -> Result<()> {
-        let answer = client.get(&key_target(&self.key))?;
-        match self.versions.last() {
-            None if answer.status == 404 => Ok(()),
-            Some(version) if answer.status == 200 && answer.body == version.content.bytes() => Ok(()),
-            newest => bail!(
-                "the key {} should be {newest:?}, and is {} bytes with status {}",
-                self.key,
-                answer.body.len(),
-                answer.status
-            ),
+        for (key, renamed) in [(&self.key, false), (&self.other_key(), true)] {
+            let answer = client.get(&key_target(key))?;
+            match self.versions.iter().rfind(|version| version.renamed == renamed) {
+                None if answer.status == 404 => {}
+                Some(version) if answer.status == 200 && answer.body == version.content.bytes() => {}
+                newest => bail!(
+                    "the key {key} should be {newest:?}, and is {} bytes with status {}",
+                    answer.body.len(),
+                    answer.status
+                ),
+            }
         }
+        Ok(())
     }
 
     /// Forgets which objects were deleted, once somebody has seen that they are gone.
@@ -194,9 +261,10 @@ impl Journal {
     }
 
     fn settle(&mut self, newest_first: &[Listed]) -> Result<()> {
-        let mut found: HashMap<&str, Vec<&str>> = HashMap::new();
-        for object in newest_first.iter().rev() {
-            found.entry(&object.key).or_default().push(&object.id);
+        let mut found: HashMap<&str, Vec<Shown>> = HashMap::new();
+        for Listed { id, key, class, label, .. } in newest_first.iter().rev() {
+            let shown = Shown { id: id.clone(), key: key.clone(), class: class.clone(), label: *label };
+            found.entry(key.strip_suffix(RENAMED).unwrap_or(key)).or_default().push(shown);
         }
         for entry in self.shares.iter_mut().flatten() {
             let ids = found.remove(entry.key.as_str()).unwrap_or_default();
@@ -218,14 +286,22 @@ mod tests {
 
     /// A key with these versions, and a change that nobody has answered.
     fn entry(ids: &[&str], in_doubt: Option<Change>) -> Entry {
-        let version = |id: &&str| Version { id: (*id).to_owned(), content: CONTENT };
+        let version = |id: &&str| Version {
+            id: (*id).to_owned(),
+            content: CONTENT,
+            class: StorageClass::Hot,
+            label: 0,
+            renamed: false,
+        };
         Entry { in_doubt, versions: ids.iter().map(version).collect(), ..Entry::new("k".into()) }
     }
 
     /// What the key is taken to be after these ids were found, if that can be.
     fn settled(ids: &[&str], in_doubt: Option<Change>, found: &[&str]) -> Option<Vec<String>> {
         let mut entry = entry(ids, in_doubt);
-        entry.settle(found).ok()?;
+        let shown =
+            |id: &&str| Shown { id: (*id).to_owned(), key: "k".into(), class: "hot".into(), label: 0 };
+        entry.settle(&found.iter().map(shown).collect::<Vec<_>>()).ok()?;
         assert_eq!(entry.in_doubt, None);
         Some(entry.versions.into_iter().map(|version| version.id).collect())
     }
@@ -264,6 +340,30 @@ mod tests {
     }
 
     #[test]
+    fn a_patch_in_doubt_is_whole_or_not_at_all() {
+        for (change, shown) in [
+            (Change::Label(0, 7), [("a", "k", "hot", 7), ("b", "k", "hot", 0)]),
+            (Change::Move(1), [("a", "k", "hot", 0), ("b", "k", "cold", 0)]),
+            (Change::Rename(0), [("b", "k", "hot", 0), ("a", "k.renamed", "hot", 0)]),
+        ] {
+            let found = shown.map(|(id, key, class, label)| Shown {
+                id: id.into(),
+                key: key.into(),
+                class: class.into(),
+                label,
+            });
+            let mut changed = entry(&["a", "b"], Some(change));
+            assert!(changed.settle(&found).is_ok(), "{change:?}");
+            assert!(changed.in_doubt.is_none() && changed.forget_deleted().is_empty());
+            assert!(changed.settle(&found).is_ok(), "it is known now");
+            assert!(entry(&["a", "b"], None).settle(&found).is_err(), "nobody asked for {change:?}");
+            let mut half = found.clone();
+            half[1].class = "warm".into();
+            assert!(entry(&["a", "b"], Some(change)).settle(&half).is_err());
+        }
+    }
+
+    #[test]
     fn what_was_deleted_is_looked_for_until_it_was_missed() {
         let mut entry = entry(&["a", "b", "c"], Some(Change::DeleteVersion(0)));
         entry.happened("");
@@ -275,7 +375,13 @@ mod tests {
 
     #[test]
     fn an_object_of_no_key_is_noticed() {
-        let listed = |id: &str, key: &str| Listed { id: id.into(), key: key.into(), blob: String::new() };
+        let listed = |id: &str, key: &str| Listed {
+            id: id.into(),
+            key: key.into(),
+            blob: String::new(),
+            class: "hot".into(),
+            label: 0,
+        };
         let mut journal = Journal::new(1, 1);
         journal.shares[0][0] = entry(&["a", "b"], None);
         journal.shares[0][0].key = "0/0".into();

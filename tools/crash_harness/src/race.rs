@@ -134,8 +134,13 @@ impl Racer<'_> {
             Outcome::Unanswered(error) => return Err(error.context(format!("{change:?} was not answered"))),
         }
         self.counts.changes.fetch_add(1, Ordering::Relaxed);
-        if let (Change::Put(..), Some(newest)) = (change, entry.versions.last()) {
-            read_version(&mut self.client, newest).context("at once")?;
+        let changed = match change {
+            Change::Put(..) => entry.versions.last(),
+            Change::Move(index) => entry.versions.get(index),
+            _ => None,
+        };
+        if let Some(changed) = changed {
+            read_version(&mut self.client, changed).context("at once")?;
         }
         for id in entry.forget_deleted() {
             read_deleted(&mut self.client, &id).context("at once")?;
@@ -157,9 +162,12 @@ impl Racer<'_> {
     }
 }
 
-/// Puts one of the few contents where there is room, and deletes as often.
+/// Puts one of the few contents where there is room, and deletes as often; moves some.
 fn choose(random: &mut Random, entry: &Entry) -> Change {
     let versions = entry.versions.len();
+    if versions > 0 && random.below(5) == 0 {
+        return Change::Move(random.index(versions));
+    }
     let puts = versions == 0 || (versions < VERSIONS_MAX && random.below(2) == 0);
     match (puts, random.below(3)) {
         (true, _) => Change::Put(Content::shared(random.below(CONTENTS)), any_class(random)),

@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::json;
 
 use crate::client::{Client, TENANT};
 use crate::content::Content;
-use crate::journal::{Change, Entry, NAMESPACE, StorageClass, id_target, key_target};
+use crate::journal::{Change, Entry, NAMESPACE, StorageClass, Version, id_target, key_target};
 use crate::random::Random;
 
 /// More versions of a key are not kept, so that reading all of them stays short.
@@ -37,7 +38,7 @@ pub(crate) fn perform(
     cut_begun: &AtomicBool,
 ) -> Result<Outcome> {
     entry.in_doubt = Some(change);
-    let absent = entry.versions.is_empty();
+    let absent = entry.is_absent();
     let (answer, expected) = match change {
         Change::Put(content, StorageClass::Hot) => {
             (client.request("PUT", &key_target(&entry.key), &content.bytes()), if absent { 201 } else { 200 })
@@ -54,6 +55,11 @@ pub(crate) fn perform(
         Change::DeleteVersion(index) => {
             let id = &entry.versions.get(index).context("only a version that is there is deleted")?.id;
             (client.request("DELETE", &id_target(id), &[]), 204)
+        }
+        Change::Label(index, _) | Change::Move(index) | Change::Rename(index) => {
+            let version = entry.versions.get(index).context("only a version that is there is changed")?;
+            let patch = patch(change, version, entry);
+            (client.request("PATCH", &id_target(&version.id), patch.to_string().as_bytes()), 200)
         }
     };
     if answer.is_ok() && cut_begun.load(Ordering::SeqCst) {
@@ -74,6 +80,16 @@ pub(crate) fn perform(
     }
     entry.happened(id);
     Ok(Outcome::Acknowledged)
+}
+
+/// What makes this change of a version.
+fn patch(change: Change, version: &Version, entry: &Entry) -> serde_json::Value {
+    match change {
+        Change::Label(_, label) => json!({"metadata": {"label": label.to_string()}}),
+        Change::Rename(_) if version.renamed => json!({"key": entry.key}),
+        Change::Rename(_) => json!({"key": entry.other_key()}),
+        _ => json!({"storage_class": version.class.other().word()}),
+    }
 }
 
 /// A client at work on the keys that are its own.
@@ -103,14 +119,26 @@ impl Work<'_> {
     }
 }
 
-/// Mostly puts, and deletions by key and by id; of a key with many versions, deletions alone.
+/// Mostly puts, and patches, and deletions by key and by id; of a key with many versions, none that makes them more.
 fn choose(random: &mut Random, entry: &Entry) -> Change {
     let versions = entry.versions.len();
-    let deletes = versions >= VERSIONS_MAX || random.below(5) == 0;
+    let index = random.index(versions.max(1));
+    let deletes = match (random.below(4), versions) {
+        (0, 1..) => return any_patch(random, index),
+        _ => versions >= VERSIONS_MAX || random.below(5) == 0,
+    };
     match (deletes, random.below(3)) {
-        (true, 1..) if versions > 0 => Change::DeleteVersion(random.index(versions)),
+        (true, 1..) if versions > 0 => Change::DeleteVersion(index),
         (true, _) => Change::DeleteKey,
         (false, _) => Change::Put(Content::any(random), any_class(random)),
+    }
+}
+
+fn any_patch(random: &mut Random, index: usize) -> Change {
+    match random.below(3) {
+        0 => Change::Label(index, 1 + random.below(1000)),
+        1 => Change::Move(index),
+        _ => Change::Rename(index),
     }
 }
 
@@ -122,26 +150,28 @@ pub(crate) fn any_class(random: &mut Random) -> StorageClass {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::Version;
 
     #[test]
     fn every_kind_of_change_is_chosen_and_versions_stay_few() {
         let mut random = Random::new(7);
         let mut entry = Entry::new("k".into());
-        let mut kinds = [0; 4];
-        for number in 0..1000 {
+        let mut kinds = [0; 7];
+        for number in 0..2000 {
             let change = choose(&mut random, &entry);
             kinds[match change {
                 Change::Put(_, StorageClass::Hot) => 0,
                 Change::Put(_, StorageClass::Cold) => 1,
                 Change::DeleteKey => 2,
                 Change::DeleteVersion(_) => 3,
+                Change::Label(..) => 4,
+                Change::Move(_) => 5,
+                Change::Rename(_) => 6,
             }] += 1;
             entry.in_doubt = Some(change);
             entry.happened(&number.to_string());
             assert!(entry.versions.len() <= VERSIONS_MAX, "{number}");
         }
-        assert!(kinds.iter().all(|count| *count > 50), "{kinds:?}");
+        assert!(kinds.iter().all(|count| *count > 40), "{kinds:?}");
         assert!(entry.versions.iter().all(|Version { id, .. }| !id.is_empty()));
     }
 }

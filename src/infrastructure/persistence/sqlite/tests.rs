@@ -129,7 +129,7 @@ impl PairWorld for SqlitePairs {
         let Database::Sqlite(database) = &self.database else { panic!("it is SQLite") };
         let mut rows = Vec::new();
         for query in [
-            "SELECT hex(id) || status || ifnull(hex(content_hash), '') || updated_at
+            "SELECT hex(id) || status || ifnull(hex(content_hash), '') || updated_at || ifnull(key, '') || storage_class || metadata
                 || CASE WHEN status = 1 THEN indexed ELSE '' END FROM objects ORDER BY sequence",
             "SELECT hex(content_hash) || storage_class || ref_count || place || damaged
                 || CASE WHEN ref_count > 0 THEN first_object ELSE '' END FROM blobs ORDER BY 1",
