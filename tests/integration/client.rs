@@ -226,6 +226,7 @@ fn what_the_server_has_is_not_sent_again() {
     assert_eq!(stat.lines()[0]["metadata"], json!({"turn": "second"}));
     // Of one file nothing is asked.
     run(&server, &["put", text(&here.path().join("new")), "models/acme/c/"]).ends(0);
+    crate::server::wait_until("the log has it", || (puts("/c/").0 == 1).then_some(()));
     assert_eq!(puts("/c/").1, 3);
 }
 
