@@ -90,7 +90,10 @@ pub(super) fn needs_credential(route: &Route) -> bool {
         | Route::Key(_)
         | Route::Tenant(_)
         | Route::Metrics
-        | Route::Sign => true,
+        | Route::Sign
+        | Route::BatchGet
+        | Route::BatchPut
+        | Route::BatchDelete => true,
     }
 }
 
@@ -105,6 +108,9 @@ pub fn needed_permission(route: &Route, method: Method) -> Option<Permission> {
             Method::Options | Method::Trace | Method::Connect | Method::Unknown => Permission::Admin,
         }),
         Route::Tenant(_) | Route::Metrics => Some(Permission::Admin),
+        Route::BatchGet => Some(Permission::Read),
+        Route::BatchPut => Some(Permission::Write),
+        Route::BatchDelete => Some(Permission::Delete),
         // What the request needs that is to be signed, which its body tells: the handler asks for that.
         Route::Sign => None,
     }
@@ -209,6 +215,7 @@ pub(super) fn authorise(principal: &Principal, route: &Route, method: Method) ->
         Route::Key(path) => Ok(principal.check_scope(&path.scope)?),
         // The scope stands in the query, and is checked where that is read; or an id says nothing of it.
         Route::Objects | Route::Object(_) | Route::ObjectInfo(_) => Ok(()),
+        Route::BatchGet | Route::BatchPut | Route::BatchDelete => Ok(()),
         // Only the operator's is enough, whichever tenant it is: the handler looks.
         Route::Tenant(_) => Ok(()),
         // The same for what is to be signed, and that stands in the body.

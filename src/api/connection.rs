@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::FutureExt as _;
 
 use super::access_log::AccessRecord;
+use super::archive_transfer::send_archive;
 use super::audit_log::{AuditRecord, Note, Standing, audit_unavailable, is_refusal};
 use super::authentication::{Asker, authenticate, refuse_target};
 use super::blob_transfer::{SendError, send_blob};
@@ -285,7 +286,9 @@ where
         let principal = admitted.as_ref().ok().map(|admitted| admitted.asker.principal.clone());
         let mut body = RequestBody::new(&mut self.transport, &self.head, self.service.limits.body_bytes_max);
         let (mut result, phases) = match admitted {
-            Ok(admitted) => timed(pin!(handle(self.service, &self.head, &mut body, admitted))).await,
+            Ok(admitted) => {
+                timed(pin!(handle(self.service, &self.head, &mut body, &request_id, admitted))).await
+            }
             Err(problem) => (Err(problem), Phases::default()),
         };
         let bytes_in = body.received_bytes();
@@ -397,6 +400,18 @@ where
                 self.transport.output().extend_from_slice(&bytes);
                 bytes.len() as u64
             }
+            Body::Archive(archive) => {
+                // This is rare, and its state would be part of every connection.
+                let sent = Box::pin(send_archive(self.service, &mut self.transport, &archive)).await;
+                match sent {
+                    Ok(()) => archive.length_bytes(),
+                    Err(SendError::Client(error)) => return Err(error),
+                    Err(SendError::Nothing(error) | SendError::Part(error)) => {
+                        tracing::error!(%error, "an answer was cut off");
+                        return Err(io::Error::other(error));
+                    }
+                }
+            }
             Body::Blob(reader, range, tenant_id) => {
                 let result = match range.length {
                     ..=INLINE_BYTES_MAX => self.append_blob(&reader, range).await,
@@ -433,6 +448,7 @@ where
             Body::Withheld(length) => Some(*length),
             Body::Bytes(bytes) => Some(bytes.len() as u64),
             Body::Blob(_, range, _) => Some(range.length),
+            Body::Archive(archive) => Some(archive.length_bytes()),
         };
         let connection = match exchange.closes {
             true => Some("close"),

@@ -31,6 +31,12 @@ pub enum Route {
     Tenant(TenantId),
     /// `/v1/sign`
     Sign,
+    /// `/v1/batch/get`
+    BatchGet,
+    /// `/v1/batch/put`
+    BatchPut,
+    /// `/v1/batch/delete`
+    BatchDelete,
 }
 
 impl Route {
@@ -45,7 +51,7 @@ impl Route {
             Self::Object(_) => &[Method::Get, Method::Head, Method::Delete],
             Self::Key(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
             Self::Tenant(_) => &[Method::Get, Method::Head, Method::Put],
-            Self::Sign => &[Method::Post],
+            Self::Sign | Self::BatchGet | Self::BatchPut | Self::BatchDelete => &[Method::Post],
         }
     }
 }
@@ -91,6 +97,9 @@ pub(super) fn find(path: &str) -> Result<Route, Problem> {
         "/metrics" => Ok(Route::Metrics),
         "/v1/objects" => Ok(Route::Objects),
         "/v1/sign" => Ok(Route::Sign),
+        "/v1/batch/get" => Ok(Route::BatchGet),
+        "/v1/batch/put" => Ok(Route::BatchPut),
+        "/v1/batch/delete" => Ok(Route::BatchDelete),
         _ => {
             let rest = path.strip_prefix("/v1/tenants/").ok_or_else(Problem::no_route)?;
             tenant(rest).map(Route::Tenant)
@@ -158,6 +167,11 @@ mod tests {
         {
             assert_eq!(status(path), 200);
         }
+        for (path, route) in
+            [("get", Route::BatchGet), ("put", Route::BatchPut), ("delete", Route::BatchDelete)]
+        {
+            assert_eq!(find(&format!("/v1/batch/{path}")).unwrap(), route);
+        }
     }
 
     #[test]
@@ -176,6 +190,10 @@ mod tests {
             "/v1/tenants/",
             "/v1/tenants/a/b",
             "/v1/sign/",
+            "/v1/batch",
+            "/v1/batch/",
+            "/v1/batch/get/",
+            "/v1/batch/patch",
             "/v1/blobs/sha256:00",
             "/metrics/",
         ] {

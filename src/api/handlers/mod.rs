@@ -1,5 +1,6 @@
 //! From a routed request to a response, by way of a use case.
 
+mod batch;
 mod delete;
 mod download;
 mod health;
@@ -10,6 +11,7 @@ mod sign;
 mod tenants;
 mod upload;
 
+pub(super) use batch::{DeleteBody, DeleteItem, GetBody, GetItem, ResultDto};
 pub use download::add_object_fields;
 pub(super) use health::{ChecksDto, ReadinessDto};
 pub use metrics::{MetricsPage, WriteMetrics};
@@ -18,6 +20,7 @@ pub(super) use tenants::LimitsBody;
 
 use std::sync::Arc;
 
+use super::archive_transfer::Archive;
 use super::audit_log::Change;
 use super::authentication::{Asker, authorise};
 use super::errors::Problem;
@@ -56,6 +59,8 @@ pub(super) enum Body<Reader> {
     Bytes(Vec<u8>),
     /// A part of a blob, sent on account of a tenant.
     Blob(Reader, ByteRange, TenantId),
+    /// Parts of many blobs.
+    Archive(Box<Archive>),
 }
 
 impl<Reader> Response<Reader> {
@@ -93,6 +98,7 @@ pub(super) async fn handle<S, R, C>(
     service: &Service<S, R, C>,
     head: &RequestHead,
     body: &mut RequestBody<'_>,
+    request_id: &str,
     Admitted { route, asker: Asker { principal, within_rate, digest } }: Admitted,
 ) -> Result<Response<S::Reader>, Problem>
 where
@@ -132,6 +138,11 @@ where
         (Route::Tenant(tenant_id), _) => tenants::show(service, head, tenant_id, &principal).await,
         // This is rare, and its state would be part of every connection.
         (Route::Sign, _) => Box::pin(sign::sign(service, head, body)).await,
+        (Route::BatchGet, _) => Box::pin(batch::get(service, head, body, &principal)).await,
+        (Route::BatchPut, _) => Box::pin(batch::put(service, head, body, (&principal, request_id))).await,
+        (Route::BatchDelete, _) => {
+            Box::pin(batch::delete(service, head, body, (&principal, request_id))).await
+        }
         (Route::Key(path), Method::Put) => upload::put(service, head, body, path).await,
         (Route::Key(path), Method::Delete) => delete::delete(service, head, ObjectName::Key(path)).await,
         (Route::Key(path), _) => {

@@ -162,7 +162,10 @@ fn parse_target(order: &SignOrder, principal: &Principal) -> Result<Target, Prob
         | Route::OpenApi
         | Route::Metrics
         | Route::Tenant(_)
-        | Route::Sign => {
+        | Route::Sign
+        | Route::BatchGet
+        | Route::BatchPut
+        | Route::BatchDelete => {
             return Err(invalid("path", "it is not that of one object or key"));
         }
     };
@@ -268,6 +271,7 @@ mod tests {
             ("GET", "/health", "", "invalid_parameter", "path"),
             ("GET", "/v1/tenants/acme", "", "invalid_parameter", "path"),
             ("POST", "/v1/sign", "", "invalid_parameter", "path"),
+            ("POST", "/v1/batch/get", "", "invalid_parameter", "path"),
             ("GET", "/v1/keys/models/acme/k?versions", "", "unknown_parameter", "versions"),
             ("GET", "/v1/keys/models/acme/k?signed_by=me", "", "unknown_parameter", "signed_by"),
             ("POST", "/v1/objects?namespace=models", "", "missing_parameter", "tenant_id"),

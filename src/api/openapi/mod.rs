@@ -19,7 +19,10 @@ use utoipa::openapi::{
 
 use self::operations::{Answer, Kind, Needs, OPERATIONS, Operation, Place, Sent};
 use super::errors::ProblemDto;
-use super::handlers::{ChecksDto, LimitsBody, ReadinessDto, SignBody, SignedDto};
+use super::handlers::{
+    ChecksDto, DeleteBody, DeleteItem, GetBody, GetItem, LimitsBody, ReadinessDto, ResultDto, SignBody,
+    SignedDto,
+};
 use super::http1::{Method, status_title};
 use crate::application::dto::{ListDto, ObjectDto, TenantDto};
 
@@ -78,6 +81,11 @@ fn components() -> Components {
         named::<LimitsBody>(),
         named::<SignBody>(),
         named::<SignedDto>(),
+        named::<GetBody<'_>>(),
+        named::<GetItem<'_>>(),
+        named::<DeleteBody<'_>>(),
+        named::<DeleteItem<'_>>(),
+        named::<ResultDto<'_>>(),
         named::<ReadinessDto>(),
         named::<ChecksDto>(),
         named::<ProblemDto<'_>>(),
@@ -115,6 +123,13 @@ fn described(operation: &Operation) -> utoipa::openapi::path::Operation {
             builder.request_body(Some(RequestBodyBuilder::new().content("*/*", content).build()))
         }
         Sent::Limits => builder.request_body(Some(json_body(LimitsBody::name()))),
+        Sent::GetBatch => builder.request_body(Some(json_body(GetBody::name()))),
+        Sent::DeleteBatch => builder.request_body(Some(json_body(DeleteBody::name()))),
+        Sent::Archive => {
+            let content = ContentBuilder::new().schema(Some(bytes())).build();
+            let body = RequestBodyBuilder::new().content("application/x-tar", content);
+            builder.request_body(Some(body.required(Some(Required::True)).build()))
+        }
         Sent::SignRequest => builder.request_body(Some(json_body(SignBody::name()))),
     };
     for (status, answer) in operation.answers() {
@@ -179,6 +194,9 @@ fn described_answer(status: u16, answer: Answer, method: Method) -> Response {
     match answer {
         Answer::Nothing => builder,
         Answer::Bytes => builder.content("*/*", content(bytes().into())),
+        Answer::Archive => builder.content("application/x-tar", content(bytes().into())),
+        // One on each line.
+        Answer::Results => builder.content("application/x-ndjson", content(of(ResultDto::name()))),
         Answer::Object => builder.content("application/json", content(of(ObjectDto::name()))),
         Answer::List => builder.content("application/json", content(of(ListDto::name()))),
         Answer::Tenant => builder.content("application/json", content(of(TenantDto::name()))),
@@ -221,6 +239,9 @@ mod tests {
             Route::Key(_) => "/v1/keys/{namespace}/{tenant_id}/{key}",
             Route::Tenant(_) => "/v1/tenants/{tenant_id}",
             Route::Sign => "/v1/sign",
+            Route::BatchGet => "/v1/batch/get",
+            Route::BatchPut => "/v1/batch/put",
+            Route::BatchDelete => "/v1/batch/delete",
         }
     }
 
@@ -240,6 +261,9 @@ mod tests {
             Route::Key(key),
             Route::Tenant(tenant_id),
             Route::Sign,
+            Route::BatchGet,
+            Route::BatchPut,
+            Route::BatchDelete,
         ]
     }
 
