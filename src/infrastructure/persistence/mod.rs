@@ -9,6 +9,7 @@ mod collector;
 mod columns;
 mod database;
 mod errors;
+mod find_each;
 mod group_commit;
 mod heartbeat;
 mod holds;
