@@ -117,10 +117,11 @@ where
     }
     let (output, size) = (transport.output(), archive.results.len() as u64);
     append_header(output, RESULTS_NAME, size, archive.made_at.as_seconds());
-    // Piece by piece, since it may be as long as the archive.
     for piece in archive.results.chunks(GATHERED_BYTES) {
+        if transport.output_len() >= GATHERED_BYTES {
+            transport.flush().await.map_err(SendError::Client)?;
+        }
         transport.output().extend_from_slice(piece);
-        transport.flush().await.map_err(SendError::Client)?;
     }
     append_padding(transport.output(), size);
     append_end(transport.output());

@@ -397,7 +397,13 @@ where
         let bytes_out = match response.body {
             Body::None | Body::Withheld(_) => 0,
             Body::Bytes(bytes) => {
-                self.transport.output().extend_from_slice(&bytes);
+                // The results of a batch may be megabytes.
+                for piece in bytes.chunks(OUTPUT_BYTES_MAX) {
+                    if self.transport.output_len() > OUTPUT_BYTES_MAX {
+                        self.transport.flush().await?;
+                    }
+                    self.transport.output().extend_from_slice(piece);
+                }
                 bytes.len() as u64
             }
             Body::Archive(archive) => {

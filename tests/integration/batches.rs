@@ -486,6 +486,33 @@ fn what_came_before_the_connection_broke_is_kept() {
 }
 
 #[test]
+fn a_core_takes_few_batches_at_once_and_others_go_on() {
+    let server = Server::start_with(&["--cores", "1"]);
+    let begun: Vec<Connection> = (0..4)
+        .map(|_| {
+            let mut connection = server.connect();
+            connection.send(format!(
+                "POST {PUT} HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1024\r\n\r\n"
+            ));
+            assert_eq!(connection.interim(), 100);
+            connection
+        })
+        .collect();
+    let body = items(json!([{"key": "k"}]));
+    for target in [GET, DELETE] {
+        let response = server.request("POST", target, &[], &body);
+        response.assert_problem(503, "overloaded", target);
+        assert!(response.header("Retry-After").is_some());
+    }
+    assert_eq!(server.request("PUT", &key("k"), &[], b"alone").status, 201);
+    for mut connection in begun {
+        connection.send(END);
+        assert_eq!(results(&connection.response()), Vec::<Value>::new());
+    }
+    assert_eq!(server.request("POST", GET, &[], &body).status, 200);
+}
+
+#[test]
 fn a_credential_reaches_in_a_batch_what_it_reaches_alone() {
     let server = strict_server(&[]);
     let field = |token: String| format!("Bearer {token}");
