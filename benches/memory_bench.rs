@@ -15,8 +15,8 @@ use allocation_counter::{AllocationInfo, measure};
 use criterion::{Criterion, criterion_group, criterion_main};
 use just_storage::api::connection::serve;
 use just_storage::api::{
-    Access, AccessLog, AuditLog, ConnectionTable, DateCache, Limits, MetricsPage, RequestIds, RequestMetrics,
-    RequestRecorder, Service, SystemClock, Timeouts, TimingSettings,
+    Access, AccessLog, AuditLog, Batches, ConnectionTable, DateCache, Limits, MetricsPage, RequestIds,
+    RequestMetrics, RequestRecorder, Service, SystemClock, Timeouts, TimingSettings,
 };
 use just_storage::application::ports::{ObjectCommit, ObjectRepository as _};
 use just_storage::domain::value_objects::{Precondition, StorageClass};
@@ -99,6 +99,7 @@ async fn serve_requests(
         clock: SystemClock,
         access: Access::open(),
         limits: Limits { head: samples::HEAD_LIMITS, body_bytes_max: u64::MAX },
+        batches: Batches::new(limit.clone(), || ()),
         ready_limit: limit.clone(),
         table: ConnectionTable::new(TIMEOUTS, 1, 1),
         access_log,

@@ -24,8 +24,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::api::connection::{refuse, serve};
 use crate::api::{
-    Access, AccessLog, AuditLog, ConnectionTable, DateCache, MetricsPage, RequestIds, RequestRecorder,
-    Service, SystemClock, WriteMetrics,
+    Access, AccessLog, AuditLog, Batches, ConnectionTable, DateCache, MetricsPage, RequestIds,
+    RequestRecorder, Service, SystemClock, WriteMetrics,
 };
 use crate::application::credentials::{CurrentVerifier, RequestRates, UrlSigningKeys};
 use crate::auditing::{self, AuditStartError};
@@ -652,6 +652,7 @@ impl CoreTemplate {
                 }
             },
             limits: config.limits,
+            batches: Batches::new(ready_limit.clone(), unpin),
             ready_limit: ready_limit.clone(),
             table: ConnectionTable::new(config.timeouts, connections_max, self.descriptors.refusals_max),
             access_log: self.access_log.clone(),

@@ -27,6 +27,8 @@ use crate::domain::value_objects::{ContentHash, Key, Namespace, ObjectId, Tenant
 const QUEUED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What every path begins with where something can be changed.
 const CHANGEABLE: &str = "/v1/";
+/// And where nothing is, whatever the method.
+const READING: &str = "/v1/batch/get";
 const UNAVAILABLE: &str = "audit_unavailable";
 
 /// A core's end.
@@ -155,7 +157,8 @@ impl AuditLog {
 
     pub(super) fn standing(&self, head: &RequestHead) -> Standing {
         let changes = matches!(head.method(), Method::Post | Method::Put | Method::Patch | Method::Delete);
-        match self.is_on() && changes && head.path().starts_with(CHANGEABLE) {
+        let changeable = head.path().starts_with(CHANGEABLE) && head.path() != READING;
+        match self.is_on() && changes && changeable {
             false => Standing::Reading,
             true if self.takes_changes() => Standing::Change,
             true => Standing::Barred,
@@ -216,6 +219,22 @@ impl Note {
         Self { change, code: None, query_names: Names::default(), is_kept: true }
     }
 
+    /// Of one of many that a request was about, and that may or may not have been done.
+    pub(super) fn of_failed_item(
+        code: &'static str,
+        scope: Option<&Scope>,
+        key: Option<&Key>,
+        object_id: Option<ObjectId>,
+    ) -> Self {
+        let query_names = Names {
+            tenant_id: scope.map(|scope| scope.tenant_id.clone()),
+            namespace: scope.map(|scope| scope.namespace.clone()),
+            key: key.cloned(),
+            object_id,
+        };
+        Self { change: None, code: Some(code), query_names, is_kept: true }
+    }
+
     /// Of one that was not. What a change that was let in came to is always told: with some problems, it may have been
     /// made.
     pub(super) fn of_problem(standing: Standing, problem: &Problem, head: &RequestHead) -> Self {
@@ -238,7 +257,8 @@ impl Names {
             "limit",
             "cursor",
         ];
-        if head.path() != "/v1/objects" && !head.path().starts_with("/v1/blobs/") {
+        let has_scope = |prefix| head.path().starts_with(prefix);
+        if head.path() != "/v1/objects" && !has_scope("/v1/blobs/") && !has_scope("/v1/batch/") {
             return None;
         }
         let parameters = Parameters::parse(head.query(), &KNOWN).ok()?;
@@ -372,7 +392,10 @@ impl AuditRecord {
                 | Route::Metrics
                 | Route::Objects
                 | Route::MissingBlobs
-                | Route::Sign,
+                | Route::Sign
+                | Route::BatchGet
+                | Route::BatchPut
+                | Route::BatchDelete,
             )
             | None => {}
         }

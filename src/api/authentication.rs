@@ -97,7 +97,10 @@ pub(super) fn needs_credential(route: &Route) -> bool {
         | Route::MissingBlobs
         | Route::Tenant(_)
         | Route::Metrics
-        | Route::Sign => true,
+        | Route::Sign
+        | Route::BatchGet
+        | Route::BatchPut
+        | Route::BatchDelete => true,
     }
 }
 
@@ -115,6 +118,9 @@ pub fn needed_permission(route: &Route, method: Method) -> Option<Permission> {
         // It says what is there and keeps it, for whoever is about to write.
         Route::MissingBlobs => Some(Permission::Write),
         Route::Tenant(_) | Route::Metrics => Some(Permission::Admin),
+        Route::BatchGet => Some(Permission::Read),
+        Route::BatchPut => Some(Permission::Write),
+        Route::BatchDelete => Some(Permission::Delete),
         // What the request needs that is to be signed, which its body tells: the handler asks for that.
         Route::Sign => None,
     }
@@ -223,6 +229,7 @@ pub(super) fn authorise(principal: &Principal, route: &Route, method: Method) ->
         Route::Key(path) => Ok(principal.check_scope(&path.scope)?),
         // The scope stands in the query, and is checked where that is read; or an id says nothing of it.
         Route::Objects | Route::Object(_) | Route::ObjectInfo(_) => Ok(()),
+        Route::BatchGet | Route::BatchPut | Route::BatchDelete => Ok(()),
         // The tenant does.
         Route::Blob(_) | Route::MissingBlobs => Ok(()),
         // Only the operator's is enough, whichever tenant it is: the handler looks.

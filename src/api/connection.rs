@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::FutureExt as _;
 
 use super::access_log::AccessRecord;
+use super::archive_transfer::send_archive;
 use super::audit_log::{AuditRecord, Note, Standing, audit_unavailable, is_refusal};
 use super::authentication::{Asker, authenticate, refuse_target};
 use super::blob_transfer::{SendError, send_blob};
@@ -283,7 +284,9 @@ where
         let principal = admitted.as_ref().ok().map(|admitted| admitted.asker.principal.clone());
         let mut body = RequestBody::new(&mut self.transport, &self.head, self.service.limits.body_bytes_max);
         let (mut result, phases) = match admitted {
-            Ok(admitted) => timed(pin!(handle(self.service, &self.head, &mut body, admitted))).await,
+            Ok(admitted) => {
+                timed(pin!(handle(self.service, &self.head, &mut body, &request_id, admitted))).await
+            }
             Err(problem) => (Err(problem), Phases::default()),
         };
         let bytes_in = body.received_bytes();
@@ -393,8 +396,24 @@ where
         let (result, bytes_out) = match response.body {
             Body::None | Body::Withheld(_) => (Ok(()), 0),
             Body::Bytes(bytes) => {
-                transport.output().extend_from_slice(&bytes);
+                // The results of a batch may be megabytes.
+                for piece in bytes.chunks(OUTPUT_BYTES_MAX) {
+                    if transport.output_len() > OUTPUT_BYTES_MAX {
+                        transport.flush().await?;
+                    }
+                    transport.output().extend_from_slice(piece);
+                }
                 (Ok(()), bytes.len() as u64)
+            }
+            Body::Archive(archive) => {
+                // This is rare, and its state would be part of every connection.
+                let sent = Box::pin(send_archive(self.service, transport, &archive)).await;
+                // Its head may have left, with what came before: nothing else can be said instead.
+                let sent = sent.map_err(|error| match error {
+                    SendError::Nothing(error) => SendError::Part(error),
+                    error => error,
+                });
+                (sent, archive.length_bytes())
             }
             Body::Blob(reader, range, tenant_id) => {
                 (send_blob(store, transport, &reader, range, &tenant_id).await, range.length)
@@ -431,6 +450,7 @@ where
             Body::Bytes(bytes) => Some(bytes.len() as u64),
             Body::Blob(_, range, _) => Some(range.length),
             Body::Parts(parts) => Some(parts.multipart.length_bytes()),
+            Body::Archive(archive) => Some(archive.length_bytes()),
         };
         let connection = match exchange.closes {
             true => Some("close"),

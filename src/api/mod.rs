@@ -2,8 +2,11 @@
 //! core. Nothing outside this module knows HTTP; nothing in it knows SQL or where a blob lies.
 
 mod access_log;
+mod archive_body;
+mod archive_transfer;
 mod audit_log;
 mod authentication;
+mod batches;
 mod blob_transfer;
 pub mod connection;
 mod connection_table;
@@ -19,11 +22,13 @@ mod request_timing;
 mod router;
 mod service;
 mod signed_url;
+mod tar;
 mod transport;
 
 pub use access_log::{AccessLog, AccessLogReader, AccessRecord, Wording};
 pub use audit_log::{AuditLog, AuditReader};
 pub use authentication::{Access, needed_permission};
+pub use batches::Batches;
 pub use connection_table::{ConnectionTable, Timeouts};
 pub use errors::Problem;
 pub use handlers::{MetricsPage, WriteMetrics, add_object_fields};

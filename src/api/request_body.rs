@@ -1,6 +1,7 @@
 //! A request's body on its way from the connection to whoever takes it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::connection_table::BodyBudget;
@@ -81,6 +82,19 @@ impl<'t> RequestBody<'t> {
     /// Content that has been read.
     pub(super) fn received_bytes(&self) -> u64 {
         self.received_bytes
+    }
+
+    /// Who sends it.
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.transport.peer()
+    }
+
+    /// Lets everything else on the core have its turn, in the middle of work that waits for nothing.
+    ///
+    /// # Errors
+    /// [`SourceError::Disconnected`], where nobody waits for the answer any more.
+    pub(super) async fn take_turns(&mut self) -> Result<(), SourceError> {
+        self.transport.take_turns().await.map_err(|_| self.fail(SourceError::Disconnected))
     }
 
     /// Reads a small body whole.
@@ -173,17 +187,20 @@ impl<'t> RequestBody<'t> {
         error
     }
 
-    async fn read_some(
+    /// As [`ByteSource::read`], but no more than so much at once.
+    pub(super) async fn read_up_to(
         &mut self,
         mut block: Block,
         pace: ReadPace,
+        bytes_max: usize,
     ) -> (Result<ReadProgress, SourceError>, Block) {
+        let bytes_max = bytes_max.min(READ_BYTES_MAX);
         loop {
             if self.decoder.has_ended() {
                 return (Ok(ReadProgress::End), block);
             }
             if !self.transport.input().is_empty() {
-                let decoded = match self.decode_input(block.room().min(READ_BYTES_MAX)) {
+                let decoded = match self.decode_input(block.room().min(bytes_max)) {
                     Ok(decoded) => decoded,
                     Err(error) => return (Err(error), block),
                 };
@@ -197,7 +214,7 @@ impl<'t> RequestBody<'t> {
                 }
             }
             if self.transport.input().is_empty() && self.decoder.content_ahead() > 0 {
-                return self.receive_into(block, pace).await;
+                return self.receive_into(block, pace, bytes_max).await;
             }
             if let Err(error) = self.receive().await {
                 return (Err(error), block);
@@ -210,6 +227,7 @@ impl<'t> RequestBody<'t> {
         &mut self,
         block: Block,
         pace: ReadPace,
+        bytes_max: usize,
     ) -> (Result<ReadProgress, SourceError>, Block) {
         let ahead = usize::try_from(self.decoder.content_ahead()).unwrap_or(usize::MAX);
         let patience = (pace == ReadPace::Brisk).then_some(PATIENCE);
@@ -218,7 +236,7 @@ impl<'t> RequestBody<'t> {
             Err(error) => return (Err(error), block),
         };
         let started = Instant::now();
-        let (result, block) = self.transport.receive_into(block, ahead.min(READ_BYTES_MAX), patience).await;
+        let (result, block) = self.transport.receive_into(block, ahead.min(bytes_max), patience).await;
         note_since(Phase::Client, started);
         let progress = match result.transpose() {
             None => {
@@ -246,7 +264,7 @@ impl ByteSource<Block> for RequestBody<'_> {
     }
 
     async fn read(&mut self, block: Block, pace: ReadPace) -> (Result<ReadProgress, SourceError>, Block) {
-        self.read_some(block, pace).await
+        self.read_up_to(block, pace, READ_BYTES_MAX).await
     }
 
     fn declared_hash(&self) -> Result<Option<ContentHash>, SourceError> {

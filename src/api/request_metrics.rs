@@ -182,7 +182,9 @@ impl RequestRecorder {
             return self.number(object.object.scope.namespace.as_str(), true);
         }
         let Some(named) = namespace_named(head) else { return NamespaceLabel::NONE };
-        let is_change = !matches!(head.method(), Method::Get | Method::Head);
+        // Those batches name a namespace also where they find nothing in it.
+        let finds = matches!(head.path(), "/v1/batch/get" | "/v1/batch/delete");
+        let is_change = !matches!(head.method(), Method::Get | Method::Head) && !finds;
         self.number(&named, is_change && response.status < 300)
     }
 
@@ -218,7 +220,7 @@ fn namespace_named(head: &RequestHead) -> Option<Cow<'_, str>> {
     let path = head.path();
     let text = match path.strip_prefix("/v1/keys/") {
         Some(rest) => rest.split('/').next()?,
-        None if path == "/v1/objects" => {
+        None if path == "/v1/objects" || path.starts_with("/v1/batch/") => {
             head.query()?.split('&').find_map(|parameter| parameter.strip_prefix("namespace="))?
         }
         None => return None,

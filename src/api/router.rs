@@ -36,6 +36,12 @@ pub enum Route {
     Tenant(TenantId),
     /// `/v1/sign`
     Sign,
+    /// `/v1/batch/get`
+    BatchGet,
+    /// `/v1/batch/put`
+    BatchPut,
+    /// `/v1/batch/delete`
+    BatchDelete,
 }
 
 impl Route {
@@ -53,7 +59,9 @@ impl Route {
             Self::Object(_) => &[Method::Get, Method::Head, Method::Patch, Method::Delete],
             Self::Key(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
             Self::Tenant(_) => &[Method::Get, Method::Head, Method::Put],
-            Self::Sign | Self::MissingBlobs => &[Method::Post],
+            Self::Sign | Self::MissingBlobs | Self::BatchGet | Self::BatchPut | Self::BatchDelete => {
+                &[Method::Post]
+            }
         }
     }
 }
@@ -102,6 +110,9 @@ pub(super) fn find(path: &str) -> Result<Route, Problem> {
         "/metrics" => Ok(Route::Metrics),
         "/v1/objects" => Ok(Route::Objects),
         "/v1/sign" => Ok(Route::Sign),
+        "/v1/batch/get" => Ok(Route::BatchGet),
+        "/v1/batch/put" => Ok(Route::BatchPut),
+        "/v1/batch/delete" => Ok(Route::BatchDelete),
         _ => {
             let rest = path.strip_prefix("/v1/tenants/").ok_or_else(Problem::no_route)?;
             tenant(rest).map(Route::Tenant)
@@ -187,6 +198,11 @@ mod tests {
         {
             assert_eq!(status(path), 200);
         }
+        for (path, route) in
+            [("get", Route::BatchGet), ("put", Route::BatchPut), ("delete", Route::BatchDelete)]
+        {
+            assert_eq!(find(&format!("/v1/batch/{path}")).unwrap(), route);
+        }
     }
 
     #[test]
@@ -205,6 +221,10 @@ mod tests {
             "/v1/tenants/",
             "/v1/tenants/a/b",
             "/v1/sign/",
+            "/v1/batch",
+            "/v1/batch/",
+            "/v1/batch/get/",
+            "/v1/batch/patch",
             "/v1/blobs",
             "/v1/blobs/",
             "/v1/blobs/missing/x",

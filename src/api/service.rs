@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::access_log::AccessLog;
 use super::audit_log::AuditLog;
 use super::authentication::Access;
+use super::batches::Batches;
 use super::connection_table::ConnectionTable;
 use super::handlers::MetricsPage;
 use super::http1::{DateCache, HeadLimits};
@@ -37,6 +38,8 @@ pub struct Service<S, R, C> {
     pub access: Access,
     /// What requests may be.
     pub limits: Limits,
+    /// Its batches.
+    pub batches: Batches,
     /// How long each check of readiness may take.
     pub ready_limit: WaitLimit,
     /// Its connections.

@@ -133,6 +133,14 @@ impl Transport {
         self.output = output;
     }
 
+    /// Lets everything else on the core have its turn.
+    pub(super) async fn take_turns(&mut self) -> io::Result<()> {
+        self.watch.send();
+        let waited = self.stream.take_turns().await;
+        self.watch.work();
+        waited
+    }
+
     /// Sends all that waits to be sent.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         let mut sent = 0;

@@ -21,6 +21,7 @@ pub(crate) fn repository_contract<R: ObjectRepository>(make: impl Fn() -> R) {
     block_on(async {
         committed_objects_are_found_by_id_and_key(&make()).await;
         an_id_out_of_reach_is_one_that_does_not_exist(&make()).await;
+        many_are_found_as_each_is(&make()).await;
         a_reservation_is_seen_and_can_be_taken_back(&make()).await;
         the_newest_version_of_a_key_serves(&make()).await;
         conditional_commits_compare_and_swap(&make()).await;
@@ -117,6 +118,47 @@ async fn an_id_out_of_reach_is_one_that_does_not_exist(repository: &impl ObjectR
             assert_eq!(repository.find(&name(ObjectId::generate()), freshness).await.unwrap(), None);
         }
     }
+}
+
+async fn many_are_found_as_each_is(repository: &impl ObjectRepository) {
+    let mut ids = Vec::new();
+    for (number, key) in [(1, Some("a")), (2, Some("a")), (3, Some("b \"'/ä")), (4, None)] {
+        ids.push(commit(repository, a_commit(key, number, u64::from(number))).await);
+    }
+    let mut other = a_commit(Some("a"), 5, 5);
+    other.stored.object.scope = a_scope("data", "other");
+    let (other_id, other_path) =
+        (commit(repository, other.clone()).await, other.stored.object.key_path().unwrap());
+    let within = |id, tenant_id| ObjectName::of_id(id, &Reach::parse(tenant_id, Some(["data"])).unwrap());
+    let names = [
+        by_key("a"),
+        ObjectName::Id(ids[0]),
+        by_key("nothing"),
+        by_key("b \"'/ä"),
+        ObjectName::Id(ids[3]),
+        by_key("a"),
+        ObjectName::Id(ObjectId::generate()),
+        ObjectName::Key(other_path),
+        within(other_id, "*"),
+        within(other_id, "acme"),
+        within(ids[3], "*"),
+    ];
+    let (first, other) = (Some(ids[1]), Some(other_id));
+    let expected =
+        [first, Some(ids[0]), None, Some(ids[2]), Some(ids[3]), first, None, other, other, None, None];
+    // Then also from what is remembered.
+    for _ in 0..2 {
+        let found = repository.find_each(&names).await.unwrap();
+        let found: Vec<_> = found.iter().map(|found| found.as_ref().map(|stored| stored.object.id)).collect();
+        assert_eq!(found, expected);
+    }
+    assert_eq!(
+        repository.delete(ids[1], Precondition::default()).await.unwrap(),
+        DeleteOutcome::Deleted { ids: vec![ids[1]], key_path: Some(key_path("a")) }
+    );
+    let found = repository.find_each(&names[..2]).await.unwrap();
+    assert!(found.iter().all(|found| found.as_ref().is_some_and(|stored| stored.object.id == ids[0])));
+    assert!(repository.find_each(&[]).await.unwrap().is_empty());
 }
 
 /// Runs on an empty repository; `put` gives out a key, or changes one.

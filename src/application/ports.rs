@@ -8,6 +8,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
+
 use super::errors::{QuotaExceeded, ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
 use super::key_listing::{KeyPage, KeyQuery, VersionQuery};
 use crate::domain::entities::{
@@ -537,6 +539,17 @@ pub trait ObjectRepository {
         name: &ObjectName,
         freshness: Freshness,
     ) -> Result<Option<Arc<StoredObject>>, RepositoryError>;
+
+    /// The same of many at once, in their order, where the object cache may answer.
+    ///
+    /// # Errors
+    /// [`RepositoryError`], if any of them is not known.
+    async fn find_each(
+        &self,
+        names: &[ObjectName],
+    ) -> Result<Vec<Option<Arc<StoredObject>>>, RepositoryError> {
+        try_join_all(names.iter().map(|name| self.find(name, Freshness::Cached))).await
+    }
 
     /// An object in any state but `DELETED`.
     ///

@@ -320,6 +320,8 @@ impl Drop for Ticket {
 pub enum Query {
     /// A committed object and its place. Where that has just turned out not to hold it, it is asked for the current one.
     Find(ObjectName, Freshness, Reply<Option<StoredObject>>),
+    /// The same of many, in their order, whatever the age of the places.
+    FindEach(Vec<ObjectName>, Reply<Vec<Option<StoredObject>>>),
     /// An object in any state but `DELETED`.
     Inspect(ObjectName, Reply<Option<Object>>),
     /// A page of a listing.

@@ -43,8 +43,12 @@ const NOTHING: &str = "";
 /// What a URL is to be signed for, which is what the signer needs.
 const SIGN_BODY: &[u8] = br#"{"method":"GET","path":"/v1/keys/models/acme/k","expires_in_seconds":60}"#;
 
+/// What batches ask for.
+const BATCH_GET_BODY: &[u8] = br#"{"items":[{"key":"k"}]}"#;
+const BATCH_DELETE_BODY: &[u8] = br#"{"items":[{"key":"another"}]}"#;
+
 /// The objects that the targets are about are made anew for each request.
-fn entries(id: &str) -> [Entry; 13] {
+fn entries(id: &str) -> [Entry; 16] {
     let entry = |name, target: String, needs, names| Entry { name, target, needs, names };
     [
         entry(
@@ -100,6 +104,24 @@ fn entries(id: &str) -> [Entry; 13] {
             Names::Tenant,
         ),
         entry("Sign", "/v1/sign".into(), &[("POST", "read")], Names::Scope),
+        entry(
+            "BatchGet",
+            "/v1/batch/get?namespace=models&tenant_id=acme".into(),
+            &[("POST", "read")],
+            Names::Scope,
+        ),
+        entry(
+            "BatchPut",
+            "/v1/batch/put?namespace=models&tenant_id=acme".into(),
+            &[("POST", "write")],
+            Names::Scope,
+        ),
+        entry(
+            "BatchDelete",
+            "/v1/batch/delete?namespace=models&tenant_id=acme".into(),
+            &[("POST", "delete")],
+            Names::Scope,
+        ),
     ]
 }
 
@@ -271,7 +293,7 @@ fn every_route_and_method_lets_in_whom_it_should_and_nobody_else() {
             }
         }
     }
-    assert_eq!(cases, 13 * 8 * 15);
+    assert_eq!(cases, 16 * 8 * 15);
 }
 
 fn exchange(connection: &mut Connection, method: &str, target: &str, fields: &[(&str, &str)]) -> Response {
@@ -279,6 +301,10 @@ fn exchange(connection: &mut Connection, method: &str, target: &str, fields: &[(
     let body: &[u8] = match method {
         "POST" if target == "/v1/sign" => SIGN_BODY,
         "POST" if target.starts_with("/v1/blobs/") => br#"{"digests":[]}"#,
+        "POST" if target.starts_with("/v1/batch/get") => BATCH_GET_BODY,
+        "POST" if target.starts_with("/v1/batch/delete") => BATCH_DELETE_BODY,
+        // An archive of nothing.
+        "POST" if target.starts_with("/v1/batch/put") => &[0; 1024],
         "POST" | "PUT" | "PATCH" => b"{}",
         _ => b"",
     };
@@ -302,6 +328,8 @@ fn a_body_is_not_asked_for_from_whom_it_would_not_be_taken() {
         ("POST", "/v1/objects?namespace=models&tenant_id=acme"),
         ("PUT", "/v1/keys/models/acme/k"),
         ("PUT", "/v1/tenants/acme"),
+        ("POST", "/v1/batch/put?namespace=models&tenant_id=acme"),
+        ("POST", "/v1/batch/delete?namespace=models&tenant_id=acme"),
     ] {
         for (field, status) in
             [(None, 401), (Some("Bearer x"), 401), (Some(&*other), 403), (Some(&*reader), 403)]

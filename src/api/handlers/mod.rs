@@ -1,5 +1,6 @@
 //! From a routed request to a response, by way of a use case.
 
+mod batch;
 mod blobs;
 mod delete;
 mod download;
@@ -14,6 +15,7 @@ mod sign;
 mod tenants;
 mod upload;
 
+pub(super) use batch::{DeleteBody, DeleteItem, GetBody, GetItem, ResultDto};
 pub(super) use blobs::{MissingBody, MissingDto};
 pub(super) use download::DOWNLOAD;
 pub use download::add_object_fields;
@@ -25,6 +27,7 @@ pub(super) use tenants::LimitsBody;
 
 use std::sync::Arc;
 
+use super::archive_transfer::Archive;
 use super::audit_log::Change;
 use super::authentication::{Asker, BLOB_REFERENCE, authorise};
 use super::errors::Problem;
@@ -69,6 +72,8 @@ pub(super) enum Body<Reader> {
     Blob(Reader, ByteRange, TenantId),
     /// Several parts of one.
     Parts(Box<BlobParts<Reader>>),
+    /// Parts of many blobs.
+    Archive(Box<Archive>),
 }
 
 impl<Reader> Response<Reader> {
@@ -114,6 +119,7 @@ pub(super) async fn handle<S, R, C>(
     service: &Service<S, R, C>,
     head: &RequestHead,
     body: &mut RequestBody<'_>,
+    request_id: &str,
     Admitted { route, asker: Asker { principal, within_rate, digest, reference_bytes } }: Admitted,
 ) -> Result<Response<S::Reader>, Problem>
 where
@@ -159,6 +165,11 @@ where
         (Route::Tenant(tenant_id), _) => tenants::show(service, head, tenant_id, &principal).await,
         // This is rare, and its state would be part of every connection.
         (Route::Sign, _) => Box::pin(sign::sign(service, head, body)).await,
+        (Route::BatchGet, _) => Box::pin(batch::get(service, head, body, &principal)).await,
+        (Route::BatchPut, _) => Box::pin(batch::put(service, head, body, (&principal, request_id))).await,
+        (Route::BatchDelete, _) => {
+            Box::pin(batch::delete(service, head, body, (&principal, request_id))).await
+        }
         (Route::Key(path), Method::Put) => upload::put(service, head, body, path, &principal).await,
         (Route::Key(path), Method::Delete) => delete::delete(service, head, ObjectName::Key(path)).await,
         (Route::Key(path), _) if list_versions::is_asked_for(head) => {

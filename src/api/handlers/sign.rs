@@ -164,7 +164,10 @@ fn parse_target(order: &SignOrder, principal: &Principal) -> Result<Target, Prob
         | Route::Blob(_)
         | Route::MissingBlobs
         | Route::Tenant(_)
-        | Route::Sign => {
+        | Route::Sign
+        | Route::BatchGet
+        | Route::BatchPut
+        | Route::BatchDelete => {
             return Err(invalid("path", "it is not that of one object or key"));
         }
     };
@@ -280,6 +283,7 @@ mod tests {
             ("GET", "/v1/tenants/acme", "", "invalid_parameter", "path"),
             ("POST", "/v1/blobs/missing", "", "invalid_parameter", "path"),
             ("POST", "/v1/sign", "", "invalid_parameter", "path"),
+            ("POST", "/v1/batch/get", "", "invalid_parameter", "path"),
             ("GET", "/v1/keys/models/acme/k?versions", "", "unknown_parameter", "versions"),
             ("GET", "/v1/keys/models/acme/k?download=a%2Fb", "", "invalid_parameter", "download"),
             ("GET", "/v1/keys/models/acme/k?download=a&download=b", "", "repeated_parameter", "download"),

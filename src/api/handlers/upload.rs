@@ -103,7 +103,7 @@ fn created<Reader>(uploaded: Uploaded, status: u16, audit_log: &AuditLog) -> Res
 }
 
 /// What the head says of the object, or why it cannot be taken.
-fn order(
+pub(super) fn order(
     head: &RequestHead,
     scope: Scope,
     key: Option<Key>,

@@ -20,7 +20,8 @@ use utoipa::openapi::{
 use self::operations::{Answer, Kind, Needs, OPERATIONS, Operation, Place, Sent};
 use super::errors::ProblemDto;
 use super::handlers::{
-    ChecksDto, LimitsBody, MERGE_PATCH, MissingBody, MissingDto, PatchBody, ReadinessDto, SignBody, SignedDto,
+    ChecksDto, DeleteBody, DeleteItem, GetBody, GetItem, LimitsBody, MERGE_PATCH, MissingBody, MissingDto,
+    PatchBody, ReadinessDto, ResultDto, SignBody, SignedDto,
 };
 use super::http1::{Method, status_title};
 use crate::application::dto::{ListDto, ObjectDto, TenantDto};
@@ -83,6 +84,11 @@ fn components() -> Components {
         named::<SignedDto>(),
         named::<MissingBody>(),
         named::<MissingDto<'_>>(),
+        named::<GetBody<'_>>(),
+        named::<GetItem<'_>>(),
+        named::<DeleteBody<'_>>(),
+        named::<DeleteItem<'_>>(),
+        named::<ResultDto<'_>>(),
         named::<ReadinessDto>(),
         named::<ChecksDto>(),
         named::<ProblemDto<'_>>(),
@@ -123,6 +129,13 @@ fn described(operation: &Operation) -> utoipa::openapi::path::Operation {
         Sent::Patch => builder.request_body(Some(json_body(MERGE_PATCH, PatchBody::name()))),
         Sent::SignRequest => builder.request_body(Some(json_body("application/json", SignBody::name()))),
         Sent::Digests => builder.request_body(Some(json_body("application/json", MissingBody::name()))),
+        Sent::GetBatch => builder.request_body(Some(json_body("application/json", GetBody::name()))),
+        Sent::DeleteBatch => builder.request_body(Some(json_body("application/json", DeleteBody::name()))),
+        Sent::Archive => {
+            let content = ContentBuilder::new().schema(Some(bytes())).build();
+            let body = RequestBodyBuilder::new().content("application/x-tar", content);
+            builder.request_body(Some(body.required(Some(Required::True)).build()))
+        }
     };
     for (status, answer) in operation.answers() {
         builder = builder.response(status.to_string(), described_answer(status, answer, operation.method));
@@ -190,6 +203,9 @@ fn described_answer(status: u16, answer: Answer, method: Method) -> Response {
             .content("*/*", content(bytes().into()))
             .content("multipart/byteranges", content(bytes().into())),
         Answer::Bytes => builder.content("*/*", content(bytes().into())),
+        Answer::Archive => builder.content("application/x-tar", content(bytes().into())),
+        // One on each line.
+        Answer::Results => builder.content("application/x-ndjson", content(of(ResultDto::name()))),
         Answer::Object => builder.content("application/json", content(of(ObjectDto::name()))),
         Answer::List => builder.content("application/json", content(of(ListDto::name()))),
         Answer::Tenant => builder.content("application/json", content(of(TenantDto::name()))),
@@ -235,6 +251,9 @@ mod tests {
             Route::MissingBlobs => "/v1/blobs/missing",
             Route::Tenant(_) => "/v1/tenants/{tenant_id}",
             Route::Sign => "/v1/sign",
+            Route::BatchGet => "/v1/batch/get",
+            Route::BatchPut => "/v1/batch/put",
+            Route::BatchDelete => "/v1/batch/delete",
         }
     }
 
@@ -256,6 +275,9 @@ mod tests {
             Route::MissingBlobs,
             Route::Tenant(tenant_id),
             Route::Sign,
+            Route::BatchGet,
+            Route::BatchPut,
+            Route::BatchDelete,
         ]
     }
 

@@ -39,6 +39,9 @@ pub(super) enum Sent {
     Patch,
     SignRequest,
     Digests,
+    GetBatch,
+    DeleteBatch,
+    Archive,
 }
 
 /// What an answer carries.
@@ -46,6 +49,8 @@ pub(super) enum Sent {
 pub(super) enum Answer {
     Nothing,
     Bytes,
+    Archive,
+    Results,
     Object,
     List,
     Tenant,
@@ -109,6 +114,8 @@ impl Answer {
     pub(super) const fn description(self) -> Option<&'static str> {
         match self {
             Self::Bytes => Some("The bytes"),
+            Self::Archive => Some("The objects, and what became of each item"),
+            Self::Results => Some("What became of each item, a line for each"),
             Self::Object => Some("The object"),
             Self::List => Some("A page of the list"),
             Self::SignedUrl => Some("The URL"),
@@ -639,5 +646,43 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: &[tenant(Place::Query(true))],
         sent: Sent::Digests,
         own_answers: &[(200, Answer::Missing), (507, Answer::Problem)],
+    },
+    Operation {
+        path: "/v1/batch/get",
+        method: Method::Post,
+        id: "getBatch",
+        summary: "Many objects, or parts of them, as one tar archive",
+        tag: "batches",
+        needs: Needs::Permission(Permission::Read),
+        parameters: &[namespace(Place::Query(false)), tenant(Place::Query(false))],
+        sent: Sent::GetBatch,
+        own_answers: &[(200, Answer::Archive), (500, Answer::Problem)],
+    },
+    Operation {
+        path: "/v1/batch/put",
+        method: Method::Post,
+        id: "putBatch",
+        summary: "Stores each file of a tar archive under its name as the key",
+        tag: "batches",
+        needs: Needs::Permission(Permission::Write),
+        parameters: &[
+            namespace(Place::Query(true)),
+            tenant(Place::Query(true)),
+            class(),
+            parameter("prefix", Place::Query(false), "What keys have before the names of the files"),
+        ],
+        sent: Sent::Archive,
+        own_answers: &[(200, Answer::Results), (415, Answer::Problem), (507, Answer::Problem)],
+    },
+    Operation {
+        path: "/v1/batch/delete",
+        method: Method::Post,
+        id: "deleteBatch",
+        summary: "Forgets many objects, or all versions of many keys",
+        tag: "batches",
+        needs: Needs::Permission(Permission::Delete),
+        parameters: &[namespace(Place::Query(false)), tenant(Place::Query(false))],
+        sent: Sent::DeleteBatch,
+        own_answers: &[(200, Answer::Results)],
     },
 ];

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::buffers::Block;
 use super::deadline_list::WaitLimit;
-use super::object_cache::ObjectCache;
+use super::object_cache::{ObjectCache, Ticket as CacheTicket};
 use super::runtime::spawn;
 use crate::application::errors::{QuotaExceeded, RepositoryError, StoreError, UploadError};
 use crate::application::key_listing::{KeyPage, KeyQuery, VersionQuery};
@@ -270,6 +270,37 @@ impl MetadataClient {
         answer.and_then(Result::ok).unwrap_or(Err(RepositoryError::Unavailable))
     }
 
+    /// What the cache knows under a name. What is remembered and out of reach is asked for as if it were not remembered: the
+    /// database, too, finds nothing, and takes as long as it does for what does not exist.
+    fn remembered(&self, name: &ObjectName) -> Option<Arc<StoredObject>> {
+        if !is_rememberable(name) {
+            return None;
+        }
+        let object = self.cache.get(&name.of_anybody())?;
+        if !name.reaches(&object.object.scope) {
+            return None;
+        }
+        self.metrics.cache_hits.add(1);
+        Some(object)
+    }
+
+    /// Keeps what has been found, or that nothing has.
+    fn remember(
+        &self,
+        ticket: CacheTicket,
+        name: &ObjectName,
+        freshness: Freshness,
+        found: Option<&Arc<StoredObject>>,
+    ) {
+        match found {
+            _ if !is_rememberable(name) => {}
+            Some(object) => self.cache.fill(ticket, &name.of_anybody(), object.clone()),
+            // It may be there for others; only one that was within reach can have been found gone.
+            None if matches!(name, ObjectName::IdWithin(..)) && freshness == Freshness::Cached => {}
+            None => self.cache.forget(&name.of_anybody()),
+        }
+    }
+
     async fn delete_and_forget(&self, write: Write) -> Result<DeleteOutcome, RepositoryError> {
         let outcome = match self.write(write).await {
             Ok(WriteOutcome::Deleted(outcome)) => outcome,
@@ -391,28 +422,35 @@ impl ObjectRepository for MetadataClient {
         name: &ObjectName,
         freshness: Freshness,
     ) -> Result<Option<Arc<StoredObject>>, RepositoryError> {
-        if matches!(name, ObjectName::Content(..)) {
-            // What a tenant has by its content changes with objects of any name, and with time.
-            return Ok(self.ask(|reply| Query::Find(name.clone(), freshness, reply)).await?.map(Arc::new));
-        }
-        let remembered_as = name.of_anybody();
-        // What is remembered and out of reach is asked for as if it were not remembered: the database, too, finds nothing,
-        // and takes as long as it does for what does not exist.
         if freshness == Freshness::Cached
-            && let Some(object) = self.cache.get(&remembered_as)
-            && name.reaches(&object.object.scope)
+            && let Some(object) = self.remembered(name)
         {
-            self.metrics.cache_hits.add(1);
             return Ok(Some(object));
         }
         self.metrics.cache_misses.add(1);
-        let ticket = self.cache.ticket(&remembered_as);
+        let ticket = self.cache.ticket(&name.of_anybody());
         let found = self.ask(|reply| Query::Find(name.clone(), freshness, reply)).await?.map(Arc::new);
-        match &found {
-            Some(object) => self.cache.fill(ticket, &remembered_as, object.clone()),
-            // It may be there for others; only one that was within reach can have been found gone.
-            None if matches!(name, ObjectName::IdWithin(..)) && freshness == Freshness::Cached => {}
-            None => self.cache.forget(&remembered_as),
+        self.remember(ticket, name, freshness, found.as_ref());
+        Ok(found)
+    }
+
+    async fn find_each(
+        &self,
+        names: &[ObjectName],
+    ) -> Result<Vec<Option<Arc<StoredObject>>>, RepositoryError> {
+        let mut found: Vec<_> = names.iter().map(|name| self.remembered(name)).collect();
+        let missing: Vec<_> = (0..names.len()).filter(|index| found[*index].is_none()).collect();
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        self.metrics.cache_misses.add(missing.len() as u64);
+        let tickets: Vec<_> =
+            missing.iter().map(|index| self.cache.ticket(&names[*index].of_anybody())).collect();
+        let asked = missing.iter().map(|index| names[*index].clone()).collect();
+        let answers = self.ask(|reply| Query::FindEach(asked, reply)).await?;
+        for ((index, ticket), answer) in missing.into_iter().zip(tickets).zip(answers) {
+            found[index] = answer.map(Arc::new);
+            self.remember(ticket, &names[index], Freshness::Cached, found[index].as_ref());
         }
         Ok(found)
     }
@@ -471,6 +509,11 @@ impl ApiKeyRepository for MetadataClient {
         };
         self.ask(|reply| Query::FindApiKey(id, reply)).await
     }
+}
+
+/// What a tenant has by its content changes with objects of any name, and with time: that is always asked for.
+fn is_rememberable(name: &ObjectName) -> bool {
+    !matches!(name, ObjectName::Content(..))
 }
 
 #[cfg(test)]

@@ -409,6 +409,14 @@ impl Stream {
         }
     }
 
+    /// Waits until there is room to send. Where there is already, as a rule, everything else on the core has its turn.
+    ///
+    /// # Errors
+    /// As poll(2).
+    pub async fn take_turns(&self) -> io::Result<()> {
+        self.socket.writable(false).await
+    }
+
     /// Sends as much of `bytes` as there is room for, at once, and says how much that was. The kernel keeps the last of
     /// it back for a moment, to send it together with what follows.
     pub fn send_ahead(&mut self, bytes: &[u8]) -> usize {

@@ -310,6 +310,16 @@ impl Database {
         }
     }
 
+    pub(super) async fn find_each(
+        &self,
+        names: &[ObjectName],
+    ) -> Result<Vec<Option<StoredObject>>, DatabaseError> {
+        match self {
+            Self::Sqlite(database) => database.find_each(names).await,
+            Self::Postgres(database) => database.find_each(names).await,
+        }
+    }
+
     pub(super) async fn inspect(&self, name: &ObjectName) -> Result<Option<Object>, DatabaseError> {
         match self {
             Self::Sqlite(database) => database.inspect(name).await,

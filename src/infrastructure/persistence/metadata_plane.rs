@@ -398,10 +398,9 @@ impl Reader {
     /// something new, and perhaps mended a lost copy of the same content: so an object that is found stands, and its place
     /// too unless it was found lost. What is missing, and a list, has to wait.
     async fn answer_ahead(&self, query: Query, after: u64) -> Option<Query> {
-        let (Some(order), Query::Find(name, Freshness::Cached, _)) = (&self.order, &query) else {
-            return Some(query);
-        };
-        if order.has_applied(after) {
+        let Some(order) = &self.order else { return Some(query) };
+        let goes_ahead = matches!(query, Query::Find(_, Freshness::Cached, _) | Query::FindEach(..));
+        if !goes_ahead || order.has_applied(after) {
             return Some(query);
         }
         let Ok(Ok(_turn)) = timeout(self.turn_timeout, self.running.acquire()).await else {
@@ -409,15 +408,25 @@ impl Reader {
             return None;
         };
         let started = Instant::now();
-        let found = self.database.find(name).await;
+        let left = match query {
+            Query::Find(name, freshness, reply) => match self.database.find(&name).await {
+                Ok(Some(found)) if !found.damaged => {
+                    respond(reply, &self.latch, Ok(Some(found)));
+                    None
+                }
+                _ => Some(Query::Find(name, freshness, reply)),
+            },
+            Query::FindEach(names, reply) => match self.database.find_each(&names).await {
+                Ok(found) if found.iter().flatten().filter(|found| !found.damaged).count() == names.len() => {
+                    respond(reply, &self.latch, Ok(found));
+                    None
+                }
+                _ => Some(Query::FindEach(names, reply)),
+            },
+            other => Some(other),
+        };
         self.metrics.queries.record(started.elapsed());
-        match (found, query) {
-            (Ok(Some(found)), Query::Find(_, _, reply)) if !found.damaged => {
-                respond(reply, &self.latch, Ok(Some(found)));
-                None
-            }
-            (_, query) => Some(query),
-        }
+        left
     }
 
     async fn check(&self, reply: Reply<()>) {
@@ -431,6 +440,7 @@ impl Reader {
         let Self { database, latch, .. } = self;
         match query {
             Query::Find(name, _, reply) => respond(reply, latch, database.find(&name).await),
+            Query::FindEach(names, reply) => respond(reply, latch, database.find_each(&names).await),
             Query::Inspect(name, reply) => respond(reply, latch, database.inspect(&name).await),
             Query::List(query, reply) => respond(reply, latch, database.list(&query).await),
             Query::ListKeys(query, reply) => respond(reply, latch, database.list_keys(&query).await),
@@ -459,6 +469,7 @@ impl Reader {
 fn refuse(query: Query, error: RepositoryError) {
     let _ = match query {
         Query::Find(_, _, reply) => reply.send(Err(error)).map_err(drop),
+        Query::FindEach(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::Inspect(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::List(_, reply) | Query::ListVersions(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::ListKeys(_, reply) => reply.send(Err(error)).map_err(drop),

@@ -10,6 +10,7 @@ mod columns;
 mod contents;
 mod database;
 mod errors;
+mod find_each;
 mod group_commit;
 mod heartbeat;
 mod holds;

@@ -241,6 +241,34 @@ pub(super) const FIND_BY_ID_WITHIN: &str = concat!(
     within!()
 );
 
+/// As [`FIND_BY_ID_WITHIN`], of `$1`: ids.
+pub(super) const FIND_EACH_BY_ID: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    ", b.place, b.damaged FROM unnest($1::uuid[]) AS n (id)
+      CROSS JOIN LATERAL (
+        SELECT * FROM objects AS v WHERE v.id = n.id AND v.status = 1 LIMIT 1) AS o
+      CROSS JOIN LATERAL (
+        SELECT * FROM blobs AS c
+        WHERE c.content_hash = o.content_hash AND c.storage_class = o.storage_class LIMIT 1) AS b
+     WHERE ",
+    within!()
+);
+
+/// As [`FIND_BY_KEY`], of `$3`: keys.
+pub(super) const FIND_EACH_BY_KEY: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    ", b.place, b.damaged FROM unnest($3::text[]) AS n (key)
+      CROSS JOIN LATERAL (
+        SELECT * FROM objects AS v
+        WHERE v.namespace = $1 AND v.tenant_id = $2 AND v.key >= n.key AND v.key <= n.key AND v.status = 1
+        ORDER BY v.key DESC, v.sequence DESC LIMIT 1) AS o
+      CROSS JOIN LATERAL (
+        SELECT * FROM blobs AS c
+        WHERE c.content_hash = o.content_hash AND c.storage_class = o.storage_class LIMIT 1) AS b"
+);
+
 /// As [`INSPECT_BY_ID`], within the reach of [`FIND_BY_ID_WITHIN`].
 pub(super) const INSPECT_BY_ID_WITHIN: &str = concat!(
     "SELECT ",

@@ -250,7 +250,7 @@ fn a_full_batch_takes_sequences_of_its_own() {
 }
 
 /// Every statement, and the indexes that it finds its rows by; none for those that find none.
-const INDEXES: [(&str, &[&str]); 53] = [
+const INDEXES: [(&str, &[&str]); 55] = [
     (queries::BEGIN_BATCH, &["instances_pkey", "clock_pkey"]),
     (queries::HELD_BY_ID, &["objects_id_key"]),
     (queries::HELD_VERSIONS, &["objects_keyed"]),
@@ -264,6 +264,8 @@ const INDEXES: [(&str, &[&str]); 53] = [
     (queries::FIND_BY_KEY, &["objects_keyed", "blobs_pkey"]),
     (queries::INSPECT_BY_ID, &["objects_id_key"]),
     (queries::FIND_BY_ID_WITHIN, &["objects_id_key", "blobs_pkey"]),
+    (queries::FIND_EACH_BY_ID, &["objects_id_key", "blobs_pkey"]),
+    (queries::FIND_EACH_BY_KEY, &["objects_keyed", "blobs_pkey"]),
     (queries::INSPECT_BY_ID_WITHIN, &["objects_id_key"]),
     (queries::COUNT_OBJECTS, &["objects_pkey"]),
     (queries::LIST_BOTH, &["objects_listed"]),
@@ -402,6 +404,7 @@ fn every_statement_uses_its_indexes_on_empty_tables_and_on_large_ones() {
             (queries::LIST_VERSIONS, "'models', 'acme', 'k2', 50000, 101"),
             (queries::FIND_BY_KEY, "'models', 'acme', 'k2'"),
             (queries::FIND_BY_KEY, "'models', 'small', 'k2'"),
+            (queries::FIND_EACH_BY_KEY, "'models', 'small', '{k2,k4}'"),
             (queries::HELD_VERSIONS, "'{models}', '{small}', '{k2}', '{1}'"),
         ] {
             let (blocks, told) = blocks_read(&mut connection, query, parameters).await;

@@ -256,6 +256,28 @@ pub(super) const FIND_BY_ID_WITHIN: &str = concat!(
     within!()
 );
 
+/// As [`FIND_BY_ID_WITHIN`], of `?1`: `["<id>", …]`.
+pub(super) const FIND_EACH_BY_ID: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    ", b.place, b.damaged FROM json_each(?1) AS j CROSS JOIN objects AS o CROSS JOIN blobs AS b
+      ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
+     WHERE o.id = unhex(j.value) AND o.status = 1 AND ",
+    within!()
+);
+
+/// As [`FIND_BY_KEY`], of `?3`: `["<key>", …]`.
+pub(super) const FIND_EACH_BY_KEY: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    ", b.place, b.damaged FROM json_each(?3) AS j CROSS JOIN objects AS o CROSS JOIN blobs AS b
+      ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
+     WHERE o.sequence = (
+        SELECT n.sequence FROM objects AS n
+        WHERE n.namespace = ?1 AND n.tenant_id = ?2 AND n.key = j.value AND n.status = 1
+        ORDER BY n.sequence DESC LIMIT 1)"
+);
+
 /// As [`INSPECT_BY_ID`], within the reach of [`FIND_BY_ID_WITHIN`].
 pub(super) const INSPECT_BY_ID_WITHIN: &str = concat!(
     "SELECT ",

@@ -653,7 +653,7 @@ async fn mark_lost_copies(held: &mut Held, writes: &[Write], roots: &Roots) {
     }
 }
 
-fn ids_json<'a>(ids: impl Iterator<Item = &'a ObjectId>) -> String {
+pub(super) fn ids_json<'a>(ids: impl Iterator<Item = &'a ObjectId>) -> String {
     Value::Array(ids.map(|id| Value::String(id_hex(id))).collect()).to_string()
 }
 

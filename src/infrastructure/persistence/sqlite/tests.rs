@@ -157,7 +157,7 @@ fn block_on_tokio<F: Future>(future: F) -> F::Output {
 }
 
 /// Every statement, and how it finds its rows: what stands behind SEARCH in its plan.
-const SEARCHES: [(&str, &[&str]); 57] = [
+const SEARCHES: [(&str, &[&str]); 59] = [
     (queries::HELD_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
     (queries::HELD_VERSIONS.few, VERSIONS),
     (queries::HELD_VERSIONS.many, VERSIONS),
@@ -176,6 +176,15 @@ const SEARCHES: [(&str, &[&str]); 57] = [
     ),
     (queries::INSPECT_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
     (queries::FIND_BY_ID_WITHIN, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)", "b USING PRIMARY KEY"]),
+    (queries::FIND_EACH_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)", "b USING PRIMARY KEY"]),
+    (
+        queries::FIND_EACH_BY_KEY,
+        &[
+            "o USING INTEGER PRIMARY KEY (rowid=?)",
+            "n USING COVERING INDEX objects_keyed (namespace=? AND tenant_id=? AND key=?)",
+            "b USING PRIMARY KEY",
+        ],
+    ),
     (queries::INSPECT_BY_ID_WITHIN, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
     (queries::COUNT_OBJECTS, &["objects USING INTEGER PRIMARY KEY (rowid>?)"]),
     (queries::LIST_BOTH, &[LISTED]),

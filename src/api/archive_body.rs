@@ -1,0 +1,195 @@
+//! A request's body that is a tar archive: its entries, one after the other, and the content of each.
+
+use super::request_body::RequestBody;
+use super::tar::{ArchiveError, Entry, Reader, Step};
+use crate::application::errors::{SourceError, StoreError};
+use crate::application::ports::{BlobStore, BufferSize, ByteSource, ReadPace, ReadProgress};
+use crate::domain::value_objects::{ContentHash, TenantId};
+use crate::infrastructure::data_plane::buffers::Block;
+
+/// The most bytes of one read: the small files in it hold the core for about 200 µs.
+const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// Why no more entries can be had.
+#[derive(Debug)]
+pub(super) enum ArchiveFailure {
+    Archive(ArchiveError),
+    Source(SourceError),
+}
+
+impl From<ArchiveError> for ArchiveFailure {
+    fn from(error: ArchiveError) -> Self {
+        Self::Archive(error)
+    }
+}
+
+impl From<SourceError> for ArchiveFailure {
+    fn from(error: SourceError) -> Self {
+        Self::Source(error)
+    }
+}
+
+/// One archive.
+pub(super) struct ArchiveBody<'b, 't, S> {
+    store: &'b S,
+    tenant_id: &'b TenantId,
+    body: &'b mut RequestBody<'t>,
+    reader: Reader,
+    /// What has come and is not used up; there is one between reads.
+    window: Option<Block>,
+    used: usize,
+    failure: Option<ArchiveFailure>,
+}
+
+impl<'b, 't, S: BlobStore<Buffer = Block>> ArchiveBody<'b, 't, S> {
+    /// # Errors
+    /// There is no memory to read into.
+    pub(super) fn new(
+        store: &'b S,
+        tenant_id: &'b TenantId,
+        body: &'b mut RequestBody<'t>,
+    ) -> Result<Self, StoreError> {
+        let window = store.lend(BufferSize::Small, tenant_id).ok_or(StoreError::Overloaded)?;
+        let (reader, window) = (Reader::default(), Some(window));
+        Ok(Self { store, tenant_id, body, reader, window, used: 0, failure: None })
+    }
+
+    /// How far into the archive it has been read.
+    pub(super) fn offset(&self) -> u64 {
+        self.reader.offset()
+    }
+
+    /// The next entry, or `None` after the last. What is left of the content of the one before is passed over.
+    ///
+    /// # Errors
+    /// [`ArchiveFailure`]; then nothing more can be read.
+    pub(super) async fn next_entry(&mut self) -> Result<Option<Entry>, ArchiveFailure> {
+        self.take_failure()?;
+        loop {
+            let rest = self.window.as_ref().map_or(&[][..], |window| &window.bytes()[self.used..]);
+            let (used, step) = self.reader.read(rest)?;
+            self.used += used;
+            if let Step::Entry(entry) = step {
+                return Ok(Some(entry));
+            }
+            if !self.fill().await? {
+                self.reader.finish()?;
+                return Ok(None);
+            }
+        }
+    }
+
+    /// What has kept somebody from reading a content.
+    ///
+    /// # Errors
+    /// That, once.
+    pub(super) fn take_failure(&mut self) -> Result<(), ArchiveFailure> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    /// All the content of a small file.
+    ///
+    /// # Errors
+    /// As [`next_entry`](Self::next_entry).
+    pub(super) async fn content(&mut self) -> Result<Vec<u8>, ArchiveFailure> {
+        let mut content = Vec::with_capacity(usize::try_from(self.reader.content_left()).unwrap_or(0));
+        while self.reader.content_left() > 0 {
+            let part = self.content_here(usize::MAX);
+            content.extend_from_slice(part);
+            let count = part.len();
+            self.take(count);
+            if count == 0 && !self.fill().await? {
+                return Err(ArchiveError::CutOff.into());
+            }
+        }
+        Ok(content)
+    }
+
+    /// What is here of the content of this entry.
+    fn content_here(&self, bytes_max: usize) -> &[u8] {
+        let rest = self.window.as_ref().map_or(&[][..], |window| &window.bytes()[self.used..]);
+        let left = usize::try_from(self.reader.content_left()).unwrap_or(usize::MAX);
+        &rest[..rest.len().min(left).min(bytes_max)]
+    }
+
+    fn take(&mut self, count: usize) {
+        self.used += count;
+        self.reader.take_content(count);
+    }
+
+    fn take_window(&mut self) -> Block {
+        match self.window.take() {
+            Some(window) => window,
+            None => crate::invariant::broken("there is a window between reads"),
+        }
+    }
+
+    /// Reads on; `false` at the end of the body. A large block is held only while bytes keep coming.
+    async fn fill(&mut self) -> Result<bool, SourceError> {
+        let mut window = self.take_window();
+        window.drop_front(std::mem::take(&mut self.used));
+        loop {
+            let pace = if window.is_large() { ReadPace::Brisk } else { ReadPace::Patient };
+            let (progress, block) = self.body.read_up_to(window, pace, READ_BYTES_MAX).await;
+            window = block;
+            let wanted = match progress {
+                Ok(ReadProgress::Bytes(_)) if !window.is_large() && window.room() == 0 => BufferSize::Large,
+                Ok(ReadProgress::Stalled) => BufferSize::Small,
+                progress => {
+                    self.window = Some(window);
+                    return progress.map(|progress| progress != ReadProgress::End);
+                }
+            };
+            if let Some(mut other) = self.store.lend(wanted, self.tenant_id)
+                && other.append(window.bytes()) == window.len()
+            {
+                window = other;
+            }
+            if wanted == BufferSize::Large {
+                self.window = Some(window);
+                return Ok(true);
+            }
+        }
+    }
+}
+
+/// The content of the entry that was read last, for whoever stores it.
+impl<S: BlobStore<Buffer = Block>> ByteSource<Block> for ArchiveBody<'_, '_, S> {
+    async fn read(&mut self, mut block: Block, pace: ReadPace) -> (Result<ReadProgress, SourceError>, Block) {
+        let left = self.reader.content_left();
+        if left == 0 {
+            return (Ok(ReadProgress::End), block);
+        }
+        let here = self.content_here(block.room().min(READ_BYTES_MAX));
+        if !here.is_empty() {
+            let count = block.append(here);
+            self.take(count);
+            return (Ok(ReadProgress::Bytes(count)), block);
+        }
+        // Nothing of it has come yet: it goes straight to where it is wanted.
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        let (progress, block) = self.body.read_up_to(block, pace, left).await;
+        let progress = match progress {
+            Ok(ReadProgress::Bytes(count)) => {
+                self.reader.take_content(count);
+                Ok(ReadProgress::Bytes(count))
+            }
+            Ok(ReadProgress::Stalled) => Ok(ReadProgress::Stalled),
+            Ok(ReadProgress::End) => {
+                self.failure = Some(ArchiveError::CutOff.into());
+                Err(SourceError::Disconnected)
+            }
+            Err(error) => {
+                let rule = "the archive could not be read on";
+                self.failure = Some(error.into());
+                Err(SourceError::Malformed { rule })
+            }
+        };
+        (progress, block)
+    }
+
+    /// What is declared of the body is about the archive.
+    fn declared_hash(&self) -> Result<Option<ContentHash>, SourceError> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,163 @@
+//! Many objects on their way to a client as one tar archive. How long it is has been known since all of them were found; small
+//! ones are read a few ahead and leave many in one write.
+
+use std::pin::pin;
+
+use futures_util::stream::{self, StreamExt as _};
+
+use super::batches::BatchPlace;
+use super::blob_transfer::{SendError, send_blob};
+use super::service::Service;
+use super::tar::{END_BYTES, append_end, append_header, append_padding, entry_bytes};
+use super::transport::Transport;
+use crate::application::errors::StoreError;
+use crate::application::ports::{BlobReader, BlobStore, Freshness, ObjectName, ObjectRepository};
+use crate::domain::entities::{BlobLocation, StoredObject};
+use crate::domain::value_objects::{ByteRange, ObjectId, TenantId, Timestamp};
+use crate::infrastructure::data_plane::buffers::Block;
+use crate::infrastructure::data_plane::runtime::DataFile;
+
+/// The last entry of every archive: what became of each item, a line of JSON for each.
+pub(super) const RESULTS_NAME: &str = ".just_storage/results.jsonl";
+/// Parts up to this size are read ahead of their turn; a larger one is sent as a download is.
+const READ_BYTES_MAX: u64 = 64 * 1024;
+/// How many of them.
+const READS_AHEAD_MAX: usize = 16;
+/// How much waits to leave in one write.
+const GATHERED_BYTES: usize = 128 * 1024;
+
+/// An archive that is about to be sent.
+pub(super) struct Archive {
+    parts: Vec<Part>,
+    results: Vec<u8>,
+    made_at: Timestamp,
+    length_bytes: u64,
+    _place: BatchPlace,
+}
+
+/// A part of an object, under a name.
+pub(super) struct Part {
+    pub(super) name: Box<str>,
+    pub(super) range: ByteRange,
+    id: ObjectId,
+    tenant_id: TenantId,
+    location: BlobLocation,
+    size_bytes: u64,
+    updated_at: Timestamp,
+}
+
+impl Part {
+    pub(super) fn new(name: &str, object: &StoredObject, range: ByteRange) -> Self {
+        Self {
+            name: name.into(),
+            range,
+            id: object.object.id,
+            tenant_id: object.object.scope.tenant_id.clone(),
+            location: object.location(),
+            size_bytes: object.size_bytes,
+            updated_at: object.object.updated_at,
+        }
+    }
+}
+
+impl Archive {
+    /// These parts, and behind them the results.
+    pub(super) fn new(parts: Vec<Part>, results: Vec<u8>, made_at: Timestamp, place: BatchPlace) -> Self {
+        let of_parts: u64 = parts.iter().map(|part| entry_bytes(&part.name, part.range.length)).sum();
+        let length_bytes = of_parts + entry_bytes(RESULTS_NAME, results.len() as u64) + END_BYTES;
+        Self { parts, results, made_at, length_bytes, _place: place }
+    }
+
+    pub(super) fn length_bytes(&self) -> u64 {
+        self.length_bytes
+    }
+}
+
+/// What is known of a part when its turn comes.
+enum Content<Reader> {
+    Bytes(Vec<u8>),
+    Open(Reader),
+}
+
+/// Sends all of it behind the output that waits already. A blob that turns out damaged cuts it off.
+pub(super) async fn send_archive<S, R, C>(
+    service: &Service<S, R, C>,
+    transport: &mut Transport,
+    archive: &Archive,
+) -> Result<(), SendError>
+where
+    S: BlobStore<Buffer = Block>,
+    S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
+    R: ObjectRepository,
+{
+    let loads = archive.parts.iter().map(|part| async move { (part, load(service, part).await) });
+    let mut loads = pin!(stream::iter(loads).buffered(READS_AHEAD_MAX));
+    while let Some((part, content)) = loads.next().await {
+        let content = content.map_err(SendError::Part)?;
+        let (size, output) = (part.range.length, transport.output());
+        if output.is_empty() {
+            output.reserve_exact(GATHERED_BYTES + GATHERED_BYTES / 2);
+        }
+        append_header(output, &part.name, size, part.updated_at.as_seconds());
+        match content {
+            Content::Bytes(bytes) => output.extend_from_slice(&bytes),
+            Content::Open(reader) => {
+                let sent = send_blob(&service.store, transport, &reader, part.range, &part.tenant_id).await;
+                sent.map_err(|error| match error {
+                    SendError::Nothing(error) => SendError::Part(error),
+                    other => other,
+                })?;
+            }
+        }
+        append_padding(transport.output(), size);
+        if transport.output_len() >= GATHERED_BYTES {
+            transport.flush().await.map_err(SendError::Client)?;
+            transport.watch().work();
+        }
+    }
+    let (output, size) = (transport.output(), archive.results.len() as u64);
+    append_header(output, RESULTS_NAME, size, archive.made_at.as_seconds());
+    for piece in archive.results.chunks(GATHERED_BYTES) {
+        if transport.output_len() >= GATHERED_BYTES {
+            transport.flush().await.map_err(SendError::Client)?;
+        }
+        transport.output().extend_from_slice(piece);
+    }
+    append_padding(transport.output(), size);
+    append_end(transport.output());
+    Ok(())
+}
+
+/// Reads a part, or opens it where it is large.
+async fn load<S: BlobStore, R: ObjectRepository, C>(
+    service: &Service<S, R, C>,
+    part: &Part,
+) -> Result<Content<S::Reader>, StoreError> {
+    match load_from(&service.store, part, &part.location).await {
+        Err(StoreError::Missing | StoreError::Damaged) => {}
+        loaded => return loaded,
+    }
+    // The place may be one that was given up since it was remembered; the object is the same, or gone.
+    let current = service.repository.find(&ObjectName::Id(part.id), Freshness::Current).await;
+    match current.ok().flatten().filter(|object| !object.damaged) {
+        Some(object) => load_from(&service.store, part, &object.location()).await,
+        None => Err(StoreError::Missing),
+    }
+}
+
+async fn load_from<S: BlobStore>(
+    store: &S,
+    part: &Part,
+    location: &BlobLocation,
+) -> Result<Content<S::Reader>, StoreError> {
+    if part.range.length == 0 {
+        return Ok(Content::Bytes(Vec::new()));
+    }
+    let reader = store.open(location, part.size_bytes).await?;
+    if part.range.length > READ_BYTES_MAX {
+        return Ok(Content::Open(reader));
+    }
+    // No longer than that, so that it is a usize anywhere.
+    let (read, bytes) = reader.read_exact(Vec::new(), part.range.offset, part.range.length as usize).await;
+    read.map(|()| Content::Bytes(bytes))
+}

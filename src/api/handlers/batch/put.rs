@@ -1,0 +1,343 @@
+//! `POST /v1/batch/put`: each file of a tar archive becomes an object.
+//!
+//! Small files are read out of the body and stored beside each other, so that many share a write of the log; a large one is
+//! stored as it comes, as an upload of its own is, and those before it go on meanwhile:
+//!
+//! ```text
+//! body ─► entry ─► small: read ─► store ┐
+//!                                 store ├─► results, in the order of the entries
+//!         entry ─► large: store as it comes
+//! ```
+
+use std::collections::HashSet;
+use std::future::{poll_fn, ready};
+use std::pin::pin;
+use std::task::Poll;
+
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::{FuturesOrdered, StreamExt as _};
+
+use super::super::super::archive_body::{ArchiveBody, ArchiveFailure};
+use super::super::super::audit_log::{Change, audit_unavailable};
+use super::super::super::batches::{BATCH_ITEMS_MAX, BATCH_NAMES_BYTES_MAX, ITEMS_IN_FLIGHT_MAX};
+use super::super::super::errors::Problem;
+use super::super::super::http1::RequestHead;
+use super::super::super::query::Parameters;
+use super::super::super::request_body::RequestBody;
+use super::super::super::service::Service;
+use super::super::super::tar::{Entry, EntryKind};
+use super::super::{Response, scope_of, upload};
+use super::{Audited, ItemAudit, ResultDto, answer, refuse_fields_about_one};
+use crate::application::errors::{RepositoryError, SourceError, UploadError};
+use crate::application::ports::{BlobStore, ByteSource, Clock, ObjectRepository, ReadPace, ReadProgress};
+use crate::application::use_cases::{UploadOrder, Uploaded, upload_object};
+use crate::domain::entities::Principal;
+use crate::domain::value_objects::{ContentHash, ContentType, Key, Precondition, StorageClass};
+use crate::infrastructure::data_plane::buffers::Block;
+
+/// Files up to this size are stored beside each other.
+const SMALL_BYTES_MAX: u64 = 64 * 1024;
+/// How many bytes of them are on their way at once.
+const BYTES_IN_FLIGHT_MAX: usize = 2 * 1024 * 1024;
+/// How often a small file is tried that finds the metadata plane's queue full, which is waited for each time.
+const TRIES_MAX: usize = 8;
+/// How much of a name that cannot be a key is told.
+const NAME_BYTES_TOLD_MAX: usize = Key::BYTES_MAX;
+
+/// Answers when the archive has ended and every file is durable, or has failed.
+pub(in super::super) async fn put<S, R, C>(
+    service: &Service<S, R, C>,
+    head: &RequestHead,
+    body: &mut RequestBody<'_>,
+    (principal, request_id): (&Principal, &str),
+) -> Result<Response<S::Reader>, Problem>
+where
+    S: BlobStore<Buffer = Block>,
+    R: ObjectRepository<Buffer = S::Buffer>,
+    C: Clock,
+{
+    let parameters = Parameters::parse(head.query(), &["namespace", "tenant_id", "storage_class", "prefix"])?;
+    let scope = scope_of(&parameters, principal)?;
+    let storage_class = parameters.parsed("storage_class", StorageClass::parse)?.unwrap_or(StorageClass::Hot);
+    let prefix = parameters.get("prefix").unwrap_or_default();
+    Key::parse(&format!("{prefix}x"))
+        .map_err(|error| Problem::parameter("invalid_parameter", "prefix", error))?;
+    refuse_fields_about_one(head)?;
+    let mut order = upload::order(head, scope.clone(), None, storage_class, Precondition::default())?;
+    // What is said of the archive's type is not said of the files in it.
+    order.content_type = ContentType::octet_stream();
+    let bytes_max = service.limits.body_bytes_max;
+    if order.length_bytes.is_some_and(|length| length > bytes_max) {
+        return Err(SourceError::TooLarge { bytes_max }.into());
+    }
+    let _place = service.batches.begin(principal.reach.tenant_id())?;
+    let _upload = service.metrics.upload();
+    let audit = ItemAudit::new(&service.audit_log, head, body, (principal, request_id));
+    let mut archive = ArchiveBody::new(&service.store, &scope.tenant_id, body)?;
+    let mut intake = Intake::new(service, order, prefix, audit);
+    let taken = intake.take_all(&mut archive).await;
+    intake.settle().await;
+    let (index, mut lines) = (intake.count, intake.lines);
+    if let Err(problem) = taken {
+        if lines.is_empty() {
+            return Err(problem);
+        }
+        // What stands stands, and is told.
+        ResultDto::of_problem(index, &problem).append_to(&mut lines);
+    }
+    Ok(answer(lines))
+}
+
+/// What is being stored of an archive.
+struct Intake<'s, S, R, C> {
+    service: &'s Service<S, R, C>,
+    order: UploadOrder,
+    prefix: &'s str,
+    audit: ItemAudit<'s>,
+    in_flight: FuturesOrdered<LocalBoxFuture<'s, Item>>,
+    bytes_in_flight: usize,
+    /// Two files of the same key are stored one after the other: the later one is the newer one.
+    keys_in_flight: HashSet<Key>,
+    /// How many entries there have been, and how long their names are together.
+    count: usize,
+    name_bytes: usize,
+    /// The results so far.
+    lines: Vec<u8>,
+}
+
+/// What became of an entry.
+struct Item {
+    index: usize,
+    name: String,
+    key: Option<Key>,
+    size_bytes: u64,
+    /// How many bytes in memory it has been.
+    held_bytes: usize,
+    result: Result<Uploaded, Problem>,
+}
+
+impl<'s, S, R, C> Intake<'s, S, R, C>
+where
+    S: BlobStore<Buffer = Block>,
+    R: ObjectRepository<Buffer = S::Buffer>,
+    C: Clock,
+{
+    fn new(service: &'s Service<S, R, C>, order: UploadOrder, prefix: &'s str, audit: ItemAudit<'s>) -> Self {
+        Self {
+            service,
+            order,
+            prefix,
+            audit,
+            in_flight: FuturesOrdered::new(),
+            bytes_in_flight: 0,
+            keys_in_flight: HashSet::new(),
+            count: 0,
+            name_bytes: 0,
+            lines: Vec::new(),
+        }
+    }
+
+    /// Takes one entry after the other, until the archive ends or cannot be read on.
+    async fn take_all(&mut self, archive: &mut ArchiveBody<'_, '_, S>) -> Result<(), Problem> {
+        loop {
+            let entry = self.beside(archive.next_entry()).await;
+            let Some(entry) = entry.map_err(|failure| told(failure, archive.offset()))? else {
+                return Ok(());
+            };
+            if entry.kind == EntryKind::Directory {
+                continue;
+            }
+            self.name_bytes += entry.name.len();
+            if self.count == BATCH_ITEMS_MAX || self.name_bytes > BATCH_NAMES_BYTES_MAX {
+                let detail = format!(
+                    "a batch has at most {BATCH_ITEMS_MAX} files, and {BATCH_NAMES_BYTES_MAX} bytes of names"
+                );
+                return Err(Problem::new(413, "batch_too_large", detail));
+            }
+            let taken = self.take(archive, &entry).await;
+            taken.map_err(|failure| told(failure, archive.offset()))?;
+        }
+    }
+
+    async fn take(
+        &mut self,
+        archive: &mut ArchiveBody<'_, '_, S>,
+        entry: &Entry,
+    ) -> Result<(), ArchiveFailure> {
+        let index = self.count;
+        let item = |key, held_bytes, result| {
+            let name = String::from_utf8_lossy(&entry.name).into_owned();
+            Item { index, name, key, size_bytes: entry.size_bytes, held_bytes, result }
+        };
+        let key = match self.admit(entry).await {
+            Ok(key) => key,
+            Err(problem) => {
+                self.push(ready(item(None, 0, Err(problem))).boxed_local());
+                return Ok(());
+            }
+        };
+        let length_bytes = Some(entry.size_bytes);
+        let order = UploadOrder { key: Some(key.clone()), length_bytes, ..self.order.clone() };
+        let service = self.service;
+        if entry.size_bytes > SMALL_BYTES_MAX {
+            let ports = (&service.store, &service.repository, &service.clock);
+            let uploaded = self.beside(upload_object(ports, order, archive)).await;
+            // Where the body has failed, that is told of it and not of the file.
+            archive.take_failure()?;
+            let result = uploaded.map_err(Problem::from);
+            self.push(ready(item(Some(key), 0, result)).boxed_local());
+            return Ok(());
+        }
+        let content = self.beside(archive.content()).await?;
+        let held_bytes = content.len();
+        while self.in_flight.len() >= ITEMS_IN_FLIGHT_MAX
+            || self.bytes_in_flight + held_bytes > BYTES_IN_FLIGHT_MAX
+        {
+            match self.in_flight.next().await {
+                Some(item) => self.note(item),
+                None => break,
+            }
+        }
+        self.bytes_in_flight += held_bytes;
+        self.keys_in_flight.insert(key.clone());
+        let waiting = item(Some(key), held_bytes, Err(audit_unavailable()));
+        self.push(
+            async move {
+                let result = store_small(service, order, &content).await.map_err(Problem::from);
+                Item { result, ..waiting }
+            }
+            .boxed_local(),
+        );
+        Ok(())
+    }
+
+    /// The key that a file is stored under.
+    async fn admit(&mut self, entry: &Entry) -> Result<Key, Problem> {
+        if let EntryKind::Other(kind) = entry.kind {
+            return Err(Problem::new(
+                400,
+                "unsupported_entry",
+                format!("only files are stored, and this is {kind}"),
+            ));
+        }
+        let invalid = |reason: &dyn std::fmt::Display| Problem::new(400, "invalid_key", reason.to_string());
+        let name = std::str::from_utf8(&entry.name).map_err(|_| invalid(&"the name is not UTF-8"))?;
+        let name = name.strip_prefix("./").unwrap_or(name);
+        let key = Key::parse(&format!("{}{name}", self.prefix)).map_err(|error| invalid(&error))?;
+        if self.keys_in_flight.contains(&key) || !self.audit.takes_changes() {
+            self.settle().await;
+        }
+        if !self.audit.takes_changes() {
+            return Err(audit_unavailable());
+        }
+        Ok(key)
+    }
+
+    fn push(&mut self, item: LocalBoxFuture<'s, Item>) {
+        self.count += 1;
+        self.in_flight.push_back(item);
+    }
+
+    /// Waits for `future`, while what is in flight goes on.
+    async fn beside<F: Future>(&mut self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            while let Poll::Ready(Some(item)) = self.in_flight.poll_next_unpin(context) {
+                self.note(item);
+            }
+            future.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// Waits for all that is in flight.
+    async fn settle(&mut self) {
+        while let Some(item) = self.in_flight.next().await {
+            self.note(item);
+        }
+    }
+
+    /// Writes down what became of an entry.
+    fn note(&mut self, item: Item) {
+        let Item { index, name, key, size_bytes, held_bytes, result } = item;
+        self.bytes_in_flight -= held_bytes;
+        if let Some(key) = &key {
+            self.keys_in_flight.remove(key);
+        }
+        let told_name = Some(&name[..name.floor_char_boundary(NAME_BYTES_TOLD_MAX)]);
+        let scope = Some(&self.order.scope);
+        let audited = Audited { scope, key: key.as_ref(), object_id: None, bytes_in: size_bytes };
+        match result {
+            Ok(uploaded) => {
+                let status = if uploaded.replaced { 200 } else { 201 };
+                ResultDto {
+                    index,
+                    name: told_name,
+                    key: key.as_ref().map(Key::as_str).filter(|_| !self.prefix.is_empty()),
+                    status,
+                    id: Some(uploaded.object.id),
+                    content_hash: Some(uploaded.content_hash),
+                    size_bytes: Some(size_bytes),
+                    ..ResultDto::default()
+                }
+                .append_to(&mut self.lines);
+                self.audit.tell_change(status, || Change::Stored(uploaded), &audited);
+            }
+            Err(problem) => {
+                ResultDto { name: told_name, ..ResultDto::of_problem(index, &problem) }
+                    .append_to(&mut self.lines);
+                self.audit.tell_problem(&problem, &audited);
+            }
+        }
+    }
+}
+
+/// Why the rest of an archive is not stored.
+fn told(failure: ArchiveFailure, offset: u64) -> Problem {
+    match failure {
+        ArchiveFailure::Source(error) => error.into(),
+        ArchiveFailure::Archive(error) => {
+            Problem::new(400, "invalid_archive", format!("{error}, at byte {offset} of the body"))
+        }
+    }
+}
+
+/// Stores a file that is in memory.
+async fn store_small<S, R, C>(
+    service: &Service<S, R, C>,
+    order: UploadOrder,
+    content: &[u8],
+) -> Result<Uploaded, UploadError>
+where
+    S: BlobStore<Buffer = Block>,
+    R: ObjectRepository<Buffer = S::Buffer>,
+    C: Clock,
+{
+    let ports = (&service.store, &service.repository, &service.clock);
+    for _ in 1..TRIES_MAX {
+        match upload_object(ports, order.clone(), &mut Content(content)).await {
+            Err(UploadError::Repository(RepositoryError::Overloaded)) => {}
+            uploaded => return uploaded,
+        }
+    }
+    upload_object(ports, order, &mut Content(content)).await
+}
+
+/// Content that is in memory, and not read yet.
+struct Content<'c>(&'c [u8]);
+
+impl ByteSource<Block> for Content<'_> {
+    async fn read(&mut self, mut block: Block, _: ReadPace) -> (Result<ReadProgress, SourceError>, Block) {
+        if self.0.is_empty() {
+            return (Ok(ReadProgress::End), block);
+        }
+        let count = block.append(self.0);
+        self.0 = &self.0[count..];
+        (Ok(ReadProgress::Bytes(count)), block)
+    }
+
+    fn declared_hash(&self) -> Result<Option<ContentHash>, SourceError> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,130 @@
+//! Finding many objects with few statements: one for all ids that the same credential asks for, one for all keys of a scope.
+//! Only contents are found one after the other.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::errors::DatabaseError;
+use super::postgres::PostgresDatabase;
+use super::postgres_rows::{self, names as namespaces_of, uuid_of};
+use super::sqlite::{SqliteDatabase, ids_json};
+use super::sqlite_api_keys::namespaces_json;
+use super::{postgres_queries, queries, sqlite_columns};
+use crate::application::ports::ObjectName;
+use crate::domain::entities::{KeyPath, Reach, Scope, StoredObject};
+use crate::domain::value_objects::{Key, ObjectId};
+
+const OPERATION: &str = "find objects";
+
+impl SqliteDatabase {
+    /// In the order of the names.
+    pub(super) async fn find_each(
+        &self,
+        names: &[ObjectName],
+    ) -> Result<Vec<Option<StoredObject>>, DatabaseError> {
+        let mut found = HashMap::with_capacity(names.len());
+        for (reach, ids) in by_reach(names) {
+            let query = sqlx::query(queries::FIND_EACH_BY_ID)
+                .bind(ids_json(ids.into_iter()))
+                .bind(reach.and_then(Reach::tenant_id).map(|tenant_id| tenant_id.as_str()))
+                .bind(reach.and_then(Reach::namespaces).map(namespaces_json));
+            let rows = query.fetch_all(&self.readers).await.map_err(DatabaseError::of(OPERATION))?;
+            for row in &rows {
+                let object = sqlite_columns::stored_object(row).map_err(DatabaseError::of(OPERATION))?;
+                found.insert(name_within(object.object.id, reach), object);
+            }
+        }
+        for (scope, keys) in by_scope(names) {
+            let keys = Value::from_iter(keys.iter().map(|key| key.as_str())).to_string();
+            let query = sqlx::query(queries::FIND_EACH_BY_KEY)
+                .bind(scope.namespace.as_str())
+                .bind(scope.tenant_id.as_str())
+                .bind(keys);
+            let rows = query.fetch_all(&self.readers).await.map_err(DatabaseError::of(OPERATION))?;
+            for row in &rows {
+                let object = sqlite_columns::stored_object(row).map_err(DatabaseError::of(OPERATION))?;
+                found.extend(object.object.key_path().map(|path| (ObjectName::Key(path), object)));
+            }
+        }
+        for name in contents(names) {
+            found.extend(self.find(name).await?.map(|object| (name.clone(), object)));
+        }
+        Ok(in_order(names, &found))
+    }
+}
+
+impl PostgresDatabase {
+    /// In the order of the names.
+    pub(super) async fn find_each(
+        &self,
+        names: &[ObjectName],
+    ) -> Result<Vec<Option<StoredObject>>, DatabaseError> {
+        let mut found = HashMap::with_capacity(names.len());
+        for (reach, ids) in by_reach(names) {
+            let tenant_id = reach.and_then(Reach::tenant_id).map(|tenant_id| tenant_id.as_str().to_owned());
+            let query = sqlx::query(postgres_queries::FIND_EACH_BY_ID)
+                .bind(ids.into_iter().map(uuid_of).collect::<Vec<_>>())
+                .bind(tenant_id)
+                .bind(reach.and_then(namespaces_of));
+            let rows = self.rows(query).await.map_err(DatabaseError::of(OPERATION))?;
+            for row in &rows {
+                let object = postgres_rows::stored_object(row).map_err(DatabaseError::of(OPERATION))?;
+                found.insert(name_within(object.object.id, reach), object);
+            }
+        }
+        for (scope, keys) in by_scope(names) {
+            let query = sqlx::query(postgres_queries::FIND_EACH_BY_KEY)
+                .bind(scope.namespace.as_str())
+                .bind(scope.tenant_id.as_str())
+                .bind(keys.iter().map(|key| key.as_str().to_owned()).collect::<Vec<_>>());
+            let rows = self.rows(query).await.map_err(DatabaseError::of(OPERATION))?;
+            for row in &rows {
+                let object = postgres_rows::stored_object(row).map_err(DatabaseError::of(OPERATION))?;
+                found.extend(object.object.key_path().map(|path| (ObjectName::Key(path), object)));
+            }
+        }
+        for name in contents(names) {
+            found.extend(self.find(name).await?.map(|object| (name.clone(), object)));
+        }
+        Ok(in_order(names, &found))
+    }
+}
+
+fn by_reach(names: &[ObjectName]) -> HashMap<Option<&Reach>, Vec<&ObjectId>> {
+    let mut ids: HashMap<_, Vec<_>> = HashMap::new();
+    for name in names {
+        match name {
+            ObjectName::Id(id) => ids.entry(None).or_default().push(id),
+            ObjectName::IdWithin(id, reach) => ids.entry(Some(reach)).or_default().push(id),
+            ObjectName::Key(_) | ObjectName::Content(..) => {}
+        }
+    }
+    ids
+}
+
+fn by_scope(names: &[ObjectName]) -> HashMap<&Scope, Vec<&Key>> {
+    let mut keys: HashMap<_, Vec<_>> = HashMap::new();
+    for name in names {
+        if let ObjectName::Key(KeyPath { scope, key }) = name {
+            keys.entry(scope).or_default().push(key);
+        }
+    }
+    keys
+}
+
+/// What a tenant has by its content is found one by one.
+fn contents(names: &[ObjectName]) -> impl Iterator<Item = &ObjectName> {
+    names.iter().filter(|name| matches!(name, ObjectName::Content(..)))
+}
+
+fn name_within(id: ObjectId, reach: Option<&Reach>) -> ObjectName {
+    match reach {
+        None => ObjectName::Id(id),
+        Some(reach) => ObjectName::IdWithin(id, reach.clone()),
+    }
+}
+
+fn in_order(names: &[ObjectName], found: &HashMap<ObjectName, StoredObject>) -> Vec<Option<StoredObject>> {
+    names.iter().map(|name| found.get(name).cloned()).collect()
+}
