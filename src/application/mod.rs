@@ -3,6 +3,7 @@
 pub mod credentials;
 pub mod dto;
 pub mod errors;
+pub mod lifecycle;
 pub mod ports;
 pub mod use_cases;
 

@@ -24,6 +24,20 @@ pub(super) async fn info<S: BlobStore, R: ObjectRepository, C>(
     Ok(Response::json(200, object_json(&object)))
 }
 
+/// As [`download`], and notes that the object was read: by `GET`, also where the client turns out to have it.
+pub(super) async fn download_noted<S: BlobStore, R: ObjectRepository, C>(
+    service: &Service<S, R, C>,
+    head: &RequestHead,
+    name: ObjectName,
+    freshness: Freshness,
+) -> Result<Response<S::Reader>, Problem> {
+    let response = download(service, head, name, freshness).await?;
+    if let (Method::Get, Some(stored)) = (head.method(), &response.object) {
+        service.repository.note_read(&stored.object);
+    }
+    Ok(response)
+}
+
 /// `GET` or `HEAD` of an object's bytes.
 pub(super) async fn download<S: BlobStore, R: ObjectRepository, C>(
     service: &Service<S, R, C>,

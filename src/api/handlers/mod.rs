@@ -125,7 +125,7 @@ where
         (Route::Objects, _) => list::list(service, head, &principal).await,
         (Route::ObjectInfo(id), _) => download::info(service, head, by_id(id)).await,
         (Route::Object(id), Method::Delete) => delete::delete(service, head, by_id(id)).await,
-        (Route::Object(id), _) => download::download(service, head, by_id(id), Freshness::Cached).await,
+        (Route::Object(id), _) => download::download_noted(service, head, by_id(id), Freshness::Cached).await,
         (Route::Tenant(tenant_id), Method::Put) => {
             tenants::set(service, head, body, tenant_id, &principal).await
         }
@@ -135,7 +135,7 @@ where
         (Route::Key(path), Method::Put) => upload::put(service, head, body, path).await,
         (Route::Key(path), Method::Delete) => delete::delete(service, head, ObjectName::Key(path)).await,
         (Route::Key(path), _) => {
-            download::download(service, head, ObjectName::Key(path), Freshness::Cached).await
+            download::download_noted(service, head, ObjectName::Key(path), Freshness::Cached).await
         }
     }
 }

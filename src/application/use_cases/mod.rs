@@ -1,11 +1,13 @@
 //! One file for each thing that a caller can have done.
 
+mod apply_lifecycle;
 mod delete_object;
 mod download_object;
 mod list_objects;
 mod metered_source;
 mod upload_object;
 
+pub use apply_lifecycle::{PassKeeper, PassReport, PassStep, apply_lifecycle};
 pub use delete_object::delete_object;
 pub use download_object::{Download, download_object};
 pub use list_objects::{Cursor, InvalidCursor};

@@ -89,7 +89,9 @@ pub(super) fn migrator() -> Migrator {
     let migration = |(version, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
     };
-    let mut migrator = Migrator::with_migrations((1..).zip(files).map(migration).collect());
+    let lifecycle = (10, ("lifecycle", include_str!("../../../migrations/postgres/0010_lifecycle.sql")));
+    let numbered = (1..).zip(files).chain([lifecycle]);
+    let mut migrator = Migrator::with_migrations(numbered.map(migration).collect());
     // The lock would be an advisory one. Each migration is a transaction that makes tables, which only one server
     // can; the others are refused, and look again.
     migrator.set_locking(false);

@@ -82,7 +82,9 @@ pub(super) fn migrator() -> Migrator {
     let migration = |(version, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
     };
-    let mut migrator = Migrator::with_migrations((1..).zip(files).map(migration).collect());
+    let lifecycle = (11, ("lifecycle", include_str!("../../../migrations/sqlite/0011_lifecycle.sql")));
+    let numbered = (1..).zip(files).chain([lifecycle]);
+    let mut migrator = Migrator::with_migrations(numbered.map(migration).collect());
     // The data directory is held by flock already; nothing else migrates it.
     migrator.set_locking(false);
     migrator
@@ -638,7 +640,7 @@ async fn mark_lost_copies(held: &mut Held, writes: &[Write], roots: &Roots) {
     }
 }
 
-fn ids_json<'a>(ids: impl Iterator<Item = &'a ObjectId>) -> String {
+pub(super) fn ids_json<'a>(ids: impl Iterator<Item = &'a ObjectId>) -> String {
     Value::Array(ids.map(|id| Value::String(id_hex(id))).collect()).to_string()
 }
 
