@@ -17,6 +17,7 @@ use super::errors::Problem;
 use super::http1::{Method, RequestHead};
 use super::query::Parameters;
 use super::router::{Route, find};
+use super::rule_record::RuleRecord;
 use super::signed_url::without_signature;
 use crate::application::use_cases::Uploaded;
 use crate::domain::entities::{KeyPath, QuotaLimits, Reach, Scope};
@@ -32,14 +33,14 @@ const UNAVAILABLE: &str = "audit_unavailable";
 /// A core's end.
 #[derive(Debug, Clone)]
 pub struct AuditLog {
-    records: Option<Sender<AuditRecord>>,
+    records: Option<Sender<Told>>,
     state: Arc<State>,
 }
 
 /// The audit thread's end.
 #[derive(Debug)]
 pub struct AuditReader {
-    records: Receiver<AuditRecord>,
+    records: Receiver<Told>,
     state: Arc<State>,
 }
 
@@ -114,6 +115,16 @@ pub(super) struct AuditRecord {
     pub(super) note: Note,
 }
 
+/// Everything that is told.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are of requests, which are not to wait for memory")]
+enum Told {
+    /// Of a request.
+    Request(AuditRecord),
+    /// Of what a rule has done.
+    Rule(RuleRecord),
+}
+
 /// What is answered where no line could tell of a change.
 pub(super) fn audit_unavailable() -> Problem {
     Problem::new(503, UNAVAILABLE, "changes cannot be told to the audit log now, and are not made")
@@ -158,14 +169,23 @@ impl AuditLog {
 
     /// Hands a record over. Never waits. One of a request that has changed nothing is only counted where too much waits.
     pub(super) fn push(&self, record: AuditRecord) {
-        let Some(records) = &self.records else { return };
-        if !record.note.is_kept && !self.has_room() {
+        if self.records.is_some() && !record.note.is_kept && !self.has_room() {
             self.state.not_recorded.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        self.state.queued_bytes.fetch_add(record.weight_bytes(), Ordering::Relaxed);
+        self.send(Told::Request(record));
+    }
+
+    /// Hands over what a rule has done, which always has its line. Never waits.
+    pub fn push_rule(&self, record: RuleRecord) {
+        self.send(Told::Rule(record));
+    }
+
+    fn send(&self, told: Told) {
+        let Some(records) = &self.records else { return };
+        self.state.queued_bytes.fetch_add(told.weight_bytes(), Ordering::Relaxed);
         // The reader lives as long as the cores do.
-        let _ = records.send(record);
+        let _ = records.send(told);
     }
 
     fn has_room(&self) -> bool {
@@ -296,6 +316,22 @@ struct NotRecorded {
     timestamp: Timestamp,
     event: &'static str,
     count: u64,
+}
+
+impl Told {
+    fn weight_bytes(&self) -> usize {
+        match self {
+            Self::Request(record) => record.weight_bytes(),
+            Self::Rule(record) => record.weight_bytes(),
+        }
+    }
+
+    fn append_to(&self, lines: &mut Vec<u8>) {
+        match self {
+            Self::Request(record) => record.append_to(lines),
+            Self::Rule(record) => record.append_to(lines),
+        }
+    }
 }
 
 impl AuditRecord {
