@@ -20,7 +20,7 @@ use super::router::{Route, find};
 use super::rule_record::RuleRecord;
 use super::signed_url::without_signature;
 use crate::application::use_cases::Uploaded;
-use crate::domain::entities::{KeyPath, QuotaLimits, Reach, Scope};
+use crate::domain::entities::{KeyPath, LifecycleRule, QuotaLimits, Reach, Scope};
 use crate::domain::value_objects::{ContentHash, Key, Namespace, ObjectId, TenantId, Timestamp};
 
 /// How many bytes of records wait for the audit thread at most. Past that no change is begun, and refusals are counted
@@ -72,6 +72,7 @@ pub(super) enum Change {
     Stored(Uploaded),
     Deleted { ids: Vec<ObjectId>, key_path: Option<KeyPath> },
     Limits(QuotaLimits),
+    Lifecycle(LifecycleRule),
     Signed(SignedUrl),
 }
 
@@ -300,6 +301,12 @@ struct Line<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     objects_max: Option<Option<u64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    cold_after_days: Option<Option<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delete_after_days: Option<Option<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep_versions: Option<Option<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     signed_method: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text_if_any")]
     expires_at: Option<Timestamp>,
@@ -339,7 +346,9 @@ impl AuditRecord {
     fn weight_bytes(&self) -> usize {
         let texts = self.request.path.len() + self.request.request_id.len();
         let change = self.note.change.as_ref().map_or(0, |change| match change.as_ref() {
-            Change::Stored(_) | Change::Limits(_) | Change::Signed(_) => size_of::<Change>(),
+            Change::Stored(_) | Change::Limits(_) | Change::Lifecycle(_) | Change::Signed(_) => {
+                size_of::<Change>()
+            }
             Change::Deleted { ids, .. } => size_of::<Change>() + size_of_val(ids.as_slice()),
         });
         size_of::<Self>() + texts + change
@@ -376,6 +385,9 @@ impl AuditRecord {
             size_bytes: None,
             bytes_max: None,
             objects_max: None,
+            cold_after_days: None,
+            delete_after_days: None,
+            keep_versions: None,
             signed_method: None,
             expires_at: None,
             bytes_in: *bytes_in,
@@ -385,6 +397,7 @@ impl AuditRecord {
         match route {
             Some(Route::Key(key_path)) => line.name(key_path),
             Some(Route::Object(id) | Route::ObjectInfo(id)) => line.object_id = Some(*id),
+            Some(Route::Lifecycle(namespace)) => line.namespace = Some(namespace.as_str()),
             Some(Route::Tenant(tenant_id)) => line.tenant_id = Some(tenant_id.as_str()),
             Some(
                 Route::Root
@@ -419,6 +432,11 @@ impl AuditRecord {
                 line.bytes_max = Some(limits.bytes_max);
                 line.objects_max = Some(limits.objects_max);
             }
+            Some(Change::Lifecycle(rule)) => {
+                line.cold_after_days = Some(rule.cold_after_days);
+                line.delete_after_days = Some(rule.delete_after_days);
+                line.keep_versions = Some(rule.keep_versions);
+            }
             Some(Change::Signed(SignedUrl { method, scope, key, object_id, until })) => {
                 line.tenant_id = Some(scope.tenant_id.as_str());
                 line.namespace = Some(scope.namespace.as_str());
@@ -449,6 +467,7 @@ fn event(status: u16, note: &Note) -> &'static str {
         (_, Some(Change::Stored(_))) => "object_created",
         (_, Some(Change::Deleted { .. })) => "object_deleted",
         (_, Some(Change::Limits(_))) => "limits_set",
+        (_, Some(Change::Lifecycle(_))) => "lifecycle_set",
         (_, Some(Change::Signed(_))) => "url_signed",
         (..=399, None) => "changed",
         _ if note.code == Some(UNAVAILABLE) => "refused",

@@ -89,6 +89,7 @@ pub(super) fn needs_credential(route: &Route) -> bool {
         | Route::ObjectInfo(_)
         | Route::Key(_)
         | Route::Tenant(_)
+        | Route::Lifecycle(_)
         | Route::Metrics
         | Route::Sign => true,
     }
@@ -104,7 +105,7 @@ pub fn needed_permission(route: &Route, method: Method) -> Option<Permission> {
             Method::Delete => Permission::Delete,
             Method::Options | Method::Trace | Method::Connect | Method::Unknown => Permission::Admin,
         }),
-        Route::Tenant(_) | Route::Metrics => Some(Permission::Admin),
+        Route::Tenant(_) | Route::Lifecycle(_) | Route::Metrics => Some(Permission::Admin),
         // What the request needs that is to be signed, which its body tells: the handler asks for that.
         Route::Sign => None,
     }
@@ -210,7 +211,7 @@ pub(super) fn authorise(principal: &Principal, route: &Route, method: Method) ->
         // The scope stands in the query, and is checked where that is read; or an id says nothing of it.
         Route::Objects | Route::Object(_) | Route::ObjectInfo(_) => Ok(()),
         // Only the operator's is enough, whichever tenant it is: the handler looks.
-        Route::Tenant(_) => Ok(()),
+        Route::Tenant(_) | Route::Lifecycle(_) => Ok(()),
         // The same for what is to be signed, and that stands in the body.
         Route::Sign => Ok(()),
         // Whoever does not reach everything is told no names.

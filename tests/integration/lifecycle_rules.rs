@@ -370,3 +370,43 @@ fn a_rule_that_nobody_would_follow_is_refused_in_words() {
     run.assert_code(2);
     lifecycle(server.directory().path(), &["set", "models", "--cold-after-days", "none"]).assert_code(0);
 }
+
+#[test]
+fn a_rule_is_set_over_http_too_and_holds_at_once() {
+    const RULE: &str = "/v1/namespaces/models/lifecycle";
+    let server = Server::start_with(&EAGER);
+    let rule_of = |days: Value, versions: Value| json!({"namespace": "models", "cold_after_days": null, "delete_after_days": days, "keep_versions": versions});
+    assert_eq!(server.get(RULE).json(), rule_of(Value::Null, Value::Null));
+    (0..4).for_each(|number| drop(put(&server, "k", &[number])));
+    let set = |body: &str| server.request("PUT", RULE, &[], body.as_bytes());
+    let response = set(r#"{"keep_versions":1,"delete_after_days":30}"#);
+    assert_eq!((response.status, response.json()), (200, rule_of(30.into(), 1.into())));
+    assert_eq!(server.get(RULE).json(), rule_of(30.into(), 1.into()));
+    assert_eq!(server.request("HEAD", RULE, &[], b"").status, 200);
+    let shown = lifecycle(server.directory().path(), &["show", "models"]).assert_code(0);
+    assert_eq!(shown, "models: deleted after 30 days; the newest 1 versions kept\n");
+    wait_for_objects(&server, SCOPE, 1);
+    assert_eq!(server.get(&target("k")).body, [3]);
+
+    for body in [
+        "",
+        "null",
+        "[1]",
+        r#"{"keep_versions":0}"#,
+        r#"{"delete_after_days":36501}"#,
+        r#"{"cold_after_days":9}"#,
+        r#"{"days":1}"#,
+    ] {
+        set(body).assert_problem(400, "invalid_rule", body);
+    }
+    set(&" ".repeat(1025)).assert_problem(413, "body_too_large", "a long one");
+    server.get(&format!("{RULE}?x=1")).assert_problem(400, "unknown_parameter", "a parameter");
+    server.get("/v1/namespaces/-a/lifecycle").assert_problem(400, "invalid_parameter", "a bad name");
+    server.get("/v1/namespaces/models").assert_problem(404, "no_route", "no such path");
+    let response = server.request("DELETE", RULE, &[], b"");
+    response.assert_problem(405, "method_not_allowed", "DELETE");
+    assert_eq!(response.header("Allow"), Some("GET, HEAD, PUT"));
+    assert_eq!(server.get(RULE).json(), rule_of(30.into(), 1.into()), "nothing was changed");
+    assert_eq!(set("{}").json(), rule_of(Value::Null, Value::Null));
+    assert_eq!(lifecycle(server.directory().path(), &["list"]).assert_code(0), "");
+}

@@ -30,6 +30,8 @@ enum Names {
     Scope,
     /// A tenant, of which the operator alone may ask.
     Tenant,
+    /// A namespace, of which the operator who reaches it alone may ask.
+    Namespace,
     /// The server, of which whoever has the scope is told as much as is for everybody.
     Server,
 }
@@ -39,7 +41,7 @@ const NOTHING: &str = "";
 const SIGN_BODY: &[u8] = br#"{"method":"GET","path":"/v1/keys/models/acme/k","expires_in_seconds":60}"#;
 
 /// The objects that the targets are about are made anew for each request.
-fn entries(id: &str) -> [Entry; 11] {
+fn entries(id: &str) -> [Entry; 12] {
     let entry = |name, target: String, needs, names| Entry { name, target, needs, names };
     [
         entry(
@@ -81,6 +83,12 @@ fn entries(id: &str) -> [Entry; 11] {
             "/v1/tenants/acme".into(),
             &[("GET", "admin"), ("HEAD", "admin"), ("PUT", "admin")],
             Names::Tenant,
+        ),
+        entry(
+            "Lifecycle",
+            "/v1/namespaces/models/lifecycle".into(),
+            &[("GET", "admin"), ("HEAD", "admin"), ("PUT", "admin")],
+            Names::Namespace,
         ),
         entry("Sign", "/v1/sign".into(), &[("POST", "read")], Names::Scope),
     ]
@@ -151,12 +159,12 @@ fn credentials(entry: &Entry, needed: &str) -> Vec<(String, Option<String>, Outc
         |left_out: &str| every.split(' ').filter(|word| *word != left_out).collect::<Vec<_>>().join(" ");
     let out_of_reach = match entry.names {
         Names::NoScope => Outcome::NotFound,
-        Names::Scope | Names::Tenant => Outcome::Forbidden,
+        Names::Scope | Names::Tenant | Names::Namespace => Outcome::Forbidden,
         Names::Server => Outcome::Done,
     };
-    let is_for_operator = entry.names == Names::Tenant;
+    let is_for_operator = matches!(entry.names, Names::Tenant | Names::Namespace);
     // Limits are for all namespaces of a tenant at once: which ones the operator reaches is of no account.
-    let elsewhere = if is_for_operator { Outcome::Done } else { out_of_reach };
+    let elsewhere = if entry.names == Names::Tenant { Outcome::Done } else { out_of_reach };
     let own = if is_for_operator { Outcome::Forbidden } else { Outcome::Done };
     let with = |tenant_id: &str, scope: &str, namespaces: Option<&[&str]>| {
         let mut claims = claims(tenant_id, scope);
@@ -248,7 +256,7 @@ fn every_route_and_method_lets_in_whom_it_should_and_nobody_else() {
             }
         }
     }
-    assert_eq!(cases, 11 * 8 * 15);
+    assert_eq!(cases, 12 * 8 * 15);
 }
 
 fn exchange(connection: &mut Connection, method: &str, target: &str, fields: &[(&str, &str)]) -> Response {
@@ -276,6 +284,7 @@ fn a_body_is_not_asked_for_from_whom_it_would_not_be_taken() {
         ("POST", "/v1/objects?namespace=models&tenant_id=acme"),
         ("PUT", "/v1/keys/models/acme/k"),
         ("PUT", "/v1/tenants/acme"),
+        ("PUT", "/v1/namespaces/models/lifecycle"),
     ] {
         for (field, status) in
             [(None, 401), (Some("Bearer x"), 401), (Some(&*other), 403), (Some(&*reader), 403)]

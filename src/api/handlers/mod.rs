@@ -3,6 +3,7 @@
 mod delete;
 mod download;
 mod health;
+mod lifecycle;
 mod list;
 mod metrics;
 mod root;
@@ -12,6 +13,7 @@ mod upload;
 
 pub use download::add_object_fields;
 pub(super) use health::{ChecksDto, ReadinessDto};
+pub(super) use lifecycle::RuleBody;
 pub use metrics::{MetricsPage, WriteMetrics};
 pub(super) use sign::{SignBody, SignedDto};
 pub(super) use tenants::LimitsBody;
@@ -27,6 +29,7 @@ use super::request_body::RequestBody;
 use super::router::{Route, route};
 use super::service::Service;
 use crate::application::dto::ObjectDto;
+use crate::application::lifecycle::LifecycleRepository;
 use crate::application::ports::{
     ApiKeyRepository, BlobStore, Clock, Freshness, ObjectName, ObjectRepository,
 };
@@ -97,7 +100,7 @@ pub(super) async fn handle<S, R, C>(
 ) -> Result<Response<S::Reader>, Problem>
 where
     S: BlobStore<Buffer = Block>,
-    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
+    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository + LifecycleRepository,
     C: Clock,
 {
     within_rate?;
@@ -130,6 +133,10 @@ where
             tenants::set(service, head, body, tenant_id, &principal).await
         }
         (Route::Tenant(tenant_id), _) => tenants::show(service, head, tenant_id, &principal).await,
+        (Route::Lifecycle(namespace), Method::Put) => {
+            Box::pin(lifecycle::set(service, head, body, namespace, &principal)).await
+        }
+        (Route::Lifecycle(namespace), _) => lifecycle::show(service, head, namespace, &principal).await,
         // This is rare, and its state would be part of every connection.
         (Route::Sign, _) => Box::pin(sign::sign(service, head, body)).await,
         (Route::Key(path), Method::Put) => upload::put(service, head, body, path).await,

@@ -162,6 +162,7 @@ fn parse_target(order: &SignOrder, principal: &Principal) -> Result<Target, Prob
         | Route::OpenApi
         | Route::Metrics
         | Route::Tenant(_)
+        | Route::Lifecycle(_)
         | Route::Sign => {
             return Err(invalid("path", "it is not that of one object or key"));
         }

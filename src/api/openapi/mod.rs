@@ -19,9 +19,9 @@ use utoipa::openapi::{
 
 use self::operations::{Answer, Kind, Needs, OPERATIONS, Operation, Place, Sent};
 use super::errors::ProblemDto;
-use super::handlers::{ChecksDto, LimitsBody, ReadinessDto, SignBody, SignedDto};
+use super::handlers::{ChecksDto, LimitsBody, ReadinessDto, RuleBody, SignBody, SignedDto};
 use super::http1::{Method, status_title};
-use crate::application::dto::{ListDto, ObjectDto, TenantDto};
+use crate::application::dto::{LifecycleDto, ListDto, ObjectDto, TenantDto};
 
 /// The name of the scheme of tokens and keys in `Authorization`.
 const BEARER: &str = "bearer";
@@ -76,6 +76,8 @@ fn components() -> Components {
         named::<ListDto<'_>>(),
         named::<TenantDto<'_>>(),
         named::<LimitsBody>(),
+        named::<LifecycleDto<'_>>(),
+        named::<RuleBody>(),
         named::<SignBody>(),
         named::<SignedDto>(),
         named::<ReadinessDto>(),
@@ -115,6 +117,7 @@ fn described(operation: &Operation) -> utoipa::openapi::path::Operation {
             builder.request_body(Some(RequestBodyBuilder::new().content("*/*", content).build()))
         }
         Sent::Limits => builder.request_body(Some(json_body(LimitsBody::name()))),
+        Sent::LifecycleRule => builder.request_body(Some(json_body(RuleBody::name()))),
         Sent::SignRequest => builder.request_body(Some(json_body(SignBody::name()))),
     };
     for (status, answer) in operation.answers() {
@@ -182,6 +185,7 @@ fn described_answer(status: u16, answer: Answer, method: Method) -> Response {
         Answer::Object => builder.content("application/json", content(of(ObjectDto::name()))),
         Answer::List => builder.content("application/json", content(of(ListDto::name()))),
         Answer::Tenant => builder.content("application/json", content(of(TenantDto::name()))),
+        Answer::Lifecycle => builder.content("application/json", content(of(LifecycleDto::name()))),
         Answer::SignedUrl => builder.content("application/json", content(of(SignedDto::name()))),
         Answer::Readiness => builder.content("application/json", content(of(ReadinessDto::name()))),
         Answer::ReadinessOrProblem => builder
@@ -220,6 +224,7 @@ mod tests {
             Route::ObjectInfo(_) => "/v1/objects/{id}/info",
             Route::Key(_) => "/v1/keys/{namespace}/{tenant_id}/{key}",
             Route::Tenant(_) => "/v1/tenants/{tenant_id}",
+            Route::Lifecycle(_) => "/v1/namespaces/{namespace}/lifecycle",
             Route::Sign => "/v1/sign",
         }
     }
@@ -227,6 +232,7 @@ mod tests {
     fn routes() -> Vec<Route> {
         let (id, tenant_id) = (ObjectId::generate(), TenantId::parse("acme").unwrap());
         let scope = Scope { namespace: Namespace::parse("models").unwrap(), tenant_id: tenant_id.clone() };
+        let namespace = scope.namespace.clone();
         let key = KeyPath { scope, key: Key::parse("k").unwrap() };
         vec![
             Route::Root,
@@ -239,6 +245,7 @@ mod tests {
             Route::ObjectInfo(id),
             Route::Key(key),
             Route::Tenant(tenant_id),
+            Route::Lifecycle(namespace),
             Route::Sign,
         ]
     }

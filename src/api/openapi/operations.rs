@@ -36,6 +36,7 @@ pub(super) enum Sent {
     Nothing,
     Bytes,
     Limits,
+    LifecycleRule,
     SignRequest,
 }
 
@@ -47,6 +48,7 @@ pub(super) enum Answer {
     Object,
     List,
     Tenant,
+    Lifecycle,
     SignedUrl,
     Readiness,
     ReadinessOrProblem,
@@ -110,6 +112,7 @@ impl Answer {
             Self::List => Some("A page of the list"),
             Self::SignedUrl => Some("The URL"),
             Self::Tenant => Some("What the tenant has and may have"),
+            Self::Lifecycle => Some("What becomes of the namespace's objects with time"),
             Self::Readiness | Self::ReadinessOrProblem => Some("Each check by name"),
             Self::Nothing | Self::Json | Self::Text | Self::Problem => None,
         }
@@ -495,6 +498,38 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: &[tenant(Place::Path)],
         sent: Sent::Limits,
         own_answers: &[(200, Answer::Tenant), (507, Answer::Problem)],
+    },
+    Operation {
+        path: "/v1/namespaces/{namespace}/lifecycle",
+        id: "getLifecycle",
+        summary: "What becomes of a namespace's objects with time",
+        tag: "namespaces",
+        needs: Needs::Permission(Permission::Admin),
+        parameters: &[namespace(Place::Path)],
+        own_answers: &[(200, Answer::Lifecycle)],
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/namespaces/{namespace}/lifecycle",
+        method: Method::Head,
+        id: "headLifecycle",
+        summary: "The same, without a body",
+        tag: "namespaces",
+        needs: Needs::Permission(Permission::Admin),
+        parameters: &[namespace(Place::Path)],
+        own_answers: &[(200, Answer::Lifecycle)],
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/namespaces/{namespace}/lifecycle",
+        method: Method::Put,
+        id: "setLifecycle",
+        summary: "Gives a namespace this rule instead of the one before",
+        tag: "namespaces",
+        needs: Needs::Permission(Permission::Admin),
+        parameters: &[namespace(Place::Path)],
+        sent: Sent::LifecycleRule,
+        own_answers: &[(200, Answer::Lifecycle), (507, Answer::Problem)],
     },
     Operation {
         path: "/v1/sign",
