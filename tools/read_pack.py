@@ -23,7 +23,7 @@ def crc32c(data, crc=0):
     return crc ^ 0xFFFFFFFF
 
 
-CHANGES = {1: "commit", 2: "delete", 3: "delete-key", 4: "mend"}
+CHANGES = {1: "commit", 2: "delete", 3: "delete-key", 4: "mend", 5: "update", 6: "move"}
 
 
 def batch_at(data, offset, pack):

@@ -20,7 +20,7 @@ use super::router::{Route, find};
 use super::rule_record::RuleRecord;
 use super::signed_url::without_signature;
 use crate::application::use_cases::Uploaded;
-use crate::domain::entities::{KeyPath, LifecycleRule, QuotaLimits, Reach, Scope};
+use crate::domain::entities::{KeyPath, LifecycleRule, Object, QuotaLimits, Reach, Scope};
 use crate::domain::value_objects::{ContentHash, Key, Namespace, ObjectId, TenantId, Timestamp};
 
 /// How many bytes of records wait for the audit thread at most. Past that no change is begun, and refusals are counted
@@ -70,6 +70,7 @@ pub(super) enum Standing {
 #[derive(Debug)]
 pub(super) enum Change {
     Stored(Uploaded),
+    Updated(Object),
     Deleted { ids: Vec<ObjectId>, key_path: Option<KeyPath> },
     Limits(QuotaLimits),
     Lifecycle(LifecycleRule),
@@ -346,9 +347,11 @@ impl AuditRecord {
     fn weight_bytes(&self) -> usize {
         let texts = self.request.path.len() + self.request.request_id.len();
         let change = self.note.change.as_ref().map_or(0, |change| match change.as_ref() {
-            Change::Stored(_) | Change::Limits(_) | Change::Lifecycle(_) | Change::Signed(_) => {
-                size_of::<Change>()
-            }
+            Change::Stored(_)
+            | Change::Updated(_)
+            | Change::Limits(_)
+            | Change::Lifecycle(_)
+            | Change::Signed(_) => size_of::<Change>(),
             Change::Deleted { ids, .. } => size_of::<Change>() + size_of_val(ids.as_slice()),
         });
         size_of::<Self>() + texts + change
@@ -419,6 +422,12 @@ impl AuditRecord {
                 line.content_hash = Some(*content_hash);
                 line.size_bytes = object.size_bytes;
             }
+            Some(Change::Updated(object)) => {
+                line.tenant_id = Some(object.scope.tenant_id.as_str());
+                line.namespace = Some(object.scope.namespace.as_str());
+                line.key = object.key.as_ref().map(Key::as_str);
+                line.object_id = Some(object.id);
+            }
             Some(Change::Deleted { ids, key_path }) => {
                 if let Some(key_path) = key_path {
                     line.name(key_path);
@@ -465,6 +474,7 @@ fn event(status: u16, note: &Note) -> &'static str {
         (401 | 403 | 429, _) => "refused",
         (_, Some(Change::Stored(_))) if status == 200 => "object_replaced",
         (_, Some(Change::Stored(_))) => "object_created",
+        (_, Some(Change::Updated(_))) => "object_updated",
         (_, Some(Change::Deleted { .. })) => "object_deleted",
         (_, Some(Change::Limits(_))) => "limits_set",
         (_, Some(Change::Lifecycle(_))) => "lifecycle_set",
@@ -562,6 +572,25 @@ mod tests {
             "peer": "127.0.0.1:9",
         });
         assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_line_says_what_was_changed_of_an_object() {
+        let object = crate::application::fakes::an_object("models", "acme", Some("k"));
+        let id = object.id.to_string();
+        let note = Note::of_change(Some(Box::new(Change::Updated(object))));
+        let (log, reader) = AuditLog::new();
+        log.push(a_record("PATCH", &format!("/v1/objects/{id}"), 200, note));
+        let line = lines(&reader).remove(0);
+        for (name, value) in [
+            ("event", "object_updated"),
+            ("tenant_id", "acme"),
+            ("namespace", "models"),
+            ("key", "k"),
+            ("object_id", &id),
+        ] {
+            assert_eq!(line[name], value, "{line}");
+        }
     }
 
     #[test]

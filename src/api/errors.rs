@@ -8,7 +8,7 @@ use crate::application::credentials::RateExceeded;
 use crate::application::errors::{
     DownloadError, QuotaExceeded, RepositoryError, SourceError, StoreError, UploadError,
 };
-use crate::application::use_cases::InvalidCursor;
+use crate::application::use_cases::{InvalidCursor, UpdateError};
 
 /// When to come back after `503`.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -213,6 +213,19 @@ impl From<DownloadError> for Problem {
         match error {
             DownloadError::Store(error) => error.into(),
             DownloadError::Repository(error) => error.into(),
+        }
+    }
+}
+
+impl From<UpdateError> for Problem {
+    fn from(error: UpdateError) -> Self {
+        match error {
+            UpdateError::NotFound => Self::not_found(),
+            UpdateError::PreconditionFailed => Self::precondition_failed(),
+            UpdateError::Metadata(error) => Self::parameter("invalid_metadata", "metadata", error),
+            UpdateError::Busy => Self::new(409, "object_busy", error.to_string()),
+            UpdateError::Store(error) => error.into(),
+            UpdateError::Repository(error) => error.into(),
         }
     }
 }

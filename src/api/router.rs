@@ -44,7 +44,7 @@ impl Route {
                 &[Method::Get, Method::Head]
             }
             Self::Objects => &[Method::Get, Method::Head, Method::Post],
-            Self::Object(_) => &[Method::Get, Method::Head, Method::Delete],
+            Self::Object(_) => &[Method::Get, Method::Head, Method::Patch, Method::Delete],
             Self::Key(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
             Self::Tenant(_) | Self::Lifecycle(_) => &[Method::Get, Method::Head, Method::Put],
             Self::Sign => &[Method::Post],

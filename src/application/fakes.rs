@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::errors::{QuotaExceeded, ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
 use super::lifecycle::{DueCandidate, DueCursor, DueObject, DuePage, FoundBy, LifecycleRepository};
 use super::ports::{
-    ApiKeyRepository, BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteSource, Clock,
-    CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery, LooseCommit, LooseOutcome,
-    ObjectCommit, ObjectName, ObjectRepository, Published, ReadPace, ReadProgress, Room, Section,
+    ApiKeyRepository, BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteBuffer, ByteSource,
+    Clock, CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery, LooseCommit,
+    LooseOutcome, ObjectCommit, ObjectName, ObjectRepository, ObjectUpdate, Published, ReadPace,
+    ReadProgress, Room, Section, SeenObject, UpdateOutcome,
 };
 use super::use_cases::UploadOrder;
 use crate::domain::entities::{
@@ -171,6 +172,11 @@ impl FakeStore {
         self.0.borrow().blobs.len()
     }
 
+    /// Changes a byte of a blob.
+    pub(crate) fn damage(&self, location: &BlobLocation) {
+        self.0.borrow_mut().blobs.get_mut(location).unwrap()[0] ^= 1;
+    }
+
     pub(crate) fn fail_next_publish(&self, error: StoreError) {
         self.0.borrow_mut().publish_error = Some(error);
     }
@@ -226,6 +232,21 @@ impl BlobUpload for FakeUpload {
         let location = BlobLocation { storage_class: self.storage_class, content_hash, place };
         state.blobs.insert(location, self.bytes);
         Ok(Published::Stored(place))
+    }
+}
+
+impl ByteBuffer for Vec<u8> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> usize {
+        self.extend_from_slice(bytes);
+        bytes.len()
+    }
+
+    fn clear(&mut self) {
+        Vec::clear(self);
     }
 }
 
@@ -297,6 +318,8 @@ struct FakeRepositoryState {
     reservations: usize,
     finds: usize,
     commit_error: Option<RepositoryError>,
+    /// What others do before an update that has been asked for happens.
+    before_update: Vec<Box<dyn FnOnce()>>,
     limits: HashMap<TenantId, QuotaLimits>,
     /// What rooms hold.
     reserved: HashMap<TenantId, Usage>,
@@ -374,6 +397,16 @@ impl FakeRepository {
     /// From now on its clock has leapt.
     pub(crate) fn distrust_clock(&self) {
         self.0.borrow_mut().clock_distrusted = true;
+    }
+
+    /// Lets others do something before the next update happens, once for each time that this is called.
+    pub(crate) fn before_update(&self, between: impl FnOnce() + 'static) {
+        self.0.borrow_mut().before_update.push(Box::new(between));
+    }
+
+    /// The same repository, for others.
+    pub(crate) fn shared(&self) -> Self {
+        Self(self.0.clone())
     }
 
     pub(crate) fn fail_next_commit(&self, error: RepositoryError) {
@@ -533,6 +566,44 @@ impl ObjectRepository for FakeRepository {
             true => Ok(DeleteOutcome::NotFound),
             false => Ok(DeleteOutcome::Deleted { ids, key_path: Some(path.clone()) }),
         }
+    }
+
+    async fn update(&self, update: ObjectUpdate) -> Result<UpdateOutcome, RepositoryError> {
+        let mut state = self.0.borrow_mut();
+        if let Some(error) = state.commit_error.take() {
+            return Err(error);
+        }
+        if let Some(between) = state.before_update.pop() {
+            drop(state);
+            between();
+            state = self.0.borrow_mut();
+        }
+        let Some((sequence, stored)) = state.newest(&ObjectName::Id(update.object.id)) else {
+            return Ok(UpdateOutcome::NotFound);
+        };
+        if SeenObject::of(&stored.object) != update.seen {
+            return Ok(UpdateOutcome::Changed);
+        }
+        let (class_before, key_before) = (stored.object.storage_class, stored.object.key_path());
+        let mut place = None;
+        if let Some(copy) = update.copy {
+            state.blobs.get_mut(&(stored.content_hash, class_before)).unwrap().1 -= 1;
+            let blob = (stored.content_hash, update.object.storage_class);
+            let (kept, count) = state.blobs.entry(blob).or_insert((copy, 0));
+            *count += 1;
+            place = Some(*kept);
+        }
+        let key_path = update.object.key_path();
+        let stays = key_path.is_none() || key_path == key_before;
+        state.objects.remove(&sequence);
+        state.sequence += 1;
+        let sequence = if stays { sequence } else { state.sequence };
+        state.objects.insert(sequence, (update.object, place));
+        Ok(UpdateOutcome::Updated { key_before, place })
+    }
+
+    async fn update_loose(&self, _: ObjectUpdate, _: Vec<u8>) -> Result<UpdateOutcome, UploadError> {
+        crate::invariant::broken("the fake store leaves no bytes loose")
     }
 
     async fn mend(&self, lost: &BlobLocation, place: Place) -> Result<bool, RepositoryError> {

@@ -65,10 +65,22 @@ pub enum ReadProgress {
     End,
 }
 
+/// Memory that bytes are read into and written from.
+pub trait ByteBuffer {
+    /// The bytes that it holds.
+    fn bytes(&self) -> &[u8];
+
+    /// Copies as many bytes behind them as there is room for, and says how many those were.
+    fn append(&mut self, bytes: &[u8]) -> usize;
+
+    /// Forgets the bytes.
+    fn clear(&mut self);
+}
+
 /// The blobs of both roots, as one core uses them.
 pub trait BlobStore {
     /// What bytes are read into and written from.
-    type Buffer;
+    type Buffer: ByteBuffer;
     /// A blob that is being written.
     type Upload: BlobUpload<Buffer = Self::Buffer>;
     /// A blob that is being read.
@@ -349,6 +361,59 @@ pub enum DeleteOutcome {
     PreconditionFailed,
 }
 
+/// A change of a committed object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectUpdate {
+    /// What was read: the change is made only to that.
+    pub seen: SeenObject,
+    /// The object as it is to be, changed later than what was read. Its id, its scope and its content stay.
+    pub object: Object,
+    /// Where a durable copy of its content is in the class that it moves to; `None` where it stays in its class.
+    pub copy: Option<Place>,
+}
+
+impl ObjectUpdate {
+    /// The copy that it brings, if it brings one.
+    pub fn copy_location(&self) -> Option<BlobLocation> {
+        let (content_hash, place) = self.object.content_hash.zip(self.copy)?;
+        Some(BlobLocation { storage_class: self.object.storage_class, content_hash, place })
+    }
+}
+
+/// What tells whether an object is still as it was read. Its content never changes, and each change of it has a later date
+/// than the one before, so that the date alone would do; the class decides which copies are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenObject {
+    /// In which class it was.
+    pub storage_class: StorageClass,
+    /// When it had been changed last.
+    pub updated_at: Timestamp,
+}
+
+impl SeenObject {
+    /// What was seen of an object.
+    pub fn of(object: &Object) -> Self {
+        Self { storage_class: object.storage_class, updated_at: object.updated_at }
+    }
+}
+
+/// What came of an [`ObjectUpdate`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpdateOutcome {
+    /// It is made.
+    Updated {
+        /// The key that the object had before, which may now mean another version, or none.
+        key_before: Option<KeyPath>,
+        /// Which copy serves it, where it brought one. Another than that means that the content was there already, and the
+        /// new copy can go.
+        place: Option<Place>,
+    },
+    /// There is no such committed object.
+    NotFound,
+    /// It is not as it was read any more; nothing has changed.
+    Changed,
+}
+
 /// Room that is set aside in a tenant's quota for one object on its way, and free again when this is dropped. The default
 /// holds nothing.
 pub trait Room: Default {
@@ -421,6 +486,25 @@ pub trait ObjectRepository {
         key_path: &KeyPath,
         precondition: Precondition,
     ) -> Result<DeleteOutcome, RepositoryError>;
+
+    /// Changes a committed object if it is still as it was read, in one transaction. In another class its content is counted
+    /// there and no longer where it was. With a key that it did not have it becomes the newest version of that key;
+    /// otherwise it keeps its place in the order of commits.
+    ///
+    /// # Errors
+    /// [`RepositoryError`]; after `Unavailable` it may or may not have happened.
+    async fn update(&self, update: ObjectUpdate) -> Result<UpdateOutcome, RepositoryError>;
+
+    /// The same for one that moves to another class, whose bytes and the change become durable in one write. A copy that
+    /// turns out not to be needed goes by itself.
+    ///
+    /// # Errors
+    /// The store's or the repository's, as those of [`commit_loose`](Self::commit_loose).
+    async fn update_loose(
+        &self,
+        update: ObjectUpdate,
+        bytes: Self::Buffer,
+    ) -> Result<UpdateOutcome, UploadError>;
 
     /// Lets a content be served from the durable copy at `place`, because the copy at `lost` is no good. `false` if
     /// another copy than that one serves it by now.

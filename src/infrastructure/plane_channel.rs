@@ -8,7 +8,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::application::errors::RepositoryError;
 use crate::application::ports::{
-    CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, ObjectCommit, ObjectName,
+    CommitOutcome, DeleteOutcome, Freshness, ListPage, ListQuery, ObjectCommit, ObjectName, ObjectUpdate,
+    UpdateOutcome,
 };
 use crate::domain::entities::{
     ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, StoredObject,
@@ -66,6 +67,8 @@ pub enum Write {
         /// Where its log ends.
         end: u64,
     },
+    /// Change a committed object.
+    Update(ObjectUpdate),
     /// Let a content be served from another copy, because the one that is named has been found lost or damaged.
     Mend {
         /// The copy that is no good.
@@ -78,7 +81,7 @@ pub enum Write {
 impl Write {
     /// Whether it brings something that the database has to keep, or asks whether that would be possible.
     fn takes_room(&self) -> bool {
-        matches!(self, Self::Reserve(_) | Self::Commit(_) | Self::Check)
+        matches!(self, Self::Reserve(_) | Self::Commit(_) | Self::Update(_) | Self::Check)
     }
 }
 
@@ -91,6 +94,8 @@ pub enum WriteOutcome {
     Committed(CommitOutcome),
     /// Of a deletion.
     Deleted(DeleteOutcome),
+    /// Of a change of an object.
+    Updated(UpdateOutcome),
     /// Of a mending: whether the lost copy was still the one that is named.
     Mended(bool),
 }

@@ -240,7 +240,7 @@ fn a_method_that_a_path_does_not_have_is_told_those_it_has() {
         ("/health", &["GET", "HEAD"]),
         ("/health/ready", &["GET", "HEAD"]),
         ("/v1/objects", &["GET", "HEAD", "POST"]),
-        (object.as_str(), &["GET", "HEAD", "DELETE"]),
+        (object.as_str(), &["GET", "HEAD", "PATCH", "DELETE"]),
         (info.as_str(), &["GET", "HEAD"]),
         (KEY, &["GET", "HEAD", "PUT", "DELETE"]),
     ] {

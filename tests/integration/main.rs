@@ -55,6 +55,7 @@ mod maintenance_on_postgres;
 mod metrics;
 mod objects;
 mod packs;
+mod patch;
 mod permissions;
 mod quotas;
 mod request_rates;

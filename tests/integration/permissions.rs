@@ -63,7 +63,7 @@ fn entries(id: &str) -> [Entry; 12] {
         entry(
             "Object",
             format!("/v1/objects/{id}"),
-            &[("GET", "read"), ("HEAD", "read"), ("DELETE", "delete")],
+            &[("GET", "read"), ("HEAD", "read"), ("PATCH", "write"), ("DELETE", "delete")],
             Names::NoScope,
         ),
         entry(
@@ -263,10 +263,12 @@ fn exchange(connection: &mut Connection, method: &str, target: &str, fields: &[(
     // An object like any other, and limits that limit nothing.
     let body: &[u8] = match method {
         "POST" if target == "/v1/sign" => SIGN_BODY,
-        "POST" | "PUT" => b"{}",
+        "POST" | "PUT" | "PATCH" => b"{}",
         _ => b"",
     };
-    connection.exchange(method, target, fields, body)
+    let patch = ("Content-Type", "application/merge-patch+json");
+    let patch = if method == "PATCH" { &[patch][..] } else { &[] };
+    connection.exchange(method, target, &[fields, patch].concat(), body)
 }
 
 fn there(operator: &mut Connection, id: &str) -> bool {

@@ -6,6 +6,7 @@ mod health;
 mod lifecycle;
 mod list;
 mod metrics;
+mod patch;
 mod root;
 mod sign;
 mod tenants;
@@ -15,6 +16,7 @@ pub use download::add_object_fields;
 pub(super) use health::{ChecksDto, ReadinessDto};
 pub(super) use lifecycle::RuleBody;
 pub use metrics::{MetricsPage, WriteMetrics};
+pub(super) use patch::{MERGE_PATCH, PatchBody};
 pub(super) use sign::{SignBody, SignedDto};
 pub(super) use tenants::LimitsBody;
 
@@ -127,6 +129,8 @@ where
         (Route::Objects, Method::Post) => upload::create(service, head, body, &principal).await,
         (Route::Objects, _) => list::list(service, head, &principal).await,
         (Route::ObjectInfo(id), _) => download::info(service, head, by_id(id)).await,
+        // The bytes may have to be copied: this is rare too, and its state is larger still than that of signing.
+        (Route::Object(id), Method::Patch) => Box::pin(patch::patch(service, head, body, by_id(id))).await,
         (Route::Object(id), Method::Delete) => delete::delete(service, head, by_id(id)).await,
         (Route::Object(id), _) => download::download_noted(service, head, by_id(id), Freshness::Cached).await,
         (Route::Tenant(tenant_id), Method::Put) => {

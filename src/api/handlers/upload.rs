@@ -108,13 +108,7 @@ fn order(
         let reason = "a part of an object cannot be stored as the whole";
         return Err(Problem::parameter("content_range_refused", "Content-Range", reason));
     }
-    if let Some(coding) =
-        head.list("content-encoding").filter(|coding| !coding.trim().eq_ignore_ascii_case("identity"))
-    {
-        let detail =
-            format!("bodies are kept as they are; the content coding {} is not taken", plain(&coding));
-        return Err(Problem::new(415, "unsupported_content_encoding", detail));
-    }
+    refuse_content_coding(head)?;
     Ok(UploadOrder {
         scope,
         key,
@@ -127,6 +121,18 @@ fn order(
         },
         precondition,
     })
+}
+
+/// Refuses a body that would have to be decoded first.
+pub(super) fn refuse_content_coding(head: &RequestHead) -> Result<(), Problem> {
+    match head.list("content-encoding").filter(|coding| !coding.trim().eq_ignore_ascii_case("identity")) {
+        None => Ok(()),
+        Some(coding) => {
+            let detail =
+                format!("bodies are kept as they are; the content coding {} is not taken", plain(&coding));
+            Err(Problem::new(415, "unsupported_content_encoding", detail))
+        }
+    }
 }
 
 fn content_type(head: &RequestHead) -> Result<ContentType, Problem> {

@@ -19,7 +19,9 @@ use utoipa::openapi::{
 
 use self::operations::{Answer, Kind, Needs, OPERATIONS, Operation, Place, Sent};
 use super::errors::ProblemDto;
-use super::handlers::{ChecksDto, LimitsBody, ReadinessDto, RuleBody, SignBody, SignedDto};
+use super::handlers::{
+    ChecksDto, LimitsBody, MERGE_PATCH, PatchBody, ReadinessDto, RuleBody, SignBody, SignedDto,
+};
 use super::http1::{Method, status_title};
 use crate::application::dto::{LifecycleDto, ListDto, ObjectDto, TenantDto};
 
@@ -78,6 +80,7 @@ fn components() -> Components {
         named::<LimitsBody>(),
         named::<LifecycleDto<'_>>(),
         named::<RuleBody>(),
+        named::<PatchBody>(),
         named::<SignBody>(),
         named::<SignedDto>(),
         named::<ReadinessDto>(),
@@ -116,9 +119,10 @@ fn described(operation: &Operation) -> utoipa::openapi::path::Operation {
             let content = ContentBuilder::new().schema(Some(bytes())).build();
             builder.request_body(Some(RequestBodyBuilder::new().content("*/*", content).build()))
         }
-        Sent::Limits => builder.request_body(Some(json_body(LimitsBody::name()))),
-        Sent::LifecycleRule => builder.request_body(Some(json_body(RuleBody::name()))),
-        Sent::SignRequest => builder.request_body(Some(json_body(SignBody::name()))),
+        Sent::Limits => builder.request_body(Some(json_body("application/json", LimitsBody::name()))),
+        Sent::LifecycleRule => builder.request_body(Some(json_body("application/json", RuleBody::name()))),
+        Sent::Patch => builder.request_body(Some(json_body(MERGE_PATCH, PatchBody::name()))),
+        Sent::SignRequest => builder.request_body(Some(json_body("application/json", SignBody::name()))),
     };
     for (status, answer) in operation.answers() {
         builder = builder.response(status.to_string(), described_answer(status, answer, operation.method));
@@ -126,9 +130,9 @@ fn described(operation: &Operation) -> utoipa::openapi::path::Operation {
     builder.build()
 }
 
-fn json_body(name: Cow<'static, str>) -> RequestBody {
+fn json_body(media_type: &str, name: Cow<'static, str>) -> RequestBody {
     let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(name))).build();
-    RequestBodyBuilder::new().content("application/json", content).required(Some(Required::True)).build()
+    RequestBodyBuilder::new().content(media_type, content).required(Some(Required::True)).build()
 }
 
 fn described_parameter(parameter: &operations::Parameter) -> Parameter {

@@ -37,6 +37,7 @@ pub(super) enum Sent {
     Bytes,
     Limits,
     LifecycleRule,
+    Patch,
     SignRequest,
 }
 
@@ -126,6 +127,7 @@ impl Answer {
             (Self::Object, 201) => &[VERSION, ("Location", "Where the object is by its id")],
             (Self::List, _) => &[("Link", "Where there is a next page: that, with rel=\"next\"")],
             (Self::Problem, 401) => &[("WWW-Authenticate", "What would let the request in")],
+            (Self::Problem, 415) => &[("Accept-Patch", "To a patch: of which kind it has to be")],
             (Self::Problem, 416) => &[("Content-Range", "How long the object is")],
             (Self::Problem, 429) | (Self::Problem | Self::ReadinessOrProblem, 503) => {
                 &[("Retry-After", "Seconds")]
@@ -385,6 +387,25 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: &OF_A_DOWNLOAD,
         own_answers: LOOKED_AT,
         ..PLAIN
+    },
+    Operation {
+        path: "/v1/objects/{id}",
+        method: Method::Patch,
+        id: "patchObject",
+        summary: "Changes metadata, key or storage class of an object",
+        tag: "objects",
+        needs: Needs::Permission(Permission::Write),
+        parameters: &[ID, IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE],
+        sent: Sent::Patch,
+        own_answers: &[
+            (200, Answer::Object),
+            (404, Answer::Problem),
+            (409, Answer::Problem),
+            (412, Answer::Problem),
+            (415, Answer::Problem),
+            (500, Answer::Problem),
+            (507, Answer::Problem),
+        ],
     },
     Operation {
         path: "/v1/objects/{id}",

@@ -5,10 +5,14 @@ mod delete_object;
 mod download_object;
 mod list_objects;
 mod metered_source;
+mod stored_source;
+mod update_object;
 mod upload_object;
 
 pub use apply_lifecycle::{PassKeeper, PassReport, PassStep, apply_lifecycle};
 pub use delete_object::delete_object;
 pub use download_object::{Download, download_object};
 pub use list_objects::{Cursor, InvalidCursor};
+pub use stored_source::StoredSource;
+pub use update_object::{MetadataPatch, ObjectPatch, UpdateError, Updated, update_object};
 pub use upload_object::{UploadOrder, Uploaded, upload_object};

@@ -133,9 +133,14 @@ async fn name<S: BlobStore, R: ObjectRepository>(
 ) -> Result<bool, UploadError> {
     let commit = ObjectCommit { stored: stored.clone(), precondition, is_first_version: false };
     let outcome = repository.commit(commit, room).await;
-    if copy_can_go(&outcome, stored.place)
-        && !takes_a_lost_place((store, repository), &outcome, &stored).await
-    {
+    let takes_its_place = match &outcome {
+        Ok(CommitOutcome::Committed { place, .. }) if *place != stored.place => {
+            let kept = BlobLocation { place: *place, ..stored.location() };
+            takes_a_lost_place((store, repository), &kept, stored.size_bytes, stored.place).await
+        }
+        _ => false,
+    };
+    if copy_can_go(&outcome, stored.place) && !takes_its_place {
         store.discard(&stored.location()).await;
     }
     match outcome? {
@@ -157,19 +162,18 @@ fn copy_can_go(outcome: &Result<CommitOutcome, RepositoryError>, written: Place)
 
 /// Whether the copy of the content that was there before turns out lost or damaged, so that the new one has to serve
 /// in its place: whoever is told that the upload is durable has bytes stored, and not only a count raised.
-async fn takes_a_lost_place<S: BlobStore, R: ObjectRepository>(
+pub(super) async fn takes_a_lost_place<S: BlobStore, R: ObjectRepository>(
     (store, repository): (&S, &R),
-    outcome: &Result<CommitOutcome, RepositoryError>,
-    stored: &StoredObject,
+    kept: &BlobLocation,
+    size_bytes: u64,
+    own: Place,
 ) -> bool {
-    let Ok(CommitOutcome::Committed { place, .. }) = outcome else { return false };
-    let kept = BlobLocation { place: *place, ..stored.location() };
-    match store.open(&kept, stored.size_bytes).await {
+    match store.open(kept, size_bytes).await {
         Err(StoreError::Missing | StoreError::Damaged) => {
             tracing::error!(hash = %kept.content_hash, "a stored blob is damaged; its content has just come again");
             // Where the answer is lost the new copy stays: it may be named by now. What is left of the old one is the
             // collector's.
-            let mended = repository.mend(&kept, stored.place).await;
+            let mended = repository.mend(kept, own).await;
             !matches!(mended, Ok(false) | Err(RepositoryError::Overloaded | RepositoryError::NoSpace))
         }
         _ => false,

@@ -7,7 +7,11 @@ use crate::domain::errors::InvalidValue;
 
 /// String to string: lower-case token names, each once; values of visible ASCII and spaces.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Metadata(BTreeMap<Box<str>, Box<str>>);
+pub struct Metadata {
+    entries: BTreeMap<Box<str>, Box<str>>,
+    /// Of all names and values. Counted along, since there can be thousands of them.
+    byte_length: usize,
+}
 
 impl Metadata {
     /// The most bytes of all names and values together.
@@ -24,28 +28,47 @@ impl Metadata {
         if !value.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
             return Err(InvalidValue::MetadataValue);
         }
-        if self.0.contains_key(name) {
+        if self.entries.contains_key(name) {
             return Err(InvalidValue::MetadataRepeated);
         }
-        if self.byte_length() + name.len() + value.len() > Self::BYTES_MAX {
+        let byte_length = self.byte_length + name.len() + value.len();
+        if byte_length > Self::BYTES_MAX {
             return Err(InvalidValue::MetadataTooLarge);
         }
-        self.0.insert(name.into(), value.into());
+        self.entries.insert(name.into(), value.into());
+        self.byte_length = byte_length;
         Ok(())
+    }
+
+    /// These entries and others over them: a value is set, and where there is none, the name goes (RFC 7396). What holds
+    /// for metadata holds for what comes out.
+    ///
+    /// # Errors
+    /// The rule that an entry breaks.
+    pub fn merged<'p>(
+        &'p self,
+        patch: impl IntoIterator<Item = (&'p str, Option<&'p str>)>,
+    ) -> Result<Self, InvalidValue> {
+        let mut entries: BTreeMap<_, _> = self.iter().collect();
+        for (name, value) in patch {
+            match value {
+                Some(value) => entries.insert(name, value),
+                None => entries.remove(name),
+            };
+        }
+        let mut merged = Self::default();
+        entries.into_iter().try_for_each(|(name, value)| merged.insert(name, value))?;
+        Ok(merged)
     }
 
     /// Names and values, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (&**name, &**value))
+        self.entries.iter().map(|(name, value)| (&**name, &**value))
     }
 
     /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn byte_length(&self) -> usize {
-        self.iter().map(|(name, value)| name.len() + value.len()).sum()
+        self.entries.is_empty()
     }
 }
 
@@ -71,6 +94,23 @@ mod tests {
         assert_eq!(metadata.insert("a", "\u{e9}"), Err(InvalidValue::MetadataValue));
         metadata.insert("a", "x").unwrap();
         assert_eq!(metadata.insert("a", "y"), Err(InvalidValue::MetadataRepeated));
+    }
+
+    #[test]
+    fn a_patch_sets_and_removes_and_what_comes_out_keeps_the_rules() {
+        let mut metadata = Metadata::default();
+        metadata.insert("kept", "1").unwrap();
+        metadata.insert("gone", "2").unwrap();
+        metadata.insert("set", "3").unwrap();
+        let merged =
+            metadata.merged([("gone", None), ("Never there", None), ("set", Some("")), ("a", Some("b"))]);
+        assert_eq!(merged.unwrap().iter().collect::<Vec<_>>(), [("a", "b"), ("kept", "1"), ("set", "")]);
+        assert_eq!(metadata.merged([("A", Some("b"))]), Err(InvalidValue::MetadataName));
+        assert_eq!(metadata.merged([("a", Some("\n"))]), Err(InvalidValue::MetadataValue));
+        let most = "x".repeat(Metadata::BYTES_MAX - "kept1set".len());
+        let full = metadata.merged([("gone", None), ("set", Some(most.as_str()))]).unwrap();
+        assert_eq!(full.merged([("kept", Some("22"))]), Err(InvalidValue::MetadataTooLarge));
+        assert_eq!(full.merged([("kept", Some("2"))]).unwrap().byte_length, Metadata::BYTES_MAX);
     }
 
     #[test]

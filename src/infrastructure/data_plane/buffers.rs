@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use monoio::buf::{IoBuf, IoBufMut};
 
+use crate::application::ports::ByteBuffer;
 use crate::domain::value_objects::TenantId;
 
 /// What direct I/O asks of addresses, lengths and offsets, on every block device in use.
@@ -271,6 +272,20 @@ impl Block {
         // SAFETY: the capacity is a multiple of the alignment, so `padded <= capacity`.
         unsafe { std::ptr::write_bytes(start.add(self.length), 0, padded - self.length) };
         self.length = padded;
+    }
+}
+
+impl ByteBuffer for Block {
+    fn bytes(&self) -> &[u8] {
+        self.bytes()
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> usize {
+        self.append(bytes)
+    }
+
+    fn clear(&mut self) {
+        self.clear();
     }
 }
 

@@ -23,7 +23,7 @@ use crate::application::errors::{QuotaExceeded, RepositoryError, StoreError, Upl
 use crate::application::lifecycle::{DueCandidate, DueCursor, DueObject, DuePage, LifecycleRepository};
 use crate::application::ports::{
     ApiKeyRepository, CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery, LooseCommit,
-    LooseOutcome, ObjectCommit, ObjectName, ObjectRepository,
+    LooseOutcome, ObjectCommit, ObjectName, ObjectRepository, ObjectUpdate, UpdateOutcome,
 };
 use crate::domain::entities::{
     ApiKey, ApiKeyId, BlobLocation, KeyPath, LifecycleRule, Object, Quota, QuotaLimits, StoredObject,
@@ -82,6 +82,7 @@ impl MetadataClient {
         };
         let log = packs.for_change(match &write {
             Write::Commit(commit) => commit.stored.object.storage_class,
+            Write::Update(update) => update.object.storage_class,
             _ => StorageClass::Hot,
         });
         let (ticket, _) = self.ticket(&write).await?;
@@ -104,6 +105,8 @@ impl MetadataClient {
         let take = || self.channel.ticket(write);
         let key_path = match write {
             Write::Commit(commit) => commit.stored.object.key_path(),
+            // Of a key that it gives an object, too, it must be known that it has a version.
+            Write::Update(update) => update.object.key_path(),
             _ => None,
         };
         match key_path.zip(self.channel.order().and_then(|order| order.keys())) {
@@ -212,6 +215,51 @@ impl MetadataClient {
             WriteOutcome::Committed(CommitOutcome::QuotaExceeded) => Ok(LooseOutcome::QuotaExceeded),
             _ => crate::invariant::broken("a commit is answered with a commit"),
         }
+    }
+
+    /// Writes bytes and the change that names them to the log, in the class that the object moves to.
+    async fn log_loose_update(
+        &self,
+        mut update: ObjectUpdate,
+        bytes: Block,
+    ) -> Result<WriteOutcome, UploadError> {
+        let (Some(packs), Some(content_hash)) = (&self.log, update.object.content_hash) else {
+            crate::invariant::broken("bytes are loose only where there is a log, and are those of an object")
+        };
+        let log = packs.of(update.object.storage_class);
+        // Where it will be is known when its batch is written.
+        update.copy = Some(Place::Pack { pack: PackId::from_u64(0), offset: 0 });
+        let write = Write::Update(update);
+        let (ticket, _) = self.ticket(&write).await?;
+        let (sequence, (reply, outcome)) = (ticket.sequence(), oneshot::channel());
+        let change = Change { write, ticket, reply: Some(reply) };
+        let appended = log.append_change(change, Some(Content { content_hash, bytes })).await;
+        self.logged_outcome(appended.map_err(UploadError::from), outcome, sequence).await
+    }
+
+    /// Forgets what an object was, before anybody is told that it has changed.
+    fn forget_updated<E>(
+        &self,
+        id: ObjectId,
+        key_path: Option<KeyPath>,
+        outcome: Result<WriteOutcome, E>,
+    ) -> Result<UpdateOutcome, E> {
+        let outcome = match outcome {
+            Ok(WriteOutcome::Updated(outcome)) => outcome,
+            Ok(_) => crate::invariant::broken("an update is answered with an update"),
+            Err(error) => {
+                // It may have happened, and what the object's key was is not known here.
+                self.cache.clear();
+                return Err(error);
+            }
+        };
+        if let UpdateOutcome::Updated { key_before, .. } = &outcome {
+            self.cache.forget(&ObjectName::Id(id));
+            for key_path in key_before.iter().chain(&key_path) {
+                self.cache.forget(&ObjectName::Key(key_path.clone()));
+            }
+        }
+        Ok(outcome)
     }
 
     async fn ask<T>(&self, query: impl FnOnce(Reply<T>) -> Query) -> Result<T, RepositoryError> {
@@ -347,6 +395,18 @@ impl ObjectRepository for MetadataClient {
         precondition: Precondition,
     ) -> Result<DeleteOutcome, RepositoryError> {
         self.delete_and_forget(Write::DeleteKey { key_path: key_path.clone(), precondition }).await
+    }
+
+    async fn update(&self, update: ObjectUpdate) -> Result<UpdateOutcome, RepositoryError> {
+        let (id, key_path) = (update.object.id, update.object.key_path());
+        let outcome = self.write(Write::Update(update)).await;
+        self.forget_updated(id, key_path, outcome)
+    }
+
+    async fn update_loose(&self, update: ObjectUpdate, bytes: Block) -> Result<UpdateOutcome, UploadError> {
+        let (id, key_path) = (update.object.id, update.object.key_path());
+        let outcome = self.log_loose_update(update, bytes).await;
+        self.forget_updated(id, key_path, outcome)
     }
 
     async fn mend(&self, lost: &BlobLocation, place: Place) -> Result<bool, RepositoryError> {

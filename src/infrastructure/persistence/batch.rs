@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::collector::Garbage;
-use crate::application::ports::{CommitOutcome, DeleteOutcome, ObjectCommit};
+use crate::application::ports::{
+    CommitOutcome, DeleteOutcome, ObjectCommit, ObjectUpdate, SeenObject, UpdateOutcome,
+};
 use crate::domain::entities::{BlobLocation, KeyPath, Object, Quota, Usage, UsageChange};
 use crate::domain::value_objects::{
     ContentHash, CurrentVersion, InstanceId, ObjectId, ObjectStatus, PackId, Place, Precondition,
@@ -98,6 +100,13 @@ impl Touched {
                     }
                 }
                 Write::DeleteKey { key_path, .. } => touched.need(key_path.clone(), VersionCount::All),
+                Write::Update(update) => {
+                    // What is behind it in its key is looked for with all other ids. In a key that is new to it, whoever
+                    // comes later in the batch needs what they say themselves.
+                    touched.ids.insert(update.object.id);
+                    let copy = update.copy_location();
+                    touched.blobs.extend(copy.map(|copy| (copy.content_hash, copy.storage_class)));
+                }
                 Write::Mend { lost, .. } => {
                     touched.blobs.insert((lost.content_hash, lost.storage_class));
                 }
@@ -357,6 +366,7 @@ impl<'a> Batch<'a> {
             Write::DeleteKey { key_path, precondition } => {
                 WriteOutcome::Deleted(self.delete_key(key_path, precondition))
             }
+            Write::Update(update) => WriteOutcome::Updated(self.update(update)),
             Write::Mend { lost, place } => WriteOutcome::Mended(self.mend(lost, *place)),
         }
     }
@@ -374,27 +384,39 @@ impl<'a> Batch<'a> {
         }
         self.change_usage(&object.scope.tenant_id, |usage| usage.add_object(size_bytes));
         let blob_key = (commit.stored.content_hash, object.storage_class);
-        let fresh = HeldBlob {
-            size_bytes: commit.stored.size_bytes,
-            ref_count: 0,
-            place: commit.stored.place,
-            damaged: false,
-        };
+        let place = self.count_up(blob_key, commit.stored.size_bytes, commit.stored.place);
+        self.put(object.clone());
+        CommitOutcome::Committed { replaced: newest.is_some(), place }
+    }
+
+    /// One more object refers to a blob, of which whole bytes have just come to `place`: which copy serves it.
+    fn count_up(&mut self, blob_key: BlobKey, size_bytes: u64, place: Place) -> Place {
+        let fresh = HeldBlob { size_bytes, ref_count: 0, place, damaged: false };
         let is_new = !self.held.blobs.contains_key(&blob_key);
         let blob = self.held.blobs.entry(blob_key).or_insert(fresh);
         let is_replaced = blob.ref_count == 0 && self.unreferenced == Unreferenced::IsReplaced;
         if !is_new && (blob.damaged || is_replaced && blob.place != fresh.place) {
-            // The sender has just brought whole bytes.
             self.garbage.push(blob.replace_copy(blob_key, fresh.place));
         }
         blob.ref_count += 1;
         let place = blob.place;
         if place == fresh.place {
-            self.note_live(place, object.storage_class, fresh.size_bytes);
+            self.note_live(place, blob_key.1, fresh.size_bytes);
         }
         self.changed_blobs.insert(blob_key);
-        self.put(object.clone());
-        CommitOutcome::Committed { replaced: newest.is_some(), place }
+        place
+    }
+
+    /// One object fewer refers to a blob.
+    fn count_down(&mut self, blob_key: Option<BlobKey>, id: ObjectId) {
+        match blob_key.and_then(|key| self.held.blobs.get_mut(&key).map(|blob| (key, blob))) {
+            Some((key, blob)) if blob.ref_count > 0 => {
+                blob.ref_count -= 1;
+                self.changed_blobs.insert(key);
+            }
+            // The validator finds and mends such rows; refusing the change would help nobody.
+            _ => tracing::error!(%id, "the blob of a deleted or moved object has no count left"),
+        }
     }
 
     /// Whether one more object is within what its tenant may have. Those without limits may have anything.
@@ -414,6 +436,10 @@ impl<'a> Batch<'a> {
     fn put(&mut self, object: Object) {
         let sequence = *self.next_sequence;
         *self.next_sequence += 1;
+        self.put_at(sequence, object);
+    }
+
+    fn put_at(&mut self, sequence: u64, object: Object) {
         let key_path = object.key_path();
         if let (ObjectStatus::Committed, Some(key_path)) = (object.status, &key_path) {
             self.versions.entry(key_path.clone()).or_default().insert(sequence, object.id);
@@ -467,6 +493,37 @@ impl<'a> Batch<'a> {
         }
         ids.iter().for_each(|id| self.forget(*id));
         DeleteOutcome::Deleted { ids, key_path: Some(key_path.clone()) }
+    }
+
+    fn update(&mut self, update: &ObjectUpdate) -> UpdateOutcome {
+        let ObjectUpdate { seen, object, copy } = update;
+        let committed = |held: &&HeldObject| held.status == ObjectStatus::Committed;
+        let Some(held) = self.held.objects.get(&object.id).filter(committed) else {
+            return UpdateOutcome::NotFound;
+        };
+        let now = SeenObject { storage_class: held.storage_class, updated_at: held.updated_at };
+        let moves = object.storage_class != held.storage_class;
+        // Who moves it has brought a copy; nobody asks for anything else.
+        if now != *seen || held.content_hash != object.content_hash || copy.is_some() != moves {
+            return UpdateOutcome::Changed;
+        }
+        let (sequence, key_before) = (held.sequence, held.key_path.clone());
+        let blob_before = held.content_hash.map(|hash| (hash, held.storage_class));
+        let place = update.copy_location().zip(*copy).map(|(location, own)| {
+            self.count_down(blob_before, object.id);
+            let blob_key = (location.content_hash, location.storage_class);
+            self.count_up(blob_key, object.size_bytes.unwrap_or(0), own)
+        });
+        if let Some(versions) = key_before.as_ref().and_then(|key_path| self.versions.get_mut(key_path)) {
+            versions.remove(&sequence);
+        }
+        // Who gives a key to an object, commits a version of the key. Nothing else is new about it.
+        let key_path = object.key_path();
+        match key_path.is_some() && key_path != key_before {
+            true => self.put(object.clone()),
+            false => self.put_at(sequence, object.clone()),
+        }
+        UpdateOutcome::Updated { key_before, place }
     }
 
     fn mend(&mut self, lost: &BlobLocation, place: Place) -> bool {
@@ -526,14 +583,7 @@ impl<'a> Batch<'a> {
             None => drop(self.delete.insert(id)),
         }
         self.change_usage(&tenant_id, |usage| usage.take_object(size_bytes));
-        match blob_key.and_then(|key| self.held.blobs.get_mut(&key).map(|blob| (key, blob))) {
-            Some((key, blob)) if blob.ref_count > 0 => {
-                blob.ref_count -= 1;
-                self.changed_blobs.insert(key);
-            }
-            // The validator finds and mends such rows; refusing the delete would help nobody.
-            _ => tracing::error!(%id, "a deleted object's blob has no count left"),
-        }
+        self.count_down(blob_key, id);
     }
 
     fn newest(&self, key_path: &KeyPath) -> Option<ObjectId> {

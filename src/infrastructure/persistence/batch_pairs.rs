@@ -3,15 +3,17 @@
 use super::batch::BatchContext;
 use super::database::Database;
 use crate::application::contract::{a_commit, key_path};
-use crate::application::ports::ObjectCommit;
-use crate::domain::value_objects::{EntityTags, InstanceId, ObjectStatus, Precondition, Timestamp};
+use crate::application::ports::{ObjectCommit, ObjectUpdate, SeenObject};
+use crate::domain::value_objects::{
+    EntityTags, InstanceId, Key, ObjectStatus, Precondition, StorageClass, Timestamp,
+};
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
 
 /// Who writes in [`every_pair_is_the_same_in_one_batch_and_in_two`].
 pub(super) const WRITER: InstanceId = InstanceId::from_i64(1);
 
 /// What is left of a pair of writes.
-pub(super) const ROWS_IN_WORDS: &str = "the id, status, hash and date of each object by sequence; the hash, class, count, place and state of each blob; \
+pub(super) const ROWS_IN_WORDS: &str = "the id, status, hash, date, key, class and metadata of each object by sequence; the hash, class, count, place and state of each blob; \
      all garbage; what each tenant has";
 
 /// A database that can be emptied and looked at.
@@ -25,10 +27,17 @@ pub(super) trait PairWorld {
 
 pub(super) async fn every_pair_is_the_same_in_one_batch_and_in_two(world: &mut impl PairWorld) {
     let kinds = kinds_of_writes();
+    let first = kinds.iter().find_map(committed).cloned();
     for one in &kinds {
         for two in &kinds {
-            for before in [None, Some(a_commit(Some("k"), 9, 9)), Some(a_damaged_commit())] {
-                if matches!((one, two), (Write::Commit(one), Write::Commit(two)) if one == two) {
+            let updates = [one, two].iter().any(|write| matches!(write, Write::Update(_)));
+            // What is changed has to be there.
+            let first = first.as_ref().filter(|_| updates);
+            let befores = [None, Some(a_commit(Some("k"), 9, 9)), Some(a_damaged_commit()), first.cloned()];
+            for before in befores {
+                let commits = [one, two].into_iter().filter_map(committed).chain(&before);
+                let ids: Vec<_> = commits.map(|commit| commit.stored.object.id).collect();
+                if (1..ids.len()).any(|index| ids[..index].contains(&ids[index])) {
                     continue; // an object is committed once
                 }
                 let together = outcome_of(world, before.as_ref(), &[&[one.clone(), two.clone()]]).await;
@@ -37,6 +46,13 @@ pub(super) async fn every_pair_is_the_same_in_one_batch_and_in_two(world: &mut i
                 assert_eq!(together, apart, "{one:?} then {two:?}: {ROWS_IN_WORDS}");
             }
         }
+    }
+}
+
+fn committed(write: &Write) -> Option<&ObjectCommit> {
+    match write {
+        Write::Commit(commit) => Some(commit),
+        _ => None,
     }
 }
 
@@ -66,7 +82,33 @@ fn kinds_of_writes() -> Vec<Write> {
         let lost = commit.stored.location();
         Write::Mend { lost, place: lost.place.with_number(number) }
     };
+    let update = |commit: &ObjectCommit| {
+        let mut object = commit.stored.object.clone();
+        object.metadata = object.metadata.merged([("said", Some("more"))]).unwrap();
+        object.updated_at = Timestamp::from_millis(object.updated_at.as_millis() + 1);
+        ObjectUpdate { seen: SeenObject::of(&commit.stored.object), object, copy: None }
+    };
+    let rename = |commit: &ObjectCommit, key: Option<&str>| {
+        let mut update = update(commit);
+        update.object.key = key.map(|key| Key::parse(key).unwrap());
+        Write::Update(update)
+    };
+    let chill = |commit: &ObjectCommit, number| {
+        let mut update = update(commit);
+        update.object.storage_class = StorageClass::Cold;
+        update.copy = Some(commit.stored.place.with_number(number));
+        Write::Update(update)
+    };
+    // As it is after any of these.
+    let mut later = first.clone();
+    later.stored.object = update(&first).object;
     vec![
+        Write::Update(update(&first)),
+        rename(&first, Some("other")),
+        rename(&again, Some("k")),
+        rename(&later, None),
+        chill(&first, 201),
+        chill(&again, 202),
         Write::Commit(first.clone()),
         Write::Commit(second.clone()),
         Write::Commit(again.clone()),

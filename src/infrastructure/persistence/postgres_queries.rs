@@ -149,8 +149,9 @@ pub(super) const PUT_OBJECTS: &str = "
       AS n (sequence, id, namespace, tenant_id, key, status, storage_class, content_hash, size_bytes,
             content_type, metadata, created_at, updated_at, forgotten_since)
     ON CONFLICT (id) DO UPDATE SET
-        sequence = excluded.sequence, status = excluded.status, content_hash = excluded.content_hash,
-        size_bytes = excluded.size_bytes, updated_at = excluded.updated_at,
+        sequence = excluded.sequence, key = excluded.key, status = excluded.status,
+        storage_class = excluded.storage_class, content_hash = excluded.content_hash,
+        size_bytes = excluded.size_bytes, metadata = excluded.metadata, updated_at = excluded.updated_at,
         forgotten_since = excluded.forgotten_since";
 
 /// `$1`: ids, `$2`: the moment, `$3`: the tick. A sum is found in no index: on tables that are still small the planner

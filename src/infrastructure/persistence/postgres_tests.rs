@@ -181,7 +181,7 @@ impl PairWorld for PostgresPairs {
     async fn rows(&self) -> Vec<String> {
         let mut rows = Vec::new();
         for query in [
-            "SELECT concat(id, status, content_hash, updated_at) FROM objects ORDER BY sequence",
+            "SELECT concat(id, status, content_hash, updated_at, key, storage_class, metadata) FROM objects ORDER BY sequence",
             "SELECT concat(content_hash, storage_class, ref_count, place, damaged) FROM blobs ORDER BY 1",
             "SELECT concat(content_hash, storage_class, place, size_bytes) FROM garbage ORDER BY 1",
             "SELECT concat_ws(' ', tenant_id, bytes, objects) FROM tenant_usage WHERE objects <> 0 OR bytes <> 0",

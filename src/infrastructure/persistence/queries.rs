@@ -146,8 +146,9 @@ pub(super) const PUT_OBJECTS: ByRows = by_rows!(
     "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     ") WHERE column1 IS NOT NULL
      ON CONFLICT (id) DO UPDATE SET
-        sequence = excluded.sequence, status = excluded.status, content_hash = excluded.content_hash,
-        size_bytes = excluded.size_bytes, updated_at = excluded.updated_at,
+        sequence = excluded.sequence, key = excluded.key, status = excluded.status,
+        storage_class = excluded.storage_class, content_hash = excluded.content_hash,
+        size_bytes = excluded.size_bytes, metadata = excluded.metadata, updated_at = excluded.updated_at,
         forgotten_since = excluded.forgotten_since"
 );
 

@@ -609,11 +609,14 @@ pub(super) async fn store(
     Ok(())
 }
 
-/// Finds out which of the copies that commits would share are lost or of another length.
+/// Finds out which of the copies that commits and moves would share are lost or of another length.
 async fn mark_lost_copies(held: &mut Held, writes: &[Write], roots: &Roots) {
     let shared = writes.iter().filter_map(|write| {
-        let Write::Commit(commit) = write else { return None };
-        let location = commit.stored.location();
+        let location = match write {
+            Write::Commit(commit) => commit.stored.location(),
+            Write::Update(update) => update.copy_location()?,
+            _ => return None,
+        };
         let blob = held.blobs.get(&(location.content_hash, location.storage_class))?;
         let kept = BlobLocation { place: blob.place, ..location };
         (blob.place != location.place && !blob.damaged).then_some((kept, blob.size_bytes))

@@ -5,7 +5,7 @@
 
 use thiserror::Error;
 
-use crate::application::ports::ObjectCommit;
+use crate::application::ports::{ObjectCommit, ObjectUpdate, SeenObject};
 use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
 use crate::domain::errors::InvalidValue;
 use crate::domain::value_objects::{
@@ -18,6 +18,8 @@ const COMMIT: u8 = 1;
 const DELETE: u8 = 2;
 const DELETE_KEY: u8 = 3;
 const MEND: u8 = 4;
+const UPDATE: u8 = 5;
+const MOVE: u8 = 6;
 
 const PLACE_HERE: u8 = 0;
 const PLACE_FILE: u8 = 1;
@@ -40,12 +42,16 @@ pub enum DetailsError {
 /// Whether a change is written to the log. The others leave nothing behind that a restart would miss.
 pub fn is_logged(write: &Write) -> bool {
     match write {
-        Write::Commit(_) | Write::Delete { .. } | Write::DeleteKey { .. } | Write::Mend { .. } => true,
+        Write::Commit(_)
+        | Write::Delete { .. }
+        | Write::DeleteKey { .. }
+        | Write::Update(_)
+        | Write::Mend { .. } => true,
         Write::Reserve(_) | Write::Abandon(_) | Write::Check | Write::Void | Write::EndPack { .. } => false,
     }
 }
 
-/// Appends the details of a change. `has_body`: the bytes of a commit are the record's own body.
+/// Appends the details of a change. `has_body`: the bytes of a commit or of a move are the record's own body.
 pub fn encode(write: &Write, has_body: bool, details: &mut Vec<u8>) {
     let mut encoder = Encoder(details);
     match write {
@@ -53,6 +59,7 @@ pub fn encode(write: &Write, has_body: bool, details: &mut Vec<u8>) {
             encoder.u8(COMMIT);
             encoder.commit(commit, has_body);
         }
+        Write::Update(update) => encoder.update(update, has_body),
         Write::Delete { id, precondition } => {
             encoder.u8(DELETE);
             encoder.bytes(id.as_bytes());
@@ -93,6 +100,7 @@ pub fn decode(details: &[u8], content_hash: ContentHash, here: Place) -> Result<
             let (scope, key) = (decoder.scope()?, Key::parse(decoder.text()?)?);
             Write::DeleteKey { key_path: KeyPath { scope, key }, precondition: decoder.precondition()? }
         }
+        UPDATE | MOVE => Write::Update(decoder.update(details[0] == MOVE, content_hash)?),
         MEND => {
             let (storage_class, content_hash) = (decoder.class()?, decoder.hash()?);
             let lost = BlobLocation { storage_class, content_hash, place: decoder.place()? };
@@ -180,16 +188,27 @@ impl Encoder<'_> {
 
     fn commit(&mut self, commit: &ObjectCommit, has_body: bool) {
         let StoredObject { object, size_bytes, place, .. } = &commit.stored;
+        self.named(object, *size_bytes);
+        self.copy(place, has_body);
+        self.words(object);
+        self.precondition(&commit.precondition);
+    }
+
+    /// What an object is called, and what it is.
+    fn named(&mut self, object: &Object, size_bytes: u64) {
         self.bytes(object.id.as_bytes());
         self.scope(&object.scope);
         self.optional(object.key.as_ref(), |encoder, key| encoder.text(key.as_str()));
         self.class(object.storage_class);
-        self.u64(*size_bytes);
-        if has_body {
-            self.u8(PLACE_HERE)
-        } else {
-            self.place(place)
-        }
+        self.u64(size_bytes);
+    }
+
+    fn copy(&mut self, place: &Place, has_body: bool) {
+        if has_body { self.u8(PLACE_HERE) } else { self.place(place) }
+    }
+
+    /// What is said about an object, and when.
+    fn words(&mut self, object: &Object) {
         self.text(object.content_type.as_str());
         self.u16(object.metadata.iter().count());
         for (name, value) in object.metadata.iter() {
@@ -198,7 +217,18 @@ impl Encoder<'_> {
         }
         self.i64(object.created_at.as_millis());
         self.i64(object.updated_at.as_millis());
-        self.precondition(&commit.precondition);
+    }
+
+    fn update(&mut self, update: &ObjectUpdate, has_body: bool) {
+        let ObjectUpdate { seen, object, copy } = update;
+        self.u8(if copy.is_some() { MOVE } else { UPDATE });
+        self.class(seen.storage_class);
+        self.i64(seen.updated_at.as_millis());
+        self.named(object, object.size_bytes.unwrap_or(0));
+        if let Some(place) = copy {
+            self.copy(place, has_body);
+        }
+        self.words(object);
     }
 }
 
@@ -300,17 +330,28 @@ impl<'d> Decoder<'d> {
     }
 
     fn commit(&mut self, content_hash: ContentHash) -> Result<ObjectCommit, DetailsError> {
+        let (mut object, size_bytes) = self.named(content_hash)?;
+        let place = self.place()?;
+        self.words(&mut object)?;
+        let stored = StoredObject { object, content_hash, size_bytes, place, damaged: false };
+        Ok(ObjectCommit { stored, precondition: self.precondition()?, is_first_version: false })
+    }
+
+    fn update(&mut self, moves: bool, content_hash: ContentHash) -> Result<ObjectUpdate, DetailsError> {
+        let storage_class = self.class()?;
+        let seen = SeenObject { storage_class, updated_at: Timestamp::from_millis(self.i64()?) };
+        let (mut object, _) = self.named(content_hash)?;
+        let copy = if moves { Some(self.place()?) } else { None };
+        self.words(&mut object)?;
+        Ok(ObjectUpdate { seen, object, copy })
+    }
+
+    /// An object by its names, of which nothing is said yet, and its size.
+    fn named(&mut self, content_hash: ContentHash) -> Result<(Object, u64), DetailsError> {
         let id = ObjectId::from_slice(self.take(16)?)?;
         let scope = self.scope()?;
         let key = self.optional(|decoder| Ok(Key::parse(decoder.text()?)?))?;
-        let (storage_class, size_bytes, place) = (self.class()?, self.u64()?, self.place()?);
-        let content_type = ContentType::parse(self.text()?)?;
-        let mut metadata = Metadata::default();
-        for _ in 0..self.u16()? {
-            metadata.insert(self.text()?, self.text()?)?;
-        }
-        let created_at = Timestamp::from_millis(self.i64()?);
-        let updated_at = Timestamp::from_millis(self.i64()?);
+        let (storage_class, size_bytes) = (self.class()?, self.u64()?);
         let object = Object {
             id,
             scope,
@@ -319,13 +360,23 @@ impl<'d> Decoder<'d> {
             storage_class,
             content_hash: Some(content_hash),
             size_bytes: Some(size_bytes),
-            content_type,
-            metadata,
-            created_at,
-            updated_at,
+            content_type: ContentType::octet_stream(),
+            metadata: Metadata::default(),
+            created_at: Timestamp::from_millis(0),
+            updated_at: Timestamp::from_millis(0),
         };
-        let stored = StoredObject { object, content_hash, size_bytes, place, damaged: false };
-        Ok(ObjectCommit { stored, precondition: self.precondition()?, is_first_version: false })
+        Ok((object, size_bytes))
+    }
+
+    /// Reads [`Encoder::words`].
+    fn words(&mut self, object: &mut Object) -> Result<(), DetailsError> {
+        object.content_type = ContentType::parse(self.text()?)?;
+        for _ in 0..self.u16()? {
+            object.metadata.insert(self.text()?, self.text()?)?;
+        }
+        object.created_at = Timestamp::from_millis(self.i64()?);
+        object.updated_at = Timestamp::from_millis(self.i64()?);
+        Ok(())
     }
 }
 
@@ -356,7 +407,14 @@ mod tests {
         packed.stored.place = here();
         let key_path = with_all.stored.object.key_path().unwrap();
         let lost = with_all.stored.location();
+        let seen = SeenObject { storage_class: StorageClass::Hot, updated_at: Timestamp::from_millis(-9) };
+        let updated =
+            |commit: &ObjectCommit, copy| ObjectUpdate { seen, object: commit.stored.object.clone(), copy };
         vec![
+            Write::Update(updated(&with_all, None)),
+            Write::Update(updated(&packed, None)),
+            Write::Update(updated(&with_all, Some(lost.place))),
+            Write::Update(updated(&packed, Some(here()))),
             Write::Delete { id: with_all.stored.object.id, precondition: precondition.clone() },
             Write::DeleteKey { key_path, precondition },
             Write::Mend { lost, place: here() },
@@ -370,6 +428,7 @@ mod tests {
         encode(write, has_body, &mut details);
         let hash = match write {
             Write::Commit(commit) => commit.stored.content_hash,
+            Write::Update(update) => update.object.content_hash.unwrap(),
             _ => ContentHash::from_bytes([0; 32]),
         };
         (details, hash)
@@ -390,6 +449,17 @@ mod tests {
         let (details, hash) = encoded(&write, true);
         let Ok(Write::Commit(commit)) = decode(&details, hash, here()) else { panic!("a commit comes back") };
         assert_eq!(commit.stored.place, here());
+    }
+
+    #[test]
+    fn a_move_with_a_body_is_where_its_record_is() {
+        let (commit, seen) = (a_commit(None, 9, 4), SeenObject::of(&a_commit(None, 9, 4).stored.object));
+        let (object, copy) = (commit.stored.object, Some(commit.stored.place));
+        let (details, hash) = encoded(&Write::Update(ObjectUpdate { seen, object, copy }), true);
+        let Ok(Write::Update(update)) = decode(&details, hash, here()) else {
+            panic!("an update comes back")
+        };
+        assert_eq!(update.copy, Some(here()));
     }
 
     #[test]

@@ -28,6 +28,8 @@ use super::pack_format::{
 };
 use super::root::StorageRoot;
 use crate::application::errors::StoreError;
+use crate::application::ports::ObjectUpdate;
+use crate::domain::entities::Object;
 use crate::domain::value_objects::{ContentHash, InstanceId, PackId, Place};
 use crate::infrastructure::data_plane::buffers::{Block, BufferPool};
 use crate::infrastructure::data_plane::helpers::HelperPool;
@@ -499,8 +501,16 @@ impl OpenPack {
                 commit.stored.place = place;
                 content.content_hash
             }
+            (Some(content), Some(Write::Update(update))) => {
+                update.copy = Some(place);
+                content.content_hash
+            }
             (Some(content), _) => content.content_hash,
             (None, Some(Write::Commit(commit))) => commit.stored.content_hash,
+            (
+                None,
+                Some(Write::Update(ObjectUpdate { object: Object { content_hash: Some(hash), .. }, .. })),
+            ) => *hash,
             (None, _) => ContentHash::from_bytes([0; 32]),
         };
         let header = RecordHeader {

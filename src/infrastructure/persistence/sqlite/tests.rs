@@ -130,7 +130,8 @@ impl PairWorld for SqlitePairs {
         let Database::Sqlite(database) = &self.database else { panic!("it is SQLite") };
         let mut rows = Vec::new();
         for query in [
-            "SELECT hex(id) || status || ifnull(hex(content_hash), '') || updated_at FROM objects ORDER BY sequence",
+            "SELECT hex(id) || status || ifnull(hex(content_hash), '') || updated_at || ifnull(key, '') || storage_class || metadata
+             FROM objects ORDER BY sequence",
             "SELECT hex(content_hash) || storage_class || ref_count || place || damaged FROM blobs ORDER BY 1",
             "SELECT hex(content_hash) || storage_class || place || size_bytes FROM garbage ORDER BY 1",
             "SELECT tenant_id || ' ' || bytes || ' ' || objects FROM tenant_usage WHERE objects <> 0 OR bytes <> 0",
