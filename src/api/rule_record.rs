@@ -6,7 +6,6 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::application::errors::RepositoryError;
 use crate::application::lifecycle::DueObject;
 use crate::domain::entities::DueAction;
 use crate::domain::value_objects::{Key, Timestamp};
@@ -40,8 +39,8 @@ struct Line<'r> {
 
 impl RuleRecord {
     /// Of what a pass has just done, or tried to.
-    pub fn new(due: DueObject, outcome: Result<(), RepositoryError>) -> Self {
-        Self { due: Box::new(due), is_done: outcome.is_ok(), moment: SystemTime::now() }
+    pub fn new(due: DueObject, is_done: bool) -> Self {
+        Self { due: Box::new(due), is_done, moment: SystemTime::now() }
     }
 
     /// About what it takes in memory. A key is counted as if it were the longest.
@@ -90,14 +89,14 @@ mod tests {
         let rule =
             LifecycleRule { cold_after_days: Some(30), delete_after_days: Some(400), keep_versions: Some(5) };
         let object = a_commit(Some("a \"key\""), 7, 1).stored.object;
-        for (action, outcome, event, by) in [
-            (DueAction::DeleteForAge, Ok(()), "object_deleted", "delete_after_days=400"),
-            (DueAction::DeleteOldVersion, Ok(()), "object_deleted", "keep_versions=5"),
-            (DueAction::MoveToCold, Ok(()), "object_moved", "cold_after_days=30"),
-            (DueAction::DeleteForAge, Err(RepositoryError::Unavailable), "failed", "delete_after_days=400"),
+        for (action, is_done, event, by) in [
+            (DueAction::DeleteForAge, true, "object_deleted", "delete_after_days=400"),
+            (DueAction::DeleteOldVersion, true, "object_deleted", "keep_versions=5"),
+            (DueAction::MoveToCold, true, "object_moved", "cold_after_days=30"),
+            (DueAction::DeleteForAge, false, "failed", "delete_after_days=400"),
         ] {
             let mut lines = Vec::new();
-            RuleRecord::new(DueObject { object: object.clone(), action, rule }, outcome)
+            RuleRecord::new(DueObject { object: object.clone(), action, rule }, is_done)
                 .append_to(&mut lines);
             let line: Value = serde_json::from_slice(lines.strip_suffix(b"\n").unwrap()).unwrap();
             assert_eq!((&line["event"], &line["rule"]), (&event.into(), &by.into()));

@@ -167,9 +167,6 @@ async fn rule_of(store: &Store, namespace: &Namespace) -> Result<LifecycleRule, 
 async fn set(arguments: SetArguments) -> Result<(), MaintenanceError> {
     let SetArguments { store, namespace, cold_after_days, delete_after_days, keep_versions, json, audit } =
         arguments;
-    if matches!(cold_after_days, Some(Number::Of(_))) {
-        return Err(MaintenanceError::NoColdRules);
-    }
     let changed = |number: Option<Number>, before| number.map_or(before, Number::of_rule);
     let change = Change { store, namespace, json, audit };
     change

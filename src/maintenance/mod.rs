@@ -175,9 +175,6 @@ enum MaintenanceError {
     /// Bytes may have been removed that a backup needs.
     #[error("the hold on the collector was lost, so this backup may lack bytes: make it again")]
     HoldLost,
-    /// A rule that nobody would follow.
-    #[error("--cold-after-days is not built yet: no rule moves objects to the cold class")]
-    NoColdRules,
     /// A key that would never be good.
     #[error("a key that has expired already is good for nothing")]
     ExpiredKey,
@@ -215,7 +212,6 @@ impl MaintenanceError {
             | Self::LogNotApplied
             | Self::DatabaseThere(_)
             | Self::NotRebuilt
-            | Self::NoColdRules
             | Self::ExpiredKey
             | Self::NoSuchKey(_)
             | Self::Random(_)

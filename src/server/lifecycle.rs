@@ -9,9 +9,8 @@ use tokio::sync::watch;
 
 use super::{CoreService, LOOK_AROUND_INTERVAL};
 use crate::api::{AuditLog, RuleRecord};
-use crate::application::errors::RepositoryError;
 use crate::application::lifecycle::DueObject;
-use crate::application::use_cases::{PassKeeper, PassReport, PassStep, apply_lifecycle};
+use crate::application::use_cases::{DueOutcome, PassKeeper, PassReport, PassStep, apply_lifecycle};
 use crate::domain::entities::DueAction;
 use crate::infrastructure::data_plane::runtime::sleep;
 use crate::infrastructure::metrics::CoreMetrics;
@@ -22,6 +21,8 @@ const FIRST_PASS_DELAY: Duration = Duration::from_secs(60);
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// How many objects a pass deletes in a second at most.
 const DELETIONS_PER_SECOND_MAX: u32 = 500;
+/// How many bytes it copies into the cold class in a second at most, in the long run.
+const MOVED_BYTES_PER_SECOND_MAX: u64 = 50 * 1024 * 1024;
 
 /// What makes a server's passes.
 pub(super) struct Passes {
@@ -64,7 +65,7 @@ impl Passes {
         let (audit_log, metrics) = (service.audit_log.clone(), &*self.metrics);
         let pass = Pass { audit_log, metrics, stopped: &self.stopped };
         let begun = Instant::now();
-        match apply_lifecycle(&service.repository, &service.clock, &pass).await {
+        match apply_lifecycle((&service.store, &service.repository, &service.clock), &pass).await {
             Ok(report) => {
                 metrics.lifecycle_passes.add(u64::from(report.is_whole));
                 metrics.lifecycle_rests.set(u64::from(report.rests));
@@ -79,28 +80,49 @@ impl Passes {
 }
 
 fn tell(report: &PassReport, took: Duration) {
-    let PassReport { deleted, is_whole, rests } = report;
+    let PassReport { deleted, moved, not_moved, is_whole, rests } = report;
     if *rests {
         return tracing::warn!(
             "the wall clock has leapt by more than a day: until it has been steady for a day, no rule of a namespace does \
              anything; if it is right, `just_storage lifecycle trust-clock` says so"
         );
     }
-    let (objects, bytes) = (deleted.objects, deleted.bytes);
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    match objects {
+    if *not_moved > 0 {
+        tracing::warn!(
+            objects = not_moved,
+            "objects that nobody reads could not be moved; the next pass tries again"
+        );
+    }
+    match deleted.objects + moved.objects {
         0 => tracing::debug!(is_whole, took_ms, "a pass through the rules of namespaces found nothing due"),
-        _ => tracing::info!(objects, bytes, is_whole, took_ms, "deleted what rules of namespaces made due"),
+        _ => tracing::info!(
+            deleted = deleted.objects,
+            deleted_bytes = deleted.bytes,
+            moved = moved.objects,
+            moved_bytes = moved.bytes,
+            is_whole,
+            took_ms,
+            "did what rules of namespaces made due"
+        ),
     }
 }
 
 impl PassKeeper for Pass<'_> {
     async fn turn(&self, step: PassStep) -> bool {
-        sleep(match step {
+        let mut left = match step {
             PassStep::Look => LOOK_PAUSE,
             PassStep::Act => Duration::from_secs(1) / DELETIONS_PER_SECOND_MAX,
-        })
-        .await;
+            PassStep::Copied(bytes) => {
+                Duration::from_millis(bytes.saturating_mul(1000) / MOVED_BYTES_PER_SECOND_MAX)
+            }
+        };
+        // A large object is a long pause; a stop does not wait for it.
+        while !left.is_zero() && !*self.stopped.borrow() {
+            let slice = left.min(LOOK_AROUND_INTERVAL);
+            sleep(slice).await;
+            left -= slice;
+        }
         let may_tell = !self.audit_log.is_on() || self.audit_log.takes_changes();
         if !may_tell {
             tracing::warn!("the audit log takes no lines: what rules of namespaces make due has to wait");
@@ -108,8 +130,12 @@ impl PassKeeper for Pass<'_> {
         may_tell && !*self.stopped.borrow()
     }
 
-    fn tell(&self, due: &DueObject, outcome: Result<(), RepositoryError>) {
-        if outcome.is_ok() {
+    fn tell(&self, due: &DueObject, outcome: DueOutcome) {
+        if outcome == DueOutcome::Passed {
+            return;
+        }
+        let is_done = outcome == DueOutcome::Done;
+        if is_done {
             let counter = match due.action {
                 DueAction::DeleteForAge | DueAction::DeleteOldVersion => &self.metrics.lifecycle_deleted,
                 DueAction::MoveToCold => &self.metrics.lifecycle_moved,
@@ -117,7 +143,7 @@ impl PassKeeper for Pass<'_> {
             counter.add(1);
         }
         if self.audit_log.is_on() {
-            self.audit_log.push_rule(RuleRecord::new(due.clone(), outcome));
+            self.audit_log.push_rule(RuleRecord::new(due.clone(), is_done));
         }
     }
 }

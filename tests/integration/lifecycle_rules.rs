@@ -11,6 +11,7 @@ use std::thread;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::content::content;
 use crate::maintenance::{Run, put, sql, target, tool};
 use crate::server::{SCOPE, Server, program, serve_command, wait_until};
 use crate::site::Site;
@@ -363,12 +364,60 @@ fn the_operator_sets_shows_and_takes_back_rules() {
 }
 
 #[test]
-fn a_rule_that_nobody_would_follow_is_refused_in_words() {
-    let server = Server::start();
-    let run = lifecycle(server.directory().path(), &["set", "models", "--cold-after-days", "30"]);
-    assert!(run.errors.contains("--cold-after-days is not built yet"), "{}", run.errors);
-    run.assert_code(2);
-    lifecycle(server.directory().path(), &["set", "models", "--cold-after-days", "none"]).assert_code(0);
+fn what_nobody_reads_is_moved_with_its_bytes_and_what_somebody_reads_stays() {
+    for flags in ACKS {
+        // No pass in its life.
+        let server = Server::start_with(&["--ack", flags[1]]);
+        let directory = server.directory();
+        for length in [20, 300_000] {
+            for name in ["read", "unread", "asked"] {
+                put(&server, &format!("{name}{length}"), &content(length as u64, length));
+            }
+        }
+        let of = |arguments: &[&str]| lifecycle(directory.path(), arguments).assert_code(0);
+        // From its answer on, this server notes what is read. A look at the head is no read.
+        let rule = br#"{"cold_after_days":30,"keep_versions":9}"#;
+        let response = server.request("PUT", "/v1/namespaces/models/lifecycle", &[], rule);
+        assert_eq!(response.json()["cold_after_days"], 30, "{response:?}");
+        let said = of(&["set", "models", "--keep-versions", "8"]);
+        assert_eq!(said, "models: cold after 30 days without a read; the newest 8 versions kept\n");
+        for length in [20, 300_000] {
+            let read = server.get(&target(&format!("read{length}")));
+            assert_eq!(read.body.len(), length);
+            assert_eq!(server.request("HEAD", &target(&format!("asked{length}")), &[], b"").status, 200);
+        }
+        assert_eq!(of(&["plan"]), "nothing is due\n", "nobody knows who read them before");
+        assert_eq!(server.stop().0.code(), Some(0));
+        sql(
+            directory.path(),
+            "UPDATE objects SET created_at = created_at - 100 * 86400000;
+             UPDATE lifecycle_rules SET reads_noted_since = reads_noted_since - 100 * 86400000",
+        );
+        let due = planned(directory.path());
+        assert_eq!(due.len(), 4, "{due:?}");
+        assert!(of(&["plan"]).starts_with("models: would move 4 objects, "));
+
+        let server = Server::start_on(&directory, &flags);
+        wait_for_a_pass(&server);
+        let cold = server.list(&format!("{SCOPE}&storage_class=cold"));
+        assert_eq!(ids(&cold, "id"), ids(&due, "object_id"), "{flags:?}");
+        let hot = server.list(&format!("{SCOPE}&storage_class=hot"));
+        let hot: BTreeSet<_> = ids(&hot, "key");
+        assert_eq!(hot, ["read20", "read300000"].map(str::to_owned).into());
+        assert_eq!(metric(&server, "activestorage_lifecycle_moved_objects_total"), 4);
+        for length in [20, 300_000] {
+            for name in ["read", "unread", "asked"] {
+                let response = server.get(&target(&format!("{name}{length}")));
+                assert_eq!(response.body, content(length as u64, length), "{name}{length}");
+            }
+        }
+        tool(directory.path(), &["validate"]).assert_code(0);
+        // They are where they are to be, also for whoever starts anew.
+        drop(server);
+        let server = Server::start_on(&directory, &flags);
+        assert_eq!(server.list(&format!("{SCOPE}&storage_class=cold")).len(), 4);
+        assert_eq!(server.get(&target("unread300000")).body, content(300_000, 300_000));
+    }
 }
 
 #[test]
@@ -394,7 +443,7 @@ fn a_rule_is_set_over_http_too_and_holds_at_once() {
         "[1]",
         r#"{"keep_versions":0}"#,
         r#"{"delete_after_days":36501}"#,
-        r#"{"cold_after_days":9}"#,
+        r#"{"cold_after_days":0}"#,
         r#"{"days":1}"#,
     ] {
         set(body).assert_problem(400, "invalid_rule", body);

@@ -64,7 +64,7 @@ fn check_operator(principal: &Principal, namespace: &Namespace) -> Result<(), Pr
 #[schema(as = LifecycleRule)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct RuleBody {
-    /// Not built yet, and refused.
+    /// After how many days without a read a hot object becomes a cold one.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 36_500)]
     cold_after_days: Option<u32>,
@@ -90,9 +90,6 @@ fn parse_rule(body: &[u8]) -> Result<LifecycleRule, Problem> {
     if !rule.is_within_limits() {
         let (days, versions) = (LifecycleRule::DAYS_MAX, LifecycleRule::VERSIONS_MAX);
         return Err(invalid(format!("days are 1 to {days}, and versions 1 to {versions}")));
-    }
-    if cold_after_days.is_some() {
-        return Err(invalid("cold_after_days is not built yet: no rule moves objects".to_owned()));
     }
     Ok(rule)
 }
@@ -158,7 +155,7 @@ mod tests {
             r#"{"keep_versions":"1"}"#,
             r#"{"keep_versions":1,"keep_versions":2}"#,
             r#"{"versions":1}"#,
-            r#"{"cold_after_days":1}"#,
+            r#"{"cold_after_days":0}"#,
             r#"{"keep_versions":1} x"#,
         ] {
             assert!(parsed(body).is_none(), "{body}");

@@ -9,7 +9,7 @@ mod stored_source;
 mod update_object;
 mod upload_object;
 
-pub use apply_lifecycle::{PassKeeper, PassReport, PassStep, apply_lifecycle};
+pub use apply_lifecycle::{DueOutcome, PassKeeper, PassReport, PassStep, apply_lifecycle};
 pub use delete_object::delete_object;
 pub use download_object::{Download, download_object};
 pub use list_objects::{Cursor, InvalidCursor};
