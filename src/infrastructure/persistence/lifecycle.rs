@@ -1,6 +1,6 @@
 //! What rules make due, found in steps of a bounded size, and what the metadata plane answers about rules.
 //!
-//! A step finds candidates from afar, by indexes that are there for other reasons; [`still_due`] then looks at one
+//! A step finds candidates from afar, by indexes that are there for other reasons; [`Database::still_due`] then looks at one
 //! object, with everything that its fate hangs on, in one statement. A pass and a dry run go through both alike.
 
 use std::collections::HashSet;
