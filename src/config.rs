@@ -161,6 +161,8 @@ pub struct ServeArguments {
     #[command(flatten)]
     gc: GcArguments,
     #[command(flatten)]
+    lifecycle: LifecycleSettings,
+    #[command(flatten)]
     log: LogArguments,
     #[command(flatten)]
     audit: AuditArguments,
@@ -266,6 +268,14 @@ struct GcArguments {
     gc_interval_secs: u64,
     #[command(flatten)]
     collection: CollectionArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Rules of namespaces")]
+struct LifecycleSettings {
+    /// How often what rules of namespaces make due is looked for
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    lifecycle_interval_secs: u64,
 }
 
 /// What the collector and `gc` have in common.
@@ -499,6 +509,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How what nothing refers to is removed.
     pub gc: GcSettings,
+    /// Between two passes through the rules of namespaces.
+    pub lifecycle_interval: Duration,
     /// How the log reads.
     pub log_format: LogFormat,
     /// What is logged.
@@ -552,6 +564,7 @@ impl ServeArguments {
             metadata_timeout: Duration::from_secs(self.timeouts.metadata_timeout_secs),
             drain_timeout: Duration::from_secs(self.timeouts.drain_timeout_secs),
             gc: self.gc.settings(),
+            lifecycle_interval: Duration::from_secs(self.lifecycle.lifecycle_interval_secs),
             log_format: self.log.log_format,
             log_level: self.log.log_level,
             audit_log_file: self.audit.into_path(),
@@ -841,6 +854,8 @@ mod tests {
             (&["--dev", "--gc-interval-secs", "9"], "--gc-interval-secs"),
             (&["--dev", "--gc-batch-size", "1001"], "--gc-batch-size"),
             (&["--dev", "--gc-batch-size", "0"], "--gc-batch-size"),
+            (&["--dev", "--lifecycle-interval-secs", "0"], "--lifecycle-interval-secs"),
+            (&["--dev", "--lifecycle-interval-secs", "604801"], "--lifecycle-interval-secs"),
             (&["--dev", "--metrics-addr", "9090"], "--metrics-addr"),
         ] {
             let error = config(arguments).unwrap_err();

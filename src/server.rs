@@ -6,6 +6,7 @@
 //! stop:   SIGTERM ─► cores stop accepting, drain ─► channel closes ─► metadata plane flushes ─► log ends
 //! ```
 
+mod lifecycle;
 mod metrics;
 
 use std::io;
@@ -28,6 +29,7 @@ use crate::api::{
     RequestRecorder, Service, SystemClock, WriteMetrics,
 };
 use crate::application::credentials::{CurrentVerifier, RequestRates, UrlSigningKeys};
+use crate::application::ports::Clock as _;
 use crate::auditing::{self, AuditStartError};
 use crate::config::{
     Authentication, Config, ConfigError, IoDriverChoice, LogLevel, TokenSettings, buffer_bytes_of_core,
@@ -54,6 +56,7 @@ use crate::logging;
 use crate::maintenance::with_causes;
 use crate::service_manager::{CoreBeats, ServiceManager};
 
+use lifecycle::Passes;
 use metrics::{Cells, MetricsDoor};
 
 /// Connections that the kernel holds until a core accepts them.
@@ -580,6 +583,17 @@ impl CoreTemplate {
         }));
         drop(spawn(async move { deadlines.sweep_forever().await }));
         drop(spawn(look_around(index, self.beats, Rc::downgrade(&service))));
+        // One for the whole server is enough.
+        if index == 0 {
+            let passes = Passes {
+                service: Rc::downgrade(&service),
+                metrics: self.cells.cores[index].clone(),
+                stopped: self.stopped.clone(),
+                interval: self.config.lifecycle_interval,
+            };
+            drop(spawn(passes.run()));
+        }
+        let repository = service.repository.clone();
         let (driver, timeouts) = (self.driver, self.config.timeouts);
         let open = |listener| MetricsDoor::open(listener, driver, timeouts, service.clone());
         let metrics_door = metrics.map(open).transpose()?;
@@ -605,6 +619,7 @@ impl CoreTemplate {
         let limit = self.config.drain_timeout;
         let metrics_drained = OptionFuture::from(metrics_door.map(|door| door.drain(limit)));
         join(table.drain(limit), metrics_drained).await;
+        repository.tell_reads(SystemClock.now()).await;
         Ok(())
     }
 
@@ -695,12 +710,13 @@ impl CoreTemplate {
     }
 }
 
-/// Gives back the space of removed blobs that this core has open, and shows that it is alive, until the core ends.
+/// Gives back the space of removed blobs that this core has open, tells of what was read, and shows that it is alive, until the core ends.
 async fn look_around(core: usize, beats: CoreBeats, service: Weak<CoreService>) {
     loop {
         sleep(LOOK_AROUND_INTERVAL).await;
         let Some(service) = service.upgrade() else { return };
         service.store.close_removed();
+        service.repository.tell_reads_when_due(service.clock.now());
         beats.beat(core);
     }
 }

@@ -17,9 +17,10 @@ use super::errors::Problem;
 use super::http1::{Method, RequestHead};
 use super::query::Parameters;
 use super::router::{Route, find};
+use super::rule_record::RuleRecord;
 use super::signed_url::without_signature;
 use crate::application::use_cases::Uploaded;
-use crate::domain::entities::{KeyPath, Object, QuotaLimits, Reach, Scope};
+use crate::domain::entities::{KeyPath, LifecycleRule, Object, QuotaLimits, Reach, Scope};
 use crate::domain::value_objects::{ContentHash, Key, Namespace, ObjectId, TenantId, Timestamp};
 
 /// How many bytes of records wait for the audit thread at most. Past that no change is begun, and refusals are counted
@@ -34,14 +35,14 @@ const UNAVAILABLE: &str = "audit_unavailable";
 /// A core's end.
 #[derive(Debug, Clone)]
 pub struct AuditLog {
-    records: Option<Sender<AuditRecord>>,
+    records: Option<Sender<Told>>,
     state: Arc<State>,
 }
 
 /// The audit thread's end.
 #[derive(Debug)]
 pub struct AuditReader {
-    records: Receiver<AuditRecord>,
+    records: Receiver<Told>,
     state: Arc<State>,
 }
 
@@ -77,6 +78,7 @@ pub(super) enum Change {
         key_path: Option<KeyPath>,
     },
     Limits(QuotaLimits),
+    Lifecycle(LifecycleRule),
     Signed(SignedUrl),
     /// So many contents are kept for a tenant.
     Leased(TenantId, usize),
@@ -120,6 +122,16 @@ pub(super) struct AuditRecord {
     pub(super) request: AccessRecord,
     pub(super) peer: SocketAddr,
     pub(super) note: Note,
+}
+
+/// Everything that is told.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are of requests, which are not to wait for memory")]
+enum Told {
+    /// Of a request.
+    Request(AuditRecord),
+    /// Of what a rule has done.
+    Rule(RuleRecord),
 }
 
 /// What is answered where no line could tell of a change.
@@ -167,14 +179,23 @@ impl AuditLog {
 
     /// Hands a record over. Never waits. One of a request that has changed nothing is only counted where too much waits.
     pub(super) fn push(&self, record: AuditRecord) {
-        let Some(records) = &self.records else { return };
-        if !record.note.is_kept && !self.has_room() {
+        if self.records.is_some() && !record.note.is_kept && !self.has_room() {
             self.state.not_recorded.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        self.state.queued_bytes.fetch_add(record.weight_bytes(), Ordering::Relaxed);
+        self.send(Told::Request(record));
+    }
+
+    /// Hands over what a rule has done, which always has its line. Never waits.
+    pub fn push_rule(&self, record: RuleRecord) {
+        self.send(Told::Rule(record));
+    }
+
+    fn send(&self, told: Told) {
+        let Some(records) = &self.records else { return };
+        self.state.queued_bytes.fetch_add(told.weight_bytes(), Ordering::Relaxed);
         // The reader lives as long as the cores do.
-        let _ = records.send(record);
+        let _ = records.send(told);
     }
 
     fn has_room(&self) -> bool {
@@ -308,6 +329,12 @@ struct Line<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     objects_max: Option<Option<u64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    cold_after_days: Option<Option<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delete_after_days: Option<Option<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep_versions: Option<Option<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     signed_method: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text_if_any")]
     expires_at: Option<Timestamp>,
@@ -326,6 +353,22 @@ struct NotRecorded {
     count: u64,
 }
 
+impl Told {
+    fn weight_bytes(&self) -> usize {
+        match self {
+            Self::Request(record) => record.weight_bytes(),
+            Self::Rule(record) => record.weight_bytes(),
+        }
+    }
+
+    fn append_to(&self, lines: &mut Vec<u8>) {
+        match self {
+            Self::Request(record) => record.append_to(lines),
+            Self::Rule(record) => record.append_to(lines),
+        }
+    }
+}
+
 impl AuditRecord {
     /// About what it takes in memory.
     fn weight_bytes(&self) -> usize {
@@ -334,6 +377,7 @@ impl AuditRecord {
             Change::Stored(_)
             | Change::Updated(_)
             | Change::Limits(_)
+            | Change::Lifecycle(_)
             | Change::Signed(_)
             | Change::Leased(..) => size_of::<Change>(),
             Change::Deleted { ids, .. } => size_of::<Change>() + size_of_val(ids.as_slice()),
@@ -373,6 +417,9 @@ impl AuditRecord {
             size_bytes: None,
             bytes_max: None,
             objects_max: None,
+            cold_after_days: None,
+            delete_after_days: None,
+            keep_versions: None,
             signed_method: None,
             expires_at: None,
             bytes_in: *bytes_in,
@@ -382,6 +429,7 @@ impl AuditRecord {
         match route {
             Some(Route::Key(key_path)) => line.name(key_path),
             Some(Route::Object(id) | Route::ObjectInfo(id)) => line.object_id = Some(*id),
+            Some(Route::Lifecycle(namespace)) => line.namespace = Some(namespace.as_str()),
             Some(Route::Tenant(tenant_id)) => line.tenant_id = Some(tenant_id.as_str()),
             Some(Route::Blob(hash)) => line.content_hash = Some(*hash),
             Some(
@@ -431,6 +479,11 @@ impl AuditRecord {
                 line.tenant_id = Some(tenant_id.as_str());
                 line.contents = Some(*contents);
             }
+            Some(Change::Lifecycle(rule)) => {
+                line.cold_after_days = Some(rule.cold_after_days);
+                line.delete_after_days = Some(rule.delete_after_days);
+                line.keep_versions = Some(rule.keep_versions);
+            }
             Some(Change::Signed(SignedUrl { method, scope, key, object_id, until })) => {
                 line.tenant_id = Some(scope.tenant_id.as_str());
                 line.namespace = Some(scope.namespace.as_str());
@@ -462,6 +515,7 @@ fn event(status: u16, note: &Note) -> &'static str {
         (_, Some(Change::Updated(_))) => "object_updated",
         (_, Some(Change::Deleted { .. })) => "object_deleted",
         (_, Some(Change::Limits(_))) => "limits_set",
+        (_, Some(Change::Lifecycle(_))) => "lifecycle_set",
         (_, Some(Change::Signed(_))) => "url_signed",
         (_, Some(Change::Leased(..))) => "contents_leased",
         (..=399, None) => "changed",

@@ -96,6 +96,7 @@ pub(super) fn needs_credential(route: &Route) -> bool {
         | Route::Blob(_)
         | Route::MissingBlobs
         | Route::Tenant(_)
+        | Route::Lifecycle(_)
         | Route::Metrics
         | Route::Sign
         | Route::BatchGet
@@ -117,7 +118,7 @@ pub fn needed_permission(route: &Route, method: Method) -> Option<Permission> {
         Route::Blob(_) => Some(Permission::Read),
         // It says what is there and keeps it, for whoever is about to write.
         Route::MissingBlobs => Some(Permission::Write),
-        Route::Tenant(_) | Route::Metrics => Some(Permission::Admin),
+        Route::Tenant(_) | Route::Lifecycle(_) | Route::Metrics => Some(Permission::Admin),
         Route::BatchGet => Some(Permission::Read),
         Route::BatchPut => Some(Permission::Write),
         Route::BatchDelete => Some(Permission::Delete),
@@ -233,7 +234,7 @@ pub(super) fn authorise(principal: &Principal, route: &Route, method: Method) ->
         // The tenant does.
         Route::Blob(_) | Route::MissingBlobs => Ok(()),
         // Only the operator's is enough, whichever tenant it is: the handler looks.
-        Route::Tenant(_) => Ok(()),
+        Route::Tenant(_) | Route::Lifecycle(_) => Ok(()),
         // The same for what is to be signed, and that stands in the body.
         Route::Sign => Ok(()),
         // Whoever does not reach everything is told no names.

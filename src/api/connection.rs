@@ -26,6 +26,7 @@ use super::service::Service;
 use super::signed_url::without_signature;
 use super::transport::Transport;
 use crate::application::errors::StoreError;
+use crate::application::lifecycle::LifecycleRepository;
 use crate::application::ports::{ApiKeyRepository, BlobReader, BlobStore, Clock, ObjectRepository};
 use crate::domain::entities::Principal;
 use crate::infrastructure::data_plane::buffers::Block;
@@ -56,7 +57,7 @@ pub async fn serve<S, R, C>(service: Rc<Service<S, R, C>>, stream: Stream, regis
 where
     S: BlobStore<Buffer = Block>,
     S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
-    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
+    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository + LifecycleRepository,
     C: Clock,
 {
     let _connection = service.metrics.connection();
@@ -68,7 +69,7 @@ pub async fn serve_metrics<S, R, C>(service: Rc<Service<S, R, C>>, stream: Strea
 where
     S: BlobStore<Buffer = Block>,
     S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
-    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
+    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository + LifecycleRepository,
     C: Clock,
 {
     serve_through(Entrance::Metrics, &service, stream, registration).await;
@@ -82,7 +83,7 @@ async fn serve_through<S, R, C>(
 ) where
     S: BlobStore<Buffer = Block>,
     S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
-    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
+    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository + LifecycleRepository,
     C: Clock,
 {
     let transport = Transport::new(stream, registration.watch().clone());
@@ -183,7 +184,7 @@ impl<S, R, C> Connection<'_, S, R, C>
 where
     S: BlobStore<Buffer = Block>,
     S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
-    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
+    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository + LifecycleRepository,
     C: Clock,
 {
     async fn serve(&mut self) {

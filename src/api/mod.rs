@@ -20,6 +20,7 @@ mod request_body;
 mod request_metrics;
 mod request_timing;
 mod router;
+mod rule_record;
 mod service;
 mod signed_url;
 mod tar;
@@ -36,6 +37,7 @@ pub use http1::DateCache;
 pub use request_metrics::{NAMESPACES_MAX, RequestLabels, RequestMetrics, RequestRecorder, write_requests};
 pub use request_timing::TimingSettings;
 pub use router::{Route, route};
+pub use rule_record::RuleRecord;
 pub use service::{Limits, RequestIds, Service, SystemClock};
 
 /// The parameters of a query, for the fuzz target of queries, which nothing else outside needs. `None` if they are

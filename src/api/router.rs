@@ -34,6 +34,8 @@ pub enum Route {
     MissingBlobs,
     /// `/v1/tenants/{tenant_id}`
     Tenant(TenantId),
+    /// `/v1/namespaces/{namespace}/lifecycle`
+    Lifecycle(Namespace),
     /// `/v1/sign`
     Sign,
     /// `/v1/batch/get`
@@ -58,7 +60,7 @@ impl Route {
             Self::Objects => &[Method::Get, Method::Head, Method::Post],
             Self::Object(_) => &[Method::Get, Method::Head, Method::Patch, Method::Delete],
             Self::Key(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
-            Self::Tenant(_) => &[Method::Get, Method::Head, Method::Put],
+            Self::Tenant(_) | Self::Lifecycle(_) => &[Method::Get, Method::Head, Method::Put],
             Self::Sign | Self::MissingBlobs | Self::BatchGet | Self::BatchPut | Self::BatchDelete => {
                 &[Method::Post]
             }
@@ -113,10 +115,13 @@ pub(super) fn find(path: &str) -> Result<Route, Problem> {
         "/v1/batch/get" => Ok(Route::BatchGet),
         "/v1/batch/put" => Ok(Route::BatchPut),
         "/v1/batch/delete" => Ok(Route::BatchDelete),
-        _ => {
-            let rest = path.strip_prefix("/v1/tenants/").ok_or_else(Problem::no_route)?;
-            tenant(rest).map(Route::Tenant)
-        }
+        _ => match path.strip_prefix("/v1/namespaces/") {
+            Some(rest) => namespace_of_rule(rest).map(Route::Lifecycle),
+            None => {
+                let rest = path.strip_prefix("/v1/tenants/").ok_or_else(Problem::no_route)?;
+                tenant(rest).map(Route::Tenant)
+            }
+        },
     }
 }
 
@@ -170,6 +175,15 @@ fn tenant(rest: &str) -> Result<TenantId, Problem> {
     TenantId::parse(&decoded).map_err(|error| invalid(&error))
 }
 
+/// `{namespace}/lifecycle`
+fn namespace_of_rule(rest: &str) -> Result<Namespace, Problem> {
+    let name = rest.strip_suffix("/lifecycle").filter(|name| !name.is_empty() && !name.contains('/'));
+    let name = name.ok_or_else(Problem::no_route)?;
+    let invalid = |error: &dyn std::fmt::Display| Problem::parameter("invalid_parameter", "namespace", error);
+    let decoded = percent_decode(name).ok_or_else(|| invalid(&"it is not percent-encoded UTF-8"))?;
+    Namespace::parse(&decoded).map_err(|error| invalid(&error))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +208,10 @@ mod tests {
             assert_eq!(find(&path).unwrap(), Route::Blob(hash));
         }
         assert_eq!(find("/v1/blobs/missing").unwrap(), Route::MissingBlobs);
+        assert_eq!(
+            find("/v1/namespaces/mo%64els/lifecycle").unwrap(),
+            Route::Lifecycle(Namespace::parse("models").unwrap())
+        );
         for path in ["/", "/health", "/health/ready", "/openapi.json", "/metrics", "/v1/objects", "/v1/sign"]
         {
             assert_eq!(status(path), 200);
@@ -220,6 +238,11 @@ mod tests {
             "/v1/tenants",
             "/v1/tenants/",
             "/v1/tenants/a/b",
+            "/v1/namespaces/",
+            "/v1/namespaces/a",
+            "/v1/namespaces//lifecycle",
+            "/v1/namespaces/a/b/lifecycle",
+            "/v1/namespaces/a/lifecycle/",
             "/v1/sign/",
             "/v1/batch",
             "/v1/batch/",
@@ -242,6 +265,9 @@ mod tests {
             "/v1/blobs/lost",
             "/v1/tenants/-a",
             "/v1/tenants/a%2Fb",
+            "/v1/namespaces/A/lifecycle",
+            "/v1/namespaces/a%2Fb/lifecycle",
+            "/v1/namespaces/%ff/lifecycle",
             "/v1/tenants/%ff",
             "/v1/keys/a/-/c",
             "/v1/keys/a/b/c//d",

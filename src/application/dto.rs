@@ -6,8 +6,8 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
-use crate::domain::entities::{Object, Quota};
-use crate::domain::value_objects::{Metadata, TenantId};
+use crate::domain::entities::{LifecycleRule, Object, Quota};
+use crate::domain::value_objects::{Metadata, Namespace, TenantId};
 
 /// An object as callers see it. A field that is not known yet is `null`, never left out.
 #[derive(Debug, Serialize, ToSchema)]
@@ -96,6 +96,27 @@ impl<'a> TenantDto<'a> {
             bytes_max: limits.bytes_max,
             objects_max: limits.objects_max,
         }
+    }
+}
+
+/// The rule of a namespace, as the operator sees it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Lifecycle)]
+pub struct LifecycleDto<'a> {
+    namespace: &'a str,
+    #[schema(required)]
+    cold_after_days: Option<u32>,
+    #[schema(required)]
+    delete_after_days: Option<u32>,
+    #[schema(required)]
+    keep_versions: Option<u32>,
+}
+
+impl<'a> LifecycleDto<'a> {
+    /// Of this namespace.
+    pub fn new(namespace: &'a Namespace, rule: LifecycleRule) -> Self {
+        let LifecycleRule { cold_after_days, delete_after_days, keep_versions } = rule;
+        Self { namespace: namespace.as_str(), cold_after_days, delete_after_days, keep_versions }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::errors::{QuotaExceeded, ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
 use super::key_listing::{KeyPage, KeyPosition, KeyQuery, VersionQuery, WalkedKey};
+use super::lifecycle::{DueCandidate, DueCursor, DueObject, DuePage, FoundBy, LifecycleRepository};
 use super::ports::{
     ApiKeyRepository, BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteBuffer, ByteSource,
     Clock, CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery, LooseCommit,
@@ -15,8 +16,8 @@ use super::ports::{
 };
 use super::use_cases::UploadOrder;
 use crate::domain::entities::{
-    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Permissions, Quota, QuotaLimits, Reach, Scope,
-    StoredContent, StoredObject, Usage,
+    ApiKey, ApiKeyId, BlobLocation, Day, DueAction, KeyPath, LifecycleRule, Object, ObjectFacts, Permissions,
+    Quota, QuotaLimits, Reach, Scope, StandingRule, StoredContent, StoredObject, Usage,
 };
 use crate::domain::value_objects::{
     ByteRange, ContentHash, ContentType, InstanceId, Key, Metadata, Namespace, ObjectId, ObjectStatus, Place,
@@ -328,6 +329,10 @@ struct FakeRepositoryState {
     api_keys: HashMap<ApiKeyId, ApiKey>,
     key_error: Option<RepositoryError>,
     last_key_standing: Option<KeyStanding>,
+    delete_error: Option<RepositoryError>,
+    rules: BTreeMap<Namespace, StandingRule>,
+    reads: HashMap<ObjectId, Day>,
+    clock_distrusted: bool,
 }
 
 #[derive(Default)]
@@ -386,6 +391,15 @@ impl FakeRepository {
     /// What the last key that was looked up was said to be.
     pub(crate) fn last_key_standing(&self) -> KeyStanding {
         self.0.borrow().last_key_standing.unwrap()
+    }
+
+    pub(crate) fn fail_next_delete(&self, error: RepositoryError) {
+        self.0.borrow_mut().delete_error = Some(error);
+    }
+
+    /// From now on its clock has leapt.
+    pub(crate) fn distrust_clock(&self) {
+        self.0.borrow_mut().clock_distrusted = true;
     }
 
     /// Lets others do something before the next update happens, once for each time that this is called.
@@ -547,6 +561,7 @@ impl ObjectRepository for FakeRepository {
         precondition: Precondition,
     ) -> Result<DeleteOutcome, RepositoryError> {
         let mut state = self.0.borrow_mut();
+        state.delete_error.take().map_or(Ok(()), Err)?;
         let Some((sequence, stored)) = state.newest(&ObjectName::Id(id)) else {
             return Ok(DeleteOutcome::NotFound);
         };
@@ -757,6 +772,90 @@ impl ObjectRepository for FakeRepository {
     }
 }
 
+impl FakeRepositoryState {
+    fn facts(&self, sequence: u64, object: &Object) -> ObjectFacts {
+        let is_newer = |(other, _): &&(Object, Option<Place>)| {
+            other.status == ObjectStatus::Committed && other.key_path() == object.key_path()
+        };
+        let newer = self.objects.range(sequence + 1..).map(|(_, other)| other).filter(is_newer);
+        ObjectFacts {
+            storage_class: object.storage_class,
+            created_at: object.created_at,
+            last_read: self.reads.get(&object.id).copied(),
+            newer_versions: if object.key.is_some() { newer.count() as u64 } else { 0 },
+        }
+    }
+
+    /// What is due by itself.
+    fn due(&self, now: Timestamp) -> Vec<DueObject> {
+        let due = |(sequence, (object, _)): (&u64, &(Object, Option<Place>))| {
+            let standing = self.rules.get(&object.scope.namespace)?;
+            let action = standing.decide(&self.facts(*sequence, object), now)?;
+            let is_committed = object.status == ObjectStatus::Committed;
+            is_committed.then(|| DueObject { object: object.clone(), action, rule: standing.rule })
+        };
+        self.objects.iter().filter_map(due).collect()
+    }
+}
+
+impl LifecycleRepository for FakeRepository {
+    async fn lifecycle_rule(&self, namespace: &Namespace) -> Result<LifecycleRule, RepositoryError> {
+        Ok(self.0.borrow().rules.get(namespace).map(|standing| standing.rule).unwrap_or_default())
+    }
+
+    async fn set_lifecycle_rule(
+        &self,
+        namespace: &Namespace,
+        rule: LifecycleRule,
+        now: Timestamp,
+    ) -> Result<(), RepositoryError> {
+        let mut state = self.0.borrow_mut();
+        let before = state.rules.remove(namespace).and_then(|standing| standing.reads_noted_since);
+        let reads_noted_since = rule.cold_after_days.map(|_| before.unwrap_or(now));
+        if !rule.is_none() {
+            state.rules.insert(namespace.clone(), StandingRule { rule, reads_noted_since });
+        }
+        Ok(())
+    }
+
+    async fn note_reads(&self, ids: Vec<ObjectId>, now: Timestamp) -> Result<(), RepositoryError> {
+        let mut state = self.0.borrow_mut();
+        for id in ids {
+            let day = state.reads.entry(id).or_insert(Day::of(now));
+            *day = Day::of(now).max(*day);
+        }
+        Ok(())
+    }
+
+    async fn begin_pass(&self, _: Timestamp) -> Result<bool, RepositoryError> {
+        Ok(!self.0.borrow().clock_distrusted)
+    }
+
+    async fn due_page(&self, _: Option<DueCursor>, now: Timestamp) -> Result<DuePage, RepositoryError> {
+        let candidate = |due: &DueObject| DueCandidate {
+            id: due.object.id,
+            found_by: match due.action {
+                DueAction::DeleteOldVersion => FoundBy::Versions,
+                DueAction::DeleteForAge | DueAction::MoveToCold => FoundBy::Age,
+            },
+            versions_counted: due.rule.keep_versions.unwrap_or(0),
+        };
+        let candidates = self.0.borrow().due(now).iter().map(candidate).collect();
+        Ok(DuePage { candidates, next: None })
+    }
+
+    async fn still_due(
+        &self,
+        candidate: DueCandidate,
+        now: Timestamp,
+    ) -> Result<Option<DueObject>, RepositoryError> {
+        let due = self.0.borrow().due(now);
+        let is_meant =
+            |due: &DueObject| due.object.id == candidate.id && candidate.found_by.leads_to(due.action);
+        Ok(due.into_iter().find(is_meant))
+    }
+}
+
 impl ApiKeyRepository for FakeRepository {
     async fn find_api_key(
         &self,
@@ -778,6 +877,11 @@ fn the_fake_repository_keeps_the_contract() {
 #[test]
 fn the_fake_repository_lists_keys_as_the_model_does() {
     super::key_listing_contract::key_listing_contract(&FakeRepository::default());
+}
+
+#[test]
+fn the_fake_repository_keeps_the_contract_of_lifecycles() {
+    super::contract::lifecycle_contract(FakeRepository::default);
 }
 
 #[test]

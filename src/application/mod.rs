@@ -4,6 +4,7 @@ pub mod credentials;
 pub mod dto;
 pub mod errors;
 pub mod key_listing;
+pub mod lifecycle;
 pub mod ports;
 pub mod use_cases;
 

@@ -581,6 +581,9 @@ pub trait ObjectRepository {
     /// [`RepositoryError`]; after `Unavailable` it may or may not have happened.
     async fn set_limits(&self, tenant_id: &TenantId, limits: QuotaLimits) -> Result<Quota, RepositoryError>;
 
+    /// Notes that somebody has read an object, where a rule asks for that. Never waits.
+    fn note_read(&self, _: &Object) {}
+
     /// Whether it answers and takes writes now, which it does by writing something of no meaning, durably.
     ///
     /// # Errors

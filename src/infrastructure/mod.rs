@@ -3,6 +3,7 @@
 pub mod audit_file;
 pub mod data_plane;
 pub mod known_keys;
+pub mod lifecycle_channel;
 pub mod machine;
 pub mod metrics;
 pub mod persistence;

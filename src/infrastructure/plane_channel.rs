@@ -19,6 +19,7 @@ use crate::domain::value_objects::{
     ContentHash, ObjectId, PackId, Place, Precondition, StorageClass, TenantId,
 };
 use crate::infrastructure::known_keys::KnownKeys;
+use crate::infrastructure::lifecycle_channel::{LifecycleQuery, NotedNamespaces, NotedReceiver, NotedSender};
 use crate::infrastructure::quota_ledger::{QuotaLedger, QuotaRoom};
 
 /// How many writes wait for the metadata plane at most.
@@ -338,6 +339,8 @@ pub enum Query {
     SetLimits(TenantId, QuotaLimits, Reply<Quota>),
     /// What is kept of an API key. No change in the log is about one, so that it waits for none.
     FindApiKey(ApiKeyId, Reply<Option<ApiKey>>),
+    /// What is about rules for the life of objects.
+    Lifecycle(LifecycleQuery),
     /// Whether the database answers.
     Check(Reply<()>),
 }
@@ -358,6 +361,7 @@ pub struct DataEnd {
     queries: mpsc::Sender<QueryRequest>,
     order: Option<Arc<LogOrder>>,
     quotas: Arc<QuotaLedger>,
+    noted: NotedReceiver,
 }
 
 impl DataEnd {
@@ -423,6 +427,11 @@ impl DataEnd {
         &self.quotas
     }
 
+    /// Of which namespaces reads are noted.
+    pub fn noted_namespaces(&self) -> NotedReceiver {
+        self.noted.clone()
+    }
+
     /// How much waits.
     pub fn queues(&self) -> Queues {
         let (writes, queries) = (self.writes.downgrade(), self.queries.downgrade());
@@ -477,6 +486,8 @@ pub struct MetadataEnd {
     pub order: Option<Arc<LogOrder>>,
     /// What tenants may have.
     pub quotas: Arc<QuotaLedger>,
+    /// Says of which namespaces reads are noted.
+    pub noted: NotedSender,
 }
 
 /// Which of the two is the point of durability.
@@ -494,8 +505,10 @@ pub fn plane_channel(durability: Durability) -> (DataEnd, MetadataEnd) {
     let (queries, query_queue) = mpsc::channel(QUERIES_QUEUED_MAX);
     let order = (durability == Durability::Log).then(Arc::<LogOrder>::default);
     let quotas = Arc::<QuotaLedger>::default();
-    let data_end = DataEnd { writes, queries, order: order.clone(), quotas: quotas.clone() };
-    (data_end, MetadataEnd { writes: write_queue, queries: query_queue, order, quotas })
+    let (noted, noted_source) = watch::channel(NotedNamespaces::default());
+    let data_end =
+        DataEnd { writes, queries, order: order.clone(), quotas: quotas.clone(), noted: noted_source };
+    (data_end, MetadataEnd { writes: write_queue, queries: query_queue, order, quotas, noted })
 }
 
 #[cfg(test)]

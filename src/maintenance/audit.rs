@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::MaintenanceError;
 use crate::config::AuditArguments;
-use crate::domain::entities::{ApiKey, ApiKeyId, CredentialId, QuotaLimits};
+use crate::domain::entities::{ApiKey, ApiKeyId, CredentialId, LifecycleRule, QuotaLimits};
 use crate::domain::value_objects::{Namespace, TenantId, Timestamp};
 use crate::infrastructure::audit_file::AuditFile;
 
@@ -21,6 +21,8 @@ pub(super) enum ToolChange<'c> {
     KeyCreated(&'c ApiKey),
     KeyRevoked(ApiKeyId),
     LimitsSet(&'c TenantId, QuotaLimits),
+    RuleSet(&'c Namespace, LifecycleRule),
+    ClockTrusted,
 }
 
 /// A line. What is not of this event is left out.
@@ -47,6 +49,15 @@ struct Line<'c> {
     bytes_max: Option<Option<u64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     objects_max: Option<Option<u64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'c str>,
+    /// `null` for no such rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cold_after_days: Option<Option<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delete_after_days: Option<Option<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep_versions: Option<Option<u32>>,
     /// Whose process it was, in the words of the system.
     uid: u32,
 }
@@ -92,6 +103,15 @@ impl<'c> Line<'c> {
                 objects_max: Some(limits.objects_max),
                 ..plain
             },
+            ToolChange::RuleSet(namespace, rule) => Self {
+                event: "lifecycle_set",
+                namespace: Some(namespace.as_str()),
+                cold_after_days: Some(rule.cold_after_days),
+                delete_after_days: Some(rule.delete_after_days),
+                keep_versions: Some(rule.keep_versions),
+                ..plain
+            },
+            ToolChange::ClockTrusted => Self { event: "clock_trusted", ..plain },
         }
     }
 }

@@ -12,6 +12,7 @@ mod doctor;
 mod gc;
 mod health;
 mod keys;
+mod lifecycle;
 mod progress;
 mod rebuild;
 mod restore;
@@ -41,6 +42,7 @@ pub use doctor::DoctorArguments;
 pub use gc::CollectArguments;
 pub use health::HealthArguments;
 pub use keys::{CreateKeyArguments, KeyCommand, ListKeysArguments, RevokeKeyArguments};
+pub use lifecycle::LifecycleArguments;
 pub use rebuild::RebuildArguments;
 pub use restore::RestoreArguments;
 pub use scrub::ScrubArguments;
@@ -67,6 +69,8 @@ pub enum MaintenanceCommand {
     Key(KeyCommand),
     /// Show what tenants have, and set what they may have at most
     Tenant(TenantArguments),
+    /// Show and set what becomes of a namespace's objects with time, and what that would be now
+    Lifecycle(Box<LifecycleArguments>),
     /// Find out whether this machine is fit for a server with these settings, and how to mend what is not
     Doctor(Box<DoctorArguments>),
     /// Ask a running server whether it is well
@@ -252,6 +256,7 @@ fn run_to_verdict(command: MaintenanceCommand) -> Result<Verdict, MaintenanceErr
             MaintenanceCommand::Rebuild(arguments) => rebuild::rebuild(arguments).await,
             MaintenanceCommand::Key(command) => keys::run(command).await,
             MaintenanceCommand::Tenant(arguments) => tenant::run(arguments).await,
+            MaintenanceCommand::Lifecycle(arguments) => lifecycle::run(*arguments).await,
             MaintenanceCommand::Doctor(arguments) => doctor::examine(*arguments).await,
             MaintenanceCommand::Health(arguments) => health::ask(arguments),
         }

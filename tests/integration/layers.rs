@@ -77,7 +77,14 @@ const RULES: [Rule; 11] = [
     },
     Rule {
         part: "maintenance/",
-        own: &["domain", "application::credentials", "infrastructure", "config", "maintenance"],
+        own: &[
+            "domain",
+            "application::credentials",
+            "application::lifecycle",
+            "infrastructure",
+            "config",
+            "maintenance",
+        ],
         crates: None,
         never: &["sqlx", "monoio", "io_uring", "httparse"],
     },
@@ -92,7 +99,7 @@ const RULES: [Rule; 11] = [
 ];
 
 /// These put the layers together, and may name all of them.
-const COMPOSITION: [&str; 9] = [
+const COMPOSITION: [&str; 10] = [
     "auditing.rs",
     "config.rs",
     "config/credentials.rs",
@@ -100,6 +107,7 @@ const COMPOSITION: [&str; 9] = [
     "logging.rs",
     "main.rs",
     "server.rs",
+    "server/lifecycle.rs",
     "server/metrics.rs",
     "service_manager.rs",
 ];

@@ -49,6 +49,7 @@ mod key_rotation;
 mod keys;
 mod layers;
 mod lifecycle;
+mod lifecycle_rules;
 mod limits;
 mod listing;
 mod listing_by_key;

@@ -35,6 +35,8 @@ enum Names {
     TenantAlone,
     /// A tenant, and nothing that it has.
     TenantForAnybody,
+    /// A namespace, of which the operator who reaches it alone may ask.
+    Namespace,
     /// The server, of which whoever has the scope is told as much as is for everybody.
     Server,
 }
@@ -48,7 +50,7 @@ const BATCH_GET_BODY: &[u8] = br#"{"items":[{"key":"k"}]}"#;
 const BATCH_DELETE_BODY: &[u8] = br#"{"items":[{"key":"another"}]}"#;
 
 /// The objects that the targets are about are made anew for each request.
-fn entries(id: &str) -> [Entry; 16] {
+fn entries(id: &str) -> [Entry; 17] {
     let entry = |name, target: String, needs, names| Entry { name, target, needs, names };
     [
         entry(
@@ -102,6 +104,12 @@ fn entries(id: &str) -> [Entry; 16] {
             "/v1/tenants/acme".into(),
             &[("GET", "admin"), ("HEAD", "admin"), ("PUT", "admin")],
             Names::Tenant,
+        ),
+        entry(
+            "Lifecycle",
+            "/v1/namespaces/models/lifecycle".into(),
+            &[("GET", "admin"), ("HEAD", "admin"), ("PUT", "admin")],
+            Names::Namespace,
         ),
         entry("Sign", "/v1/sign".into(), &[("POST", "read")], Names::Scope),
         entry(
@@ -190,15 +198,16 @@ fn credentials(entry: &Entry, needed: &str) -> Vec<(String, Option<String>, Outc
         |left_out: &str| every.split(' ').filter(|word| *word != left_out).collect::<Vec<_>>().join(" ");
     let out_of_reach = match entry.names {
         Names::NoScope => Outcome::NotFound,
-        Names::Scope | Names::Tenant | Names::TenantAlone | Names::TenantForAnybody => Outcome::Forbidden,
+        Names::Scope | Names::Tenant | Names::TenantAlone | Names::TenantForAnybody | Names::Namespace => {
+            Outcome::Forbidden
+        }
         Names::Server => Outcome::Done,
     };
-    let is_for_operator = entry.names == Names::Tenant;
+    let is_for_operator = matches!(entry.names, Names::Tenant | Names::Namespace);
     // Limits are for all namespaces of a tenant at once: which ones the operator reaches is of no account.
     let elsewhere = match entry.names {
         Names::TenantAlone => Outcome::NotFound,
-        Names::TenantForAnybody => Outcome::Done,
-        _ if is_for_operator => Outcome::Done,
+        Names::TenantForAnybody | Names::Tenant => Outcome::Done,
         _ => out_of_reach,
     };
     let in_no_namespace = if is_for_operator { out_of_reach } else { elsewhere };
@@ -293,7 +302,7 @@ fn every_route_and_method_lets_in_whom_it_should_and_nobody_else() {
             }
         }
     }
-    assert_eq!(cases, 16 * 8 * 15);
+    assert_eq!(cases, 17 * 8 * 15);
 }
 
 fn exchange(connection: &mut Connection, method: &str, target: &str, fields: &[(&str, &str)]) -> Response {
@@ -330,6 +339,7 @@ fn a_body_is_not_asked_for_from_whom_it_would_not_be_taken() {
         ("PUT", "/v1/tenants/acme"),
         ("POST", "/v1/batch/put?namespace=models&tenant_id=acme"),
         ("POST", "/v1/batch/delete?namespace=models&tenant_id=acme"),
+        ("PUT", "/v1/namespaces/models/lifecycle"),
     ] {
         for (field, status) in
             [(None, 401), (Some("Bearer x"), 401), (Some(&*other), 403), (Some(&*reader), 403)]

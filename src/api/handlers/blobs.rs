@@ -50,6 +50,18 @@ pub(super) async fn download<S: BlobStore, R: ObjectRepository, C>(
     Ok(response)
 }
 
+/// As [`download`], and notes that the object was read by which the tenant has the content.
+pub(super) async fn download_noted<S: BlobStore, R: ObjectRepository, C>(
+    service: &Service<S, R, C>,
+    head: &RequestHead,
+    hash: ContentHash,
+    principal: &Principal,
+) -> Result<Response<S::Reader>, Problem> {
+    let response = download(service, head, hash, principal, Freshness::Cached).await?;
+    download::note_read(service, head, &response);
+    Ok(response)
+}
+
 /// `POST /v1/blobs/missing`
 pub(super) async fn missing<S: BlobStore, R: ObjectRepository, C>(
     service: &Service<S, R, C>,

@@ -33,6 +33,29 @@ pub(super) async fn info<S: BlobStore, R: ObjectRepository, C>(
 /// under the last part of the key.
 pub(in crate::api) const DOWNLOAD: &str = "download";
 
+/// As [`download`], and notes that the object was read: by `GET`, also where the client turns out to have it.
+pub(super) async fn download_noted<S: BlobStore, R: ObjectRepository, C>(
+    service: &Service<S, R, C>,
+    head: &RequestHead,
+    name: ObjectName,
+    freshness: Freshness,
+) -> Result<Response<S::Reader>, Problem> {
+    let response = download(service, head, name, freshness).await?;
+    note_read(service, head, &response);
+    Ok(response)
+}
+
+/// Notes that the object of an answer was read, if it was.
+pub(super) fn note_read<S, R: ObjectRepository, C, Reader>(
+    service: &Service<S, R, C>,
+    head: &RequestHead,
+    response: &Response<Reader>,
+) {
+    if let (Method::Get, Some(stored)) = (head.method(), &response.object) {
+        service.repository.note_read(&stored.object);
+    }
+}
+
 /// `GET` or `HEAD` of an object's bytes.
 pub(super) async fn download<S: BlobStore, R: ObjectRepository, C>(
     service: &Service<S, R, C>,

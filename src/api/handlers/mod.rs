@@ -5,6 +5,7 @@ mod blobs;
 mod delete;
 mod download;
 mod health;
+mod lifecycle;
 mod list;
 mod list_versions;
 mod metrics;
@@ -20,6 +21,7 @@ pub(super) use blobs::{MissingBody, MissingDto};
 pub(super) use download::DOWNLOAD;
 pub use download::add_object_fields;
 pub(super) use health::{ChecksDto, ReadinessDto};
+pub(super) use lifecycle::RuleBody;
 pub use metrics::{MetricsPage, WriteMetrics};
 pub(super) use patch::{MERGE_PATCH, PatchBody};
 pub(super) use sign::{SignBody, SignedDto};
@@ -38,6 +40,7 @@ use super::request_body::RequestBody;
 use super::router::{Route, route};
 use super::service::Service;
 use crate::application::dto::ObjectDto;
+use crate::application::lifecycle::LifecycleRepository;
 use crate::application::ports::{
     ApiKeyRepository, BlobStore, Clock, Freshness, ObjectName, ObjectRepository,
 };
@@ -124,7 +127,7 @@ pub(super) async fn handle<S, R, C>(
 ) -> Result<Response<S::Reader>, Problem>
 where
     S: BlobStore<Buffer = Block>,
-    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
+    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository + LifecycleRepository,
     C: Clock,
 {
     within_rate?;
@@ -155,14 +158,18 @@ where
         // The bytes may have to be copied: this is rare too, and its state is larger still than that of signing.
         (Route::Object(id), Method::Patch) => Box::pin(patch::patch(service, head, body, by_id(id))).await,
         (Route::Object(id), Method::Delete) => delete::delete(service, head, by_id(id)).await,
-        (Route::Object(id), _) => download::download(service, head, by_id(id), Freshness::Cached).await,
-        (Route::Blob(hash), _) => blobs::download(service, head, hash, &principal, Freshness::Cached).await,
+        (Route::Object(id), _) => download::download_noted(service, head, by_id(id), Freshness::Cached).await,
+        (Route::Blob(hash), _) => blobs::download_noted(service, head, hash, &principal).await,
         // This is rare, and its state would be part of every connection.
         (Route::MissingBlobs, _) => Box::pin(blobs::missing(service, head, body, &principal)).await,
         (Route::Tenant(tenant_id), Method::Put) => {
             tenants::set(service, head, body, tenant_id, &principal).await
         }
         (Route::Tenant(tenant_id), _) => tenants::show(service, head, tenant_id, &principal).await,
+        (Route::Lifecycle(namespace), Method::Put) => {
+            Box::pin(lifecycle::set(service, head, body, namespace, &principal)).await
+        }
+        (Route::Lifecycle(namespace), _) => lifecycle::show(service, head, namespace, &principal).await,
         // This is rare, and its state would be part of every connection.
         (Route::Sign, _) => Box::pin(sign::sign(service, head, body)).await,
         (Route::BatchGet, _) => Box::pin(batch::get(service, head, body, &principal)).await,
@@ -176,7 +183,7 @@ where
             Box::pin(list_versions::list(service, head, path)).await
         }
         (Route::Key(path), _) => {
-            download::download(service, head, ObjectName::Key(path), Freshness::Cached).await
+            download::download_noted(service, head, ObjectName::Key(path), Freshness::Cached).await
         }
     }
 }

@@ -164,6 +164,7 @@ fn parse_target(order: &SignOrder, principal: &Principal) -> Result<Target, Prob
         | Route::Blob(_)
         | Route::MissingBlobs
         | Route::Tenant(_)
+        | Route::Lifecycle(_)
         | Route::Sign
         | Route::BatchGet
         | Route::BatchPut

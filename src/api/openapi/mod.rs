@@ -21,10 +21,10 @@ use self::operations::{Answer, Kind, Needs, OPERATIONS, Operation, Place, Sent};
 use super::errors::ProblemDto;
 use super::handlers::{
     ChecksDto, DeleteBody, DeleteItem, GetBody, GetItem, LimitsBody, MERGE_PATCH, MissingBody, MissingDto,
-    PatchBody, ReadinessDto, ResultDto, SignBody, SignedDto,
+    PatchBody, ReadinessDto, ResultDto, RuleBody, SignBody, SignedDto,
 };
 use super::http1::{Method, status_title};
-use crate::application::dto::{ListDto, ObjectDto, TenantDto};
+use crate::application::dto::{LifecycleDto, ListDto, ObjectDto, TenantDto};
 
 /// The name of the scheme of tokens and keys in `Authorization`.
 const BEARER: &str = "bearer";
@@ -79,6 +79,8 @@ fn components() -> Components {
         named::<ListDto<'_>>(),
         named::<TenantDto<'_>>(),
         named::<LimitsBody>(),
+        named::<LifecycleDto<'_>>(),
+        named::<RuleBody>(),
         named::<PatchBody>(),
         named::<SignBody>(),
         named::<SignedDto>(),
@@ -126,6 +128,7 @@ fn described(operation: &Operation) -> utoipa::openapi::path::Operation {
             builder.request_body(Some(RequestBodyBuilder::new().content("*/*", content).build()))
         }
         Sent::Limits => builder.request_body(Some(json_body("application/json", LimitsBody::name()))),
+        Sent::LifecycleRule => builder.request_body(Some(json_body("application/json", RuleBody::name()))),
         Sent::Patch => builder.request_body(Some(json_body(MERGE_PATCH, PatchBody::name()))),
         Sent::SignRequest => builder.request_body(Some(json_body("application/json", SignBody::name()))),
         Sent::Digests => builder.request_body(Some(json_body("application/json", MissingBody::name()))),
@@ -209,6 +212,7 @@ fn described_answer(status: u16, answer: Answer, method: Method) -> Response {
         Answer::Object => builder.content("application/json", content(of(ObjectDto::name()))),
         Answer::List => builder.content("application/json", content(of(ListDto::name()))),
         Answer::Tenant => builder.content("application/json", content(of(TenantDto::name()))),
+        Answer::Lifecycle => builder.content("application/json", content(of(LifecycleDto::name()))),
         Answer::SignedUrl => builder.content("application/json", content(of(SignedDto::name()))),
         Answer::Missing => builder.content("application/json", content(of(MissingDto::name()))),
         Answer::Readiness => builder.content("application/json", content(of(ReadinessDto::name()))),
@@ -250,6 +254,7 @@ mod tests {
             Route::Blob(_) => "/v1/blobs/{digest}",
             Route::MissingBlobs => "/v1/blobs/missing",
             Route::Tenant(_) => "/v1/tenants/{tenant_id}",
+            Route::Lifecycle(_) => "/v1/namespaces/{namespace}/lifecycle",
             Route::Sign => "/v1/sign",
             Route::BatchGet => "/v1/batch/get",
             Route::BatchPut => "/v1/batch/put",
@@ -260,6 +265,7 @@ mod tests {
     fn routes() -> Vec<Route> {
         let (id, tenant_id) = (ObjectId::generate(), TenantId::parse("acme").unwrap());
         let scope = Scope { namespace: Namespace::parse("models").unwrap(), tenant_id: tenant_id.clone() };
+        let namespace = scope.namespace.clone();
         let key = KeyPath { scope, key: Key::parse("k").unwrap() };
         vec![
             Route::Root,
@@ -274,6 +280,7 @@ mod tests {
             Route::Blob(ContentHash::from_bytes([0; 32])),
             Route::MissingBlobs,
             Route::Tenant(tenant_id),
+            Route::Lifecycle(namespace),
             Route::Sign,
             Route::BatchGet,
             Route::BatchPut,

@@ -1,5 +1,6 @@
 //! One file for each thing that a caller can have done.
 
+mod apply_lifecycle;
 mod delete_object;
 mod download_object;
 mod list_keys;
@@ -10,6 +11,7 @@ mod stored_source;
 mod update_object;
 mod upload_object;
 
+pub use apply_lifecycle::{DueOutcome, PassKeeper, PassReport, PassStep, apply_lifecycle};
 pub use delete_object::delete_object;
 pub use download_object::{Download, download_object};
 pub use list_keys::{KeyCursor, VersionCursor};

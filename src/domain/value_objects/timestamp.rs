@@ -1,4 +1,5 @@
-//! Moments of the wall clock, for people and for HTTP dates. Never used to order or to age anything.
+//! Moments of the wall clock, for people and for HTTP dates. Never used to order anything, and to age something only where
+//! an operator has set a rule in days.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

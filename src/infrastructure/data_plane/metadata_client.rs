@@ -9,7 +9,7 @@
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use futures_util::FutureExt as _;
 use tokio::sync::{Semaphore, oneshot};
@@ -17,19 +17,23 @@ use tokio::sync::{Semaphore, oneshot};
 use super::buffers::Block;
 use super::deadline_list::WaitLimit;
 use super::object_cache::{ObjectCache, Ticket as CacheTicket};
+use super::read_notes::ReadNotes;
 use super::runtime::spawn;
 use crate::application::errors::{QuotaExceeded, RepositoryError, StoreError, UploadError};
 use crate::application::key_listing::{KeyPage, KeyQuery, VersionQuery};
+use crate::application::lifecycle::{DueCandidate, DueCursor, DueObject, DuePage, LifecycleRepository};
 use crate::application::ports::{
     ApiKeyRepository, CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery, LooseCommit,
     LooseOutcome, ObjectCommit, ObjectName, ObjectRepository, ObjectUpdate, UpdateOutcome,
 };
 use crate::domain::entities::{
-    ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, Reach, StoredContent, StoredObject,
+    ApiKey, ApiKeyId, BlobLocation, KeyPath, LifecycleRule, Object, Quota, QuotaLimits, Reach, StoredContent,
+    StoredObject,
 };
 use crate::domain::value_objects::{
-    ContentHash, ObjectId, PackId, Place, Precondition, StorageClass, TenantId,
+    ContentHash, Namespace, ObjectId, PackId, Place, Precondition, StorageClass, TenantId, Timestamp,
 };
+use crate::infrastructure::lifecycle_channel::LifecycleQuery;
 use crate::infrastructure::metrics::{CoreMetrics, Phase, note_since};
 use crate::infrastructure::plane_channel::{DataEnd, Query, Reply, Ticket, Write, WriteOutcome};
 use crate::infrastructure::quota_ledger::QuotaRoom;
@@ -49,6 +53,7 @@ pub struct MetadataClient {
     log: Option<Rc<Packs>>,
     /// Turns in the order of asking. No more wait than there are connections.
     guesses: Rc<Semaphore>,
+    reads: Rc<ReadNotes>,
     metrics: Arc<CoreMetrics>,
 }
 
@@ -57,7 +62,8 @@ impl MetadataClient {
     /// With a log, changes go through that first.
     pub fn new(channel: DataEnd, cache: Arc<ObjectCache>, limit: WaitLimit, log: Option<Rc<Packs>>) -> Self {
         let guesses = Rc::new(Semaphore::new(GUESSES_AT_ONCE_MAX));
-        Self { channel, cache, limit, log, guesses, metrics: Arc::default() }
+        let reads = Rc::new(ReadNotes::new(channel.noted_namespaces()));
+        Self { channel, cache, limit, log, guesses, reads, metrics: Arc::default() }
     }
 
     /// The same, which counts in the core's own cells.
@@ -301,6 +307,38 @@ impl MetadataClient {
         }
     }
 
+    /// Tells of the reads that wait to be told of, in a task of its own, if it is time to.
+    pub fn tell_reads_when_due(&self, now: Timestamp) {
+        self.reads.turn_to(now);
+        if self.reads.are_due() {
+            self.spawn_telling(now);
+        }
+    }
+
+    /// Tells of the reads that wait to be told of.
+    pub async fn tell_reads(&self, now: Timestamp) {
+        let ids = self.reads.take();
+        if ids.is_empty() {
+            return;
+        }
+        match self.note_reads(ids.clone(), now).await {
+            Ok(()) => self.reads.are_told(&ids, now),
+            Err(_) => self.reads.put_back(ids),
+        }
+    }
+
+    fn spawn_telling(&self, now: Timestamp) {
+        let client = self.clone();
+        drop(spawn(async move { client.tell_reads(now).await }));
+    }
+
+    async fn ask_lifecycle<T>(
+        &self,
+        query: impl FnOnce(Reply<T>) -> LifecycleQuery,
+    ) -> Result<T, RepositoryError> {
+        self.ask(|reply| Query::Lifecycle(query(reply))).await
+    }
+
     async fn delete_and_forget(&self, write: Write) -> Result<DeleteOutcome, RepositoryError> {
         let outcome = match self.write(write).await {
             Ok(WriteOutcome::Deleted(outcome)) => outcome,
@@ -455,6 +493,12 @@ impl ObjectRepository for MetadataClient {
         Ok(found)
     }
 
+    fn note_read(&self, object: &Object) {
+        if self.reads.note(object) {
+            self.spawn_telling(Timestamp::from(SystemTime::now()));
+        }
+    }
+
     async fn check(&self) -> Result<(), RepositoryError> {
         self.write(Write::Check).await?;
         self.ask(Query::Check).await
@@ -490,6 +534,41 @@ impl ObjectRepository for MetadataClient {
 
     async fn set_limits(&self, tenant_id: &TenantId, limits: QuotaLimits) -> Result<Quota, RepositoryError> {
         self.ask(|reply| Query::SetLimits(tenant_id.clone(), limits, reply)).await
+    }
+}
+
+impl LifecycleRepository for MetadataClient {
+    async fn lifecycle_rule(&self, namespace: &Namespace) -> Result<LifecycleRule, RepositoryError> {
+        self.ask_lifecycle(|reply| LifecycleQuery::Rule(namespace.clone(), reply)).await
+    }
+
+    async fn set_lifecycle_rule(
+        &self,
+        namespace: &Namespace,
+        rule: LifecycleRule,
+        now: Timestamp,
+    ) -> Result<(), RepositoryError> {
+        self.ask_lifecycle(|reply| LifecycleQuery::SetRule(namespace.clone(), rule, now, reply)).await
+    }
+
+    async fn note_reads(&self, ids: Vec<ObjectId>, now: Timestamp) -> Result<(), RepositoryError> {
+        self.ask_lifecycle(|reply| LifecycleQuery::NoteReads(ids, now, reply)).await
+    }
+
+    async fn begin_pass(&self, now: Timestamp) -> Result<bool, RepositoryError> {
+        self.ask_lifecycle(|reply| LifecycleQuery::BeginPass(now, reply)).await
+    }
+
+    async fn due_page(&self, from: Option<DueCursor>, now: Timestamp) -> Result<DuePage, RepositoryError> {
+        self.ask_lifecycle(|reply| LifecycleQuery::DuePage(from, now, reply)).await
+    }
+
+    async fn still_due(
+        &self,
+        candidate: DueCandidate,
+        now: Timestamp,
+    ) -> Result<Option<DueObject>, RepositoryError> {
+        self.ask_lifecycle(|reply| LifecycleQuery::StillDue(candidate, now, reply)).await
     }
 }
 

@@ -7,6 +7,7 @@ pub mod descriptors;
 pub mod helpers;
 pub mod metadata_client;
 pub mod object_cache;
+pub mod read_notes;
 pub mod runtime;
 pub mod tls;
 pub mod tls_configuration;

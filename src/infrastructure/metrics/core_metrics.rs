@@ -14,6 +14,16 @@ pub struct CoreMetrics {
     pub cache_hits: Counter,
     /// Names that the database was asked for.
     pub cache_misses: Counter,
+    /// Objects that rules of namespaces have deleted.
+    pub lifecycle_deleted: Counter,
+    /// Objects that they have moved to the other class.
+    pub lifecycle_moved: Counter,
+    /// Passes through all rules that came to their end.
+    pub lifecycle_passes: Counter,
+    /// Passes that an error ended.
+    pub lifecycle_failed_passes: Counter,
+    /// Whether the last pass did nothing, because the wall clock cannot be trusted: 0 or 1.
+    pub lifecycle_rests: Counter,
     hot: RootMetrics,
     cold: RootMetrics,
     buffers: OnceLock<BufferPool>,

@@ -41,6 +41,7 @@ impl StoreMetrics {
         let figures = self.plane.ask();
         write_objects(&figures, text, names);
         self.write_collector(text);
+        self.write_lifecycle(text);
         write_packs(&figures, text);
         self.write_storage(text);
         self.write_roots(&figures, text);
@@ -78,6 +79,25 @@ impl StoreMetrics {
         }
         let help = "Whether a backup keeps the garbage collector from removing bytes.";
         text.single("activestorage_gc_held", Kind::Gauge, help, plane.gc_held.get());
+    }
+
+    fn write_lifecycle(&self, text: &mut Exposition) {
+        let sum = |of: fn(&CoreMetrics) -> u64| self.cores.iter().map(|core| of(core)).sum::<u64>();
+        let help = "Objects that rules of namespaces have deleted.";
+        let deleted = sum(|core| core.lifecycle_deleted.get());
+        text.single("activestorage_lifecycle_deleted_objects_total", Kind::Counter, help, deleted);
+        let help = "Objects that rules of namespaces have moved to the cold class.";
+        let moved = sum(|core| core.lifecycle_moved.get());
+        text.single("activestorage_lifecycle_moved_objects_total", Kind::Counter, help, moved);
+        let help = "Passes through the rules of namespaces.";
+        let passes = sum(|core| core.lifecycle_passes.get());
+        text.single("activestorage_lifecycle_passes_total", Kind::Counter, help, passes);
+        let help = "Passes through the rules of namespaces that an error ended.";
+        let failed = sum(|core| core.lifecycle_failed_passes.get());
+        text.single("activestorage_lifecycle_failed_passes_total", Kind::Counter, help, failed);
+        let help = "Whether rules of namespaces do nothing, because the wall clock has leapt.";
+        let rests = sum(|core| core.lifecycle_rests.get());
+        text.single("activestorage_lifecycle_rests", Kind::Gauge, help, rests);
     }
 
     fn write_storage(&self, text: &mut Exposition) {

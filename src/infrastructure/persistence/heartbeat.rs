@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::database::Database;
 use super::group_commit::Latch;
+use super::lifecycle::Lifecycles;
 use super::quotas::Quotas;
 use crate::domain::value_objects::InstanceId;
 
@@ -26,6 +27,8 @@ pub(super) struct Heartbeat {
     pub(super) on_outside_change: Box<dyn Fn() + Send>,
     /// Told too; and each time, where other servers count what they store.
     pub(super) quotas: Arc<Quotas>,
+    /// Told of each, since rules may be among them.
+    pub(super) lifecycles: Arc<Lifecycles>,
     pub(super) is_shared: bool,
 }
 
@@ -57,6 +60,7 @@ impl Heartbeat {
             self.outside_changes = outside_changes;
             (self.on_outside_change)();
             self.quotas.ask();
+            self.lifecycles.ask();
         } else if self.is_shared {
             self.quotas.ask();
         }

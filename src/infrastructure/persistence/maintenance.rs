@@ -15,11 +15,15 @@ use super::batch::{BlobKey, Changes};
 use super::database::{Database, DatabaseUrl};
 use super::errors::DatabaseError;
 use super::holds::{Hold, HoldId};
+use super::lifecycle::{AgesPage, LifecycleFacts, VersionRow};
 use super::postgres::PostgresDatabase;
 use super::sqlite::SqliteDatabase;
-use crate::domain::entities::{ApiKey, ApiKeyId, BlobLocation, Object, Quota, QuotaLimits, UsageChange};
+use crate::domain::entities::{
+    ApiKey, ApiKeyId, BlobLocation, ClockMarks, Day, LifecycleRule, Object, Quota, QuotaLimits, Scope,
+    StandingRule, UsageChange,
+};
 use crate::domain::value_objects::{
-    ContentHash, InstanceId, ObjectStatus, StorageClass, TenantId, Timestamp,
+    ContentHash, InstanceId, Key, Namespace, ObjectId, ObjectStatus, StorageClass, TenantId, Timestamp,
 };
 
 /// How many examples of a finding are kept.
@@ -366,6 +370,72 @@ on_either! {
 
     /// Takes an API key back. `false` if there is none of this id.
     pub(crate) async fn revoke_api_key(&self, id: ApiKeyId, now: Timestamp) -> Result<bool, DatabaseError>;
+
+    /// The rule of a namespace, if it has one.
+    pub(crate) async fn lifecycle_rule(&self, namespace: &Namespace) -> Result<Option<StandingRule>, DatabaseError>;
+
+    /// At most `limit` rules, in the order of their namespaces behind `after`.
+    pub(super) async fn lifecycle_rules_after(
+        &self,
+        after: Option<&Namespace>,
+        limit: u32
+    ) -> Result<Vec<(Namespace, StandingRule)>, DatabaseError>;
+
+    /// Gives a namespace this rule instead of the one that it had, and tells servers so.
+    pub(crate) async fn set_lifecycle_rule(
+        &self,
+        namespace: &Namespace,
+        rule: LifecycleRule,
+        now: Timestamp
+    ) -> Result<(), DatabaseError>;
+
+    /// The first tenant behind `after` that has an object in a namespace.
+    pub(super) async fn next_tenant(
+        &self,
+        namespace: &Namespace,
+        after: Option<&TenantId>
+    ) -> Result<Option<TenantId>, DatabaseError>;
+
+    /// Where the next `limit` committed objects of a class behind a sequence end.
+    pub(super) async fn ages_end(
+        &self,
+        scope: &Scope,
+        behind: (StorageClass, u64),
+        limit: u32
+    ) -> Result<Option<u64>, DatabaseError>;
+
+    /// Which of them were made by then, when, and on which day they were read last.
+    pub(super) async fn ages(
+        &self,
+        page: AgesPage<'_>
+    ) -> Result<Vec<(ObjectId, Timestamp, Option<Day>)>, DatabaseError>;
+
+    /// At most `limit` versions behind one of them: from the last key to the first, of each the newest first.
+    pub(super) async fn versions_before(
+        &self,
+        scope: &Scope,
+        before: Option<(&Key, u64)>,
+        limit: u32
+    ) -> Result<Vec<VersionRow>, DatabaseError>;
+
+    /// A committed object with everything that its fate hangs on, if its namespace has a rule.
+    pub(super) async fn lifecycle_facts(
+        &self,
+        id: ObjectId,
+        versions_counted: u32
+    ) -> Result<Option<LifecycleFacts>, DatabaseError>;
+
+    /// Notes that objects, each once and in their order, were read on a day.
+    pub(super) async fn note_reads(&self, ids: &[ObjectId], day: Day) -> Result<(), DatabaseError>;
+
+    /// Forgets reads before a day, at most `limit`: how many.
+    pub(super) async fn forget_reads(&self, before: Day, limit: u32) -> Result<u64, DatabaseError>;
+
+    /// How the clocks stood when they were looked at last.
+    pub(super) async fn clock_marks(&self) -> Result<Option<ClockMarks>, DatabaseError>;
+
+    /// Notes how the clocks stand.
+    pub(crate) async fn set_clock_marks(&self, marks: ClockMarks) -> Result<(), DatabaseError>;
 
     /// Gives `take` a consistent copy of all that a restored store needs.
     pub(crate) async fn export(&self, take: &mut dyn FnMut(ExportedRow) -> io::Result<()>) -> Result<(), CopyError>;

@@ -23,6 +23,7 @@ use super::errors::DatabaseError;
 use super::group_commit::{GroupCommit, Latch, LogQueue};
 use super::heartbeat::Heartbeat;
 use super::holds::HoldWatch;
+use super::lifecycle::Lifecycles;
 use super::pack_space::PackSpace;
 use super::quotas::Quotas;
 use super::recovery::{claim_root, sweep};
@@ -30,11 +31,11 @@ use super::replay::replay;
 use crate::application::errors::RepositoryError;
 use crate::application::ports::{Clock, Freshness};
 use crate::domain::value_objects::{InstanceId, StorageClass};
+use crate::infrastructure::lifecycle_channel::LifecycleQuery;
 use crate::infrastructure::metrics::PlaneMetrics;
 use crate::infrastructure::plane_channel::{
     LogOrder, MetadataEnd, QUERIES_QUEUED_MAX, Query, QueryRequest, Reply,
 };
-use crate::infrastructure::quota_ledger::QuotaLedger;
 use crate::infrastructure::storage::{DatabaseRoom, OpenPacks, ReplayError, RootError, Roots};
 
 /// Why the metadata plane does not start.
@@ -128,7 +129,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             Err(error) => return send(Err(StartError::Thread(error))),
         };
         LocalSet::new().block_on(&runtime, async {
-            match self.prepare(channel.order.clone(), channel.quotas.clone()).await {
+            match self.prepare(&channel).await {
                 Ok(service) => {
                     send(Ok(()));
                     service.serve(channel).await;
@@ -138,11 +139,8 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
         });
     }
 
-    async fn prepare(
-        self,
-        order: Option<Arc<LogOrder>>,
-        ledger: Arc<QuotaLedger>,
-    ) -> Result<Service<C>, StartError> {
+    async fn prepare(self, channel: &MetadataEnd) -> Result<Service<C>, StartError> {
+        let order = channel.order.clone();
         let database = Database::open(&self.url, self.settings).await?;
         for class in StorageClass::ALL {
             claim_root(&database, self.roots.of(class)).await?;
@@ -155,8 +153,10 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
         let next_sequence = self.apply_log(&database, ticks).await?;
         let (database, latch) = (Arc::new(database), Latch::default());
         self.metrics.watch(latch.state());
-        let quotas = Quotas::new(database.clone(), ledger);
+        let quotas = Quotas::new(database.clone(), channel.quotas.clone());
         quotas.refresh().await?;
+        let lifecycles = Lifecycles::new(database.clone(), ticks, channel.noted.clone());
+        lifecycles.refresh().await?;
         if let Some(order) = &order {
             order.start_at(next_sequence);
         }
@@ -202,9 +202,11 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             outside_changes: database.outside_changes().await?,
             on_outside_change: self.on_outside_change,
             quotas: quotas.clone(),
+            lifecycles: lifecycles.clone(),
             is_shared: self.url.is_shared(),
         };
-        let mut reader = Reader::new(quotas.clone(), database.clone(), latch, self.settings, order.clone());
+        let asked = (quotas.clone(), lifecycles.clone());
+        let mut reader = Reader::new(asked, database.clone(), latch, self.settings, order.clone());
         (reader.metrics, reader.ticks) = (self.metrics, ticks);
         Ok(Service {
             database,
@@ -214,6 +216,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             census,
             heartbeat,
             quotas,
+            lifecycles,
             roots: self.roots,
             order,
         })
@@ -253,6 +256,7 @@ struct Service<C> {
     census: Census,
     heartbeat: Heartbeat,
     quotas: Arc<Quotas>,
+    lifecycles: Arc<Lifecycles>,
     roots: Roots,
     order: Option<Arc<LogOrder>>,
 }
@@ -266,6 +270,7 @@ impl<C: Clock + Send + 'static> Service<C> {
         let learning = tokio::task::spawn_local(learn_keys(self.database.clone(), self.order));
         let beating = tokio::task::spawn_local(self.heartbeat.run());
         let keeping_quotas = tokio::task::spawn_local(self.quotas.run());
+        let keeping_rules = tokio::task::spawn_local(self.lifecycles.run());
         let collecting = tokio::task::spawn_local(self.collector.run());
         let counting = tokio::task::spawn_local(self.census.run());
         let queries = answer_queries(self.reader, channel.queries);
@@ -277,6 +282,7 @@ impl<C: Clock + Send + 'static> Service<C> {
         counting.abort();
         beating.abort();
         keeping_quotas.abort();
+        keeping_rules.abort();
         // Otherwise each stop would set the grace of everything back to where the last cycle stored it.
         if !latch.is_set()
             && let Err(error) = self.database.store_ticks(ticks.now()).await
@@ -335,6 +341,7 @@ async fn answer_queries(reader: Reader, mut queue: mpsc::Receiver<QueryRequest>)
 /// What queries are answered with.
 struct Reader {
     quotas: Arc<Quotas>,
+    lifecycles: Arc<Lifecycles>,
     database: Arc<Database>,
     latch: Latch,
     running: Semaphore,
@@ -350,7 +357,7 @@ struct Reader {
 
 impl Reader {
     fn new(
-        quotas: Arc<Quotas>,
+        (quotas, lifecycles): (Arc<Quotas>, Arc<Lifecycles>),
         database: Arc<Database>,
         latch: Latch,
         settings: DatabaseSettings,
@@ -359,7 +366,18 @@ impl Reader {
         let queries_max = settings.max_connections as usize;
         let (running, turn_timeout) = (Semaphore::new(queries_max), settings.acquire_timeout);
         let (metrics, ticks) = (Arc::default(), GraceClock::starting_at(0));
-        Self { quotas, database, latch, running, queries_max, turn_timeout, order, metrics, ticks }
+        Self {
+            quotas,
+            lifecycles,
+            database,
+            latch,
+            running,
+            queries_max,
+            turn_timeout,
+            order,
+            metrics,
+            ticks,
+        }
     }
 
     /// Waits until the database has what the query must see. `false` if it never will.
@@ -460,7 +478,35 @@ impl Reader {
                 respond(reply, latch, self.quotas.set_limits(&tenant_id, limits).await);
             }
             Query::FindApiKey(id, reply) => respond(reply, latch, database.api_key(id).await),
+            Query::Lifecycle(query) => self.answer_lifecycle(query).await,
             Query::Check(reply) => self.check(reply).await,
+        }
+    }
+
+    async fn answer_lifecycle(&self, query: LifecycleQuery) {
+        let Self { lifecycles, latch, .. } = self;
+        if latch.is_set() && query.is_change() {
+            return query.refuse(RepositoryError::Unavailable);
+        }
+        match query {
+            LifecycleQuery::Rule(namespace, reply) => {
+                respond(reply, latch, lifecycles.rule(&namespace).await);
+            }
+            LifecycleQuery::SetRule(namespace, rule, now, reply) => {
+                respond(reply, latch, lifecycles.set_rule(&namespace, rule, now).await);
+            }
+            LifecycleQuery::NoteReads(ids, now, reply) => {
+                respond(reply, latch, lifecycles.note_reads(ids, now).await);
+            }
+            LifecycleQuery::BeginPass(now, reply) => {
+                respond(reply, latch, lifecycles.begin_pass(now).await);
+            }
+            LifecycleQuery::DuePage(from, now, reply) => {
+                respond(reply, latch, lifecycles.due_page(from, now).await);
+            }
+            LifecycleQuery::StillDue(candidate, now, reply) => {
+                respond(reply, latch, lifecycles.still_due(candidate, now).await);
+            }
         }
     }
 }
@@ -468,6 +514,7 @@ impl Reader {
 /// A caller that has gone no longer wants to know.
 fn refuse(query: Query, error: RepositoryError) {
     let _ = match query {
+        Query::Lifecycle(query) => return query.refuse(error),
         Query::Find(_, _, reply) => reply.send(Err(error)).map_err(drop),
         Query::FindEach(_, reply) => reply.send(Err(error)).map_err(drop),
         Query::Inspect(_, reply) => reply.send(Err(error)).map_err(drop),
@@ -529,7 +576,10 @@ mod tests {
         let database = Arc::new(Database::open(&url, SETTINGS).await.unwrap());
         let order = Arc::new(LogOrder::default());
         let quotas = Quotas::new(database.clone(), Arc::default());
-        let reader = Reader::new(quotas, database.clone(), Latch::default(), SETTINGS, Some(order));
+        let (noted, _) = tokio::sync::watch::channel(Default::default());
+        let lifecycles = Lifecycles::new(database.clone(), GraceClock::starting_at(0), noted);
+        let reader =
+            Reader::new((quotas, lifecycles), database.clone(), Latch::default(), SETTINGS, Some(order));
         let commit = a_commit(None, 1, 1);
         let context =
             BatchContext { writer: InstanceId::from_i64(1), now: Timestamp::from_millis(0), tick: 0 };

@@ -10,7 +10,9 @@ use futures_util::join;
 use sqlx::Row as _;
 
 use super::*;
-use crate::application::contract::{a_commit, api_key_contract, key_path, repository_contract};
+use crate::application::contract::{
+    a_commit, api_key_contract, key_path, lifecycle_contract, repository_contract,
+};
 use crate::application::errors::RepositoryError;
 use crate::application::fakes::{FakeClock, an_object, block_on};
 use crate::application::key_listing_contract::key_listing_contract;
@@ -126,6 +128,18 @@ async fn apply(database: &Database, writes: &[Write]) -> Vec<WriteOutcome> {
 
 fn is_committed(outcome: &Result<CommitOutcome, RepositoryError>) -> bool {
     matches!(outcome, Ok(CommitOutcome::Committed { .. }))
+}
+
+#[test]
+fn the_metadata_plane_on_postgresql_keeps_the_contract_of_lifecycles() {
+    let postgres = ThrowawayPostgres::start();
+    let directories = RefCell::new(Vec::new());
+    lifecycle_contract(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let client = start(&database_of(&postgres), "node", roots_in(directory.path()));
+        directories.borrow_mut().push(directory);
+        client
+    });
 }
 
 #[test]
@@ -250,7 +264,7 @@ fn a_full_batch_takes_sequences_of_its_own() {
 }
 
 /// Every statement, and the indexes that it finds its rows by; none for those that find none.
-const INDEXES: [(&str, &[&str]); 55] = [
+const INDEXES: [(&str, &[&str]); 68] = [
     (queries::BEGIN_BATCH, &["instances_pkey", "clock_pkey"]),
     (queries::HELD_BY_ID, &["objects_id_key"]),
     (queries::HELD_VERSIONS, &["objects_keyed"]),
@@ -309,6 +323,22 @@ const INDEXES: [(&str, &[&str]); 55] = [
     (queries::API_KEYS, &[]),
     (queries::PUT_API_KEY, &[]),
     (queries::REVOKE_API_KEY, &["api_keys_pkey"]),
+    (queries::LIFECYCLE_RULE, &["lifecycle_rules_pkey"]),
+    (queries::LIFECYCLE_RULES_AFTER, &["lifecycle_rules_pkey"]),
+    (queries::SET_LIFECYCLE_RULE, &["lifecycle_rules_pkey"]),
+    (queries::DROP_LIFECYCLE_RULE, &["lifecycle_rules_pkey"]),
+    (queries::NEXT_TENANT, &["objects_listed"]),
+    (queries::AGES_END, &["objects_listed"]),
+    (queries::AGES, &["objects_listed", "object_reads_pkey"]),
+    (queries::VERSIONS_BEFORE, &["objects_keyed"]),
+    (
+        queries::LIFECYCLE_FACTS,
+        &["objects_id_key", "lifecycle_rules_pkey", "object_reads_pkey", "objects_keyed"],
+    ),
+    (queries::NOTE_READS, &["object_reads_pkey"]),
+    (queries::FORGET_READS, &["object_reads_by_day", "object_reads_pkey"]),
+    (queries::LIFECYCLE_CLOCK, &["lifecycle_clock_pkey"]),
+    (queries::SET_LIFECYCLE_CLOCK, &["lifecycle_clock_pkey"]),
 ];
 
 #[test]
@@ -375,6 +405,8 @@ const FILL: &str = "
     INSERT INTO tenant_limits SELECT 't' || n, 1, 1 FROM generate_series(1, 10000) AS n;
     INSERT INTO leases SELECT sha256(int8send(n)), 'acme', 0, n, gen_random_uuid(), 'models', 0
     FROM generate_series(1, 100000) AS n;
+    INSERT INTO lifecycle_rules SELECT 'n' || n, 1, 1, 1, 1 FROM generate_series(1, 1000) AS n;
+    INSERT INTO object_reads SELECT id, sequence % 99 FROM objects WHERE sequence % 3 = 0;
     INSERT INTO instances SELECT n, 'node-' || n % 5, 0, n % 5 > 0 FROM generate_series(1, 1000) AS n;
     INSERT INTO nodes SELECT 'node-' || n, n, now() FROM generate_series(1, 1000) AS n";
 
@@ -406,6 +438,13 @@ fn every_statement_uses_its_indexes_on_empty_tables_and_on_large_ones() {
             (queries::FIND_BY_KEY, "'models', 'small', 'k2'"),
             (queries::FIND_EACH_BY_KEY, "'models', 'small', '{k2,k4}'"),
             (queries::HELD_VERSIONS, "'{models}', '{small}', '{k2}', '{1}'"),
+            (queries::NEXT_TENANT, "'models', 'acme'"),
+            (queries::NEXT_TENANT, "'models', ''"),
+            (queries::AGES_END, "'models', 'small', 1::smallint, 0, 100"),
+            (queries::AGES_END, "'models', 'acme', 1::smallint, 50000, 100"),
+            (queries::AGES, "'models', 'small', 0::smallint, 0, 100000, 0"),
+            (queries::VERSIONS_BEFORE, "'models', 'acme', 'k2', 50000, 100"),
+            (queries::VERSIONS_BEFORE, "'models', 'small', 'k9', 0, 100"),
         ] {
             let (blocks, told) = blocks_read(&mut connection, query, parameters).await;
             assert!(blocks < 200, "{blocks} blocks for {query} of {parameters}\n{told}");

@@ -540,3 +540,99 @@ pub(super) const PUT_API_KEY: &str = "
 /// Takes an API key back, at the moment `?2` unless that has been done before.
 pub(super) const REVOKE_API_KEY: &str =
     "UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";
+
+macro_rules! rule_columns {
+    () => {
+        "namespace, cold_after_days, delete_after_days, keep_versions, reads_noted_since"
+    };
+}
+
+/// The rule of the namespace `?1`.
+pub(super) const LIFECYCLE_RULE: &str =
+    concat!("SELECT ", rule_columns!(), " FROM lifecycle_rules WHERE namespace = ?1");
+
+/// At most `?2` rules, in the order of their namespaces behind `?1`.
+pub(super) const LIFECYCLE_RULES_AFTER: &str = concat!(
+    "SELECT ",
+    rule_columns!(),
+    " FROM lifecycle_rules WHERE namespace > ?1 ORDER BY namespace LIMIT ?2"
+);
+
+/// `?1`: the namespace, `?2` to `?4`: the rule, `?5`: the moment from which reads are noted, unless they are already.
+pub(super) const SET_LIFECYCLE_RULE: &str = "
+    INSERT INTO lifecycle_rules (namespace, cold_after_days, delete_after_days, keep_versions, reads_noted_since)
+    VALUES (?1, ?2, ?3, ?4, CASE WHEN ?2 IS NOT NULL THEN ?5 END)
+    ON CONFLICT (namespace) DO UPDATE SET
+        cold_after_days = excluded.cold_after_days, delete_after_days = excluded.delete_after_days,
+        keep_versions = excluded.keep_versions,
+        reads_noted_since = CASE WHEN excluded.cold_after_days IS NOT NULL
+            THEN coalesce(reads_noted_since, excluded.reads_noted_since) END";
+
+/// Forgets the rule of the namespace `?1`.
+pub(super) const DROP_LIFECYCLE_RULE: &str = "DELETE FROM lifecycle_rules WHERE namespace = ?1";
+
+/// The first tenant behind `?2` that has an object in the namespace `?1`.
+pub(super) const NEXT_TENANT: &str = "
+    SELECT tenant_id FROM objects WHERE namespace = ?1 AND tenant_id > ?2 ORDER BY tenant_id LIMIT 1";
+
+/// The last of the `?5` committed objects of the class `?3` behind the sequence `?4`; NULL at the end.
+pub(super) const AGES_END: &str = "
+    SELECT max(sequence) FROM (
+        SELECT sequence FROM objects
+        WHERE namespace = ?1 AND tenant_id = ?2 AND status = 1 AND storage_class = ?3 AND sequence > ?4
+        ORDER BY sequence LIMIT ?5)";
+
+/// The committed objects of the class `?3` behind the sequence `?4`, up to `?5`, that were made by `?6`, and when they
+/// were read.
+pub(super) const AGES: &str = "
+    SELECT o.id, o.created_at, r.day FROM objects AS o LEFT JOIN object_reads AS r ON r.object_id = o.id
+    WHERE o.namespace = ?1 AND o.tenant_id = ?2 AND o.status = 1 AND o.storage_class = ?3
+      AND o.sequence > ?4 AND o.sequence <= ?5 AND o.created_at <= ?6";
+
+/// Older versions of the key `?3` than the sequence `?4`, at most `?5`, newest first.
+pub(super) const OLDER_VERSIONS: &str = "
+    SELECT key, sequence, id FROM objects
+    WHERE namespace = ?1 AND tenant_id = ?2 AND key = ?3 AND status = 1 AND sequence < ?4
+    ORDER BY sequence DESC LIMIT ?5";
+
+/// Versions of the keys before `?3`, at most `?4`, from the last key to the first, and of each the newest first.
+pub(super) const VERSIONS_OF_KEYS_BEFORE: &str = "
+    SELECT key, sequence, id FROM objects
+    WHERE namespace = ?1 AND tenant_id = ?2 AND key IS NOT NULL AND key < ?3 AND status = 1
+    ORDER BY key DESC, sequence DESC LIMIT ?4";
+
+/// The committed object `?1`, when it was read, how many versions of its key are newer, counted up to `?2`, and the rule of
+/// its namespace.
+pub(super) const LIFECYCLE_FACTS: &str = concat!(
+    "SELECT ",
+    object_columns!(),
+    ", r.day, (SELECT count(*) FROM (
+        SELECT 1 FROM objects AS n
+        WHERE n.namespace = o.namespace AND n.tenant_id = o.tenant_id AND n.key = o.key AND n.status = 1
+          AND n.sequence > o.sequence LIMIT ?2)),
+      l.cold_after_days, l.delete_after_days, l.keep_versions, l.reads_noted_since
+     FROM objects AS o JOIN lifecycle_rules AS l ON l.namespace = o.namespace
+     LEFT JOIN object_reads AS r ON r.object_id = o.id
+     WHERE o.id = ?1 AND o.status = 1"
+);
+
+/// `?1`: `["<id>", …]`, `?2`: the day on which they were read.
+pub(super) const NOTE_READS: &str = "
+    INSERT INTO object_reads (object_id, day) SELECT unhex(j.value), ?2 FROM json_each(?1) AS j WHERE true
+    ON CONFLICT (object_id) DO UPDATE SET day = excluded.day WHERE excluded.day > day";
+
+/// Forgets reads before the day `?1`, at most `?2`.
+pub(super) const FORGET_READS: &str = "
+    DELETE FROM object_reads WHERE object_id IN (
+        SELECT object_id FROM object_reads WHERE day < ?1 ORDER BY day LIMIT ?2)";
+
+/// What the wall clock and the database's own said when they were looked at.
+pub(super) const LIFECYCLE_CLOCK: &str =
+    "SELECT trusted_wall, trusted_tick, leapt_wall, leapt_tick FROM lifecycle_clock WHERE id = 1";
+
+/// `?1` to `?4`: the columns.
+pub(super) const SET_LIFECYCLE_CLOCK: &str = "
+    INSERT INTO lifecycle_clock (id, trusted_wall, trusted_tick, leapt_wall, leapt_tick) VALUES (1, ?1, ?2, ?3, ?4)
+    ON CONFLICT (id) DO UPDATE SET
+        trusted_wall = excluded.trusted_wall, trusted_tick = excluded.trusted_tick,
+        leapt_wall = excluded.leapt_wall, leapt_tick = excluded.leapt_tick";

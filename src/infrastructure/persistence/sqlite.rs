@@ -79,6 +79,7 @@ pub(super) fn migrator() -> Migrator {
         ("api_keys", include_str!("../../../migrations/sqlite/0005_api_keys.sql")),
         ("tenants", include_str!("../../../migrations/sqlite/0006_tenants.sql")),
         ("contents", include_str!("../../../migrations/sqlite/0007_contents.sql")),
+        ("lifecycle", include_str!("../../../migrations/sqlite/0008_lifecycle.sql")),
     ];
     let migration = |(version, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)

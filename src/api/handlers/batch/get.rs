@@ -35,6 +35,9 @@ pub(in super::super) async fn get<S: BlobStore, R: ObjectRepository, C: Clock>(
         let names: Vec<_> = window.iter().map(|wanted| wanted.object.clone()).collect();
         let found = service.repository.find_each(&names).await?;
         for (wanted, found) in window.iter().zip(found) {
+            if let Some(object) = &found {
+                service.repository.note_read(&object.object);
+            }
             parts.extend(judge(index, wanted, found, &mut results));
             index += 1;
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::application::contract::{a_commit, api_key_contract, repository_contract};
+use crate::application::contract::{a_commit, api_key_contract, lifecycle_contract, repository_contract};
 use crate::application::fakes::FakeClock;
 use crate::application::key_listing_contract::key_listing_contract;
 use crate::infrastructure::data_plane::deadline_list::WaitLimit;
@@ -47,6 +47,18 @@ fn the_metadata_plane_on_sqlite_lists_keys_as_the_model_does() {
     plane_in(&directory).start(metadata_end).unwrap();
     let client = MetadataClient::new(data_end, Arc::new(ObjectCache::default()), WaitLimit::none(), None);
     key_listing_contract(&client);
+}
+
+#[test]
+fn the_metadata_plane_on_sqlite_keeps_the_contract_of_lifecycles() {
+    let directories = std::cell::RefCell::new(Vec::new());
+    lifecycle_contract(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let (data_end, metadata_end) = plane_channel(Durability::Transaction);
+        plane_in(&directory).start(metadata_end).unwrap();
+        directories.borrow_mut().push(directory);
+        MetadataClient::new(data_end, Arc::new(ObjectCache::default()), WaitLimit::none(), None)
+    });
 }
 
 #[test]
@@ -157,7 +169,7 @@ fn block_on_tokio<F: Future>(future: F) -> F::Output {
 }
 
 /// Every statement, and how it finds its rows: what stands behind SEARCH in its plan.
-const SEARCHES: [(&str, &[&str]); 59] = [
+const SEARCHES: [(&str, &[&str]); 73] = [
     (queries::HELD_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
     (queries::HELD_VERSIONS.few, VERSIONS),
     (queries::HELD_VERSIONS.many, VERSIONS),
@@ -253,6 +265,51 @@ const SEARCHES: [(&str, &[&str]); 59] = [
     (queries::API_KEYS, &[]),
     (queries::PUT_API_KEY, &[]),
     (queries::REVOKE_API_KEY, &["api_keys USING INTEGER PRIMARY KEY (rowid=?)"]),
+    (queries::LIFECYCLE_RULE, &["lifecycle_rules USING PRIMARY KEY (namespace=?)"]),
+    (queries::LIFECYCLE_RULES_AFTER, &["lifecycle_rules USING PRIMARY KEY (namespace>?)"]),
+    (queries::SET_LIFECYCLE_RULE, &[]),
+    (queries::DROP_LIFECYCLE_RULE, &["lifecycle_rules USING PRIMARY KEY (namespace=?)"]),
+    (queries::NEXT_TENANT, &["objects USING COVERING INDEX objects_listed (namespace=? AND tenant_id>?)"]),
+    (
+        queries::AGES_END,
+        &["objects USING COVERING INDEX objects_listed \
+           (namespace=? AND tenant_id=? AND status=? AND storage_class=? AND rowid>?)"],
+    ),
+    (
+        queries::AGES,
+        &[
+            "o USING INDEX objects_listed \
+             (namespace=? AND tenant_id=? AND status=? AND storage_class=? AND rowid>? AND rowid<?)",
+            "r USING PRIMARY KEY (object_id=?)",
+        ],
+    ),
+    (
+        queries::OLDER_VERSIONS,
+        &["objects USING INDEX objects_keyed (namespace=? AND tenant_id=? AND key=? AND rowid<?)"],
+    ),
+    (
+        queries::VERSIONS_OF_KEYS_BEFORE,
+        &["objects USING INDEX objects_keyed (namespace=? AND tenant_id=? AND key>? AND key<?)"],
+    ),
+    (
+        queries::LIFECYCLE_FACTS,
+        &[
+            "o USING INDEX sqlite_autoindex_objects_1 (id=?)",
+            "l USING PRIMARY KEY (namespace=?)",
+            "r USING PRIMARY KEY (object_id=?)",
+            "n USING COVERING INDEX objects_keyed (namespace=? AND tenant_id=? AND key=? AND rowid>?)",
+        ],
+    ),
+    (queries::NOTE_READS, &[]),
+    (
+        queries::FORGET_READS,
+        &[
+            "object_reads USING PRIMARY KEY (object_id=?)",
+            "object_reads USING COVERING INDEX object_reads_by_day (day<?)",
+        ],
+    ),
+    (queries::LIFECYCLE_CLOCK, &["lifecycle_clock USING INTEGER PRIMARY KEY (rowid=?)"]),
+    (queries::SET_LIFECYCLE_CLOCK, &[]),
     (WRITING, &[]),
 ];
 const VERSIONS: &[&str] = &[
@@ -371,7 +428,9 @@ const FILL: &str = "
     INSERT INTO garbage SELECT content_hash, storage_class, 'p', 1 FROM objects;
     INSERT INTO leases SELECT content_hash, tenant_id, storage_class, sequence, id, namespace, 0 FROM objects;
     INSERT INTO tenant_usage SELECT 't' || sequence, 1, 1 FROM objects;
-    INSERT INTO tenant_limits SELECT 't' || sequence, 1, 1 FROM objects WHERE sequence % 9 = 0";
+    INSERT INTO tenant_limits SELECT 't' || sequence, 1, 1 FROM objects WHERE sequence % 9 = 0;
+    INSERT INTO lifecycle_rules SELECT 'n' || sequence, 1, 1, 1, 1 FROM objects WHERE sequence % 99 = 0;
+    INSERT INTO object_reads SELECT id, sequence % 99 FROM objects WHERE sequence % 3 = 0";
 
 #[test]
 fn every_statement_uses_its_indexes_on_empty_tables_and_on_large_ones() {

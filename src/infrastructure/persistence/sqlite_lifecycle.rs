@@ -1,0 +1,226 @@
+//! The rules of namespaces and what they look at, on SQLite.
+
+use sqlx::sqlite::SqliteRow;
+
+use super::columns::{class_number, undecodable};
+use super::errors::DatabaseError;
+use super::lifecycle::{
+    AgesPage, LifecycleFacts, VersionRow, behind_every_key, clock_marks, standing_rule, tenant_text,
+};
+use super::queries;
+use super::sqlite::{SqliteDatabase, ids_json};
+use super::sqlite_columns::{column, object};
+use crate::domain::entities::{ClockMarks, Day, LifecycleRule, Scope, StandingRule};
+use crate::domain::value_objects::{Key, Namespace, ObjectId, StorageClass, TenantId, Timestamp};
+
+/// How many columns `object_columns!` has.
+const OBJECT_COLUMNS: usize = 13;
+
+impl SqliteDatabase {
+    pub(super) async fn lifecycle_rule(
+        &self,
+        namespace: &Namespace,
+    ) -> Result<Option<StandingRule>, DatabaseError> {
+        let query = sqlx::query(queries::LIFECYCLE_RULE).bind(namespace.as_str());
+        let row = query.fetch_optional(&self.readers).await;
+        let rule = row.and_then(|row| row.as_ref().map(rule_of_namespace).transpose());
+        rule.map(|rule| rule.map(|(_, standing)| standing))
+            .map_err(DatabaseError::of("read a namespace's rule"))
+    }
+
+    pub(super) async fn lifecycle_rules_after(
+        &self,
+        after: Option<&Namespace>,
+        limit: u32,
+    ) -> Result<Vec<(Namespace, StandingRule)>, DatabaseError> {
+        let query = sqlx::query(queries::LIFECYCLE_RULES_AFTER);
+        let rows = query.bind(after.map_or("", Namespace::as_str)).bind(limit).fetch_all(&self.readers).await;
+        let rules = rows.and_then(|rows| rows.iter().map(rule_of_namespace).collect());
+        rules.map_err(DatabaseError::of("read the rules of namespaces"))
+    }
+
+    pub(super) async fn set_lifecycle_rule(
+        &self,
+        namespace: &Namespace,
+        rule: LifecycleRule,
+        now: Timestamp,
+    ) -> Result<(), DatabaseError> {
+        self.in_transaction(async |transaction| {
+            let set = async {
+                if rule.is_none() {
+                    let drop_rule = sqlx::query(queries::DROP_LIFECYCLE_RULE).bind(namespace.as_str());
+                    drop_rule.execute(&mut **transaction).await?;
+                } else {
+                    let set_rule = sqlx::query(queries::SET_LIFECYCLE_RULE)
+                        .bind(namespace.as_str())
+                        .bind(rule.cold_after_days)
+                        .bind(rule.delete_after_days)
+                        .bind(rule.keep_versions)
+                        .bind(now.as_millis());
+                    set_rule.execute(&mut **transaction).await?;
+                }
+                sqlx::query(queries::NOTE_OUTSIDE_CHANGE).execute(&mut **transaction).await
+            };
+            set.await.map(|_| ()).map_err(DatabaseError::of("set a namespace's rule"))
+        })
+        .await
+    }
+
+    pub(super) async fn next_tenant(
+        &self,
+        namespace: &Namespace,
+        after: Option<&TenantId>,
+    ) -> Result<Option<TenantId>, DatabaseError> {
+        let query = sqlx::query(queries::NEXT_TENANT).bind(namespace.as_str()).bind(tenant_text(after));
+        let row = query.fetch_optional(&self.readers).await;
+        let tenant = |row: &SqliteRow| TenantId::parse(column(row, 0)?).map_err(undecodable);
+        let next = row.and_then(|row| row.as_ref().map(tenant).transpose());
+        next.map_err(DatabaseError::of("look for the next tenant"))
+    }
+
+    pub(super) async fn ages_end(
+        &self,
+        scope: &Scope,
+        (class, after): (StorageClass, u64),
+        limit: u32,
+    ) -> Result<Option<u64>, DatabaseError> {
+        let query = sqlx::query(queries::AGES_END)
+            .bind(scope.namespace.as_str())
+            .bind(scope.tenant_id.as_str())
+            .bind(class_number(class))
+            .bind(after.cast_signed())
+            .bind(limit);
+        let row = query.fetch_one(&self.readers).await;
+        let last = row.and_then(|row| column::<Option<i64>>(&row, 0));
+        last.map(|last| last.map(i64::cast_unsigned)).map_err(DatabaseError::of("go through objects by age"))
+    }
+
+    pub(super) async fn ages(
+        &self,
+        page: AgesPage<'_>,
+    ) -> Result<Vec<(ObjectId, Timestamp, Option<Day>)>, DatabaseError> {
+        let query = sqlx::query(queries::AGES)
+            .bind(page.scope.namespace.as_str())
+            .bind(page.scope.tenant_id.as_str())
+            .bind(class_number(page.storage_class))
+            .bind(page.after.cast_signed())
+            .bind(page.last.cast_signed())
+            .bind(page.made_until.as_millis());
+        let rows = query.fetch_all(&self.readers).await;
+        let age = |row: &SqliteRow| {
+            let last_read = column::<Option<i32>>(row, 2)?.map(Day::from_number);
+            Ok((object_id(row, 0)?, Timestamp::from_millis(column(row, 1)?), last_read))
+        };
+        let ages = rows.and_then(|rows| rows.iter().map(age).collect());
+        ages.map_err(DatabaseError::of("go through objects by age"))
+    }
+
+    /// What is left of the key first: with one statement for both, its versions would be gone through again and again.
+    pub(super) async fn versions_before(
+        &self,
+        scope: &Scope,
+        before: Option<(&Key, u64)>,
+        limit: u32,
+    ) -> Result<Vec<VersionRow>, DatabaseError> {
+        let (namespace, tenant_id) = (scope.namespace.as_str(), scope.tenant_id.as_str());
+        let versions = async {
+            let mut rows = Vec::new();
+            if let Some((key, sequence)) = before {
+                let query = sqlx::query(queries::OLDER_VERSIONS).bind(namespace).bind(tenant_id);
+                let query = query.bind(key.as_str()).bind(sequence.cast_signed()).bind(limit);
+                rows = query.fetch_all(&self.readers).await?;
+            }
+            let room = limit.saturating_sub(u32::try_from(rows.len()).unwrap_or(limit));
+            if room > 0 {
+                let key = before.map_or_else(behind_every_key, |(key, _)| key.as_str().to_owned());
+                let query = sqlx::query(queries::VERSIONS_OF_KEYS_BEFORE).bind(namespace).bind(tenant_id);
+                rows.extend(query.bind(key).bind(room).fetch_all(&self.readers).await?);
+            }
+            rows.iter().map(version).collect::<sqlx::Result<Vec<_>>>()
+        };
+        versions.await.map_err(DatabaseError::of("go through versions"))
+    }
+
+    pub(super) async fn lifecycle_facts(
+        &self,
+        id: ObjectId,
+        versions_counted: u32,
+    ) -> Result<Option<LifecycleFacts>, DatabaseError> {
+        let query = sqlx::query(queries::LIFECYCLE_FACTS).bind(&id.as_bytes()[..]).bind(versions_counted);
+        let row = query.fetch_optional(&self.readers).await;
+        let facts = |row: SqliteRow| {
+            Ok(LifecycleFacts {
+                object: object(&row)?,
+                last_read: column::<Option<i32>>(&row, OBJECT_COLUMNS)?.map(Day::from_number),
+                newer_versions: column::<i64>(&row, OBJECT_COLUMNS + 1)?.cast_unsigned(),
+                standing: standing(&row, OBJECT_COLUMNS + 2)?,
+            })
+        };
+        let facts = row.and_then(|row| row.map(facts).transpose());
+        facts.map_err(DatabaseError::of("look at an object's life"))
+    }
+
+    pub(super) async fn note_reads(&self, ids: &[ObjectId], day: Day) -> Result<(), DatabaseError> {
+        self.in_transaction(async |transaction| {
+            let query = sqlx::query(queries::NOTE_READS).bind(ids_json(ids.iter())).bind(day.number());
+            let noted = query.execute(&mut **transaction).await;
+            noted.map(|_| ()).map_err(DatabaseError::of("note what was read"))
+        })
+        .await
+    }
+
+    pub(super) async fn forget_reads(&self, before: Day, limit: u32) -> Result<u64, DatabaseError> {
+        self.in_transaction(async |transaction| {
+            let query = sqlx::query(queries::FORGET_READS).bind(before.number()).bind(limit);
+            let forgotten = query.execute(&mut **transaction).await;
+            forgotten.map(|done| done.rows_affected()).map_err(DatabaseError::of("forget old reads"))
+        })
+        .await
+    }
+
+    pub(super) async fn clock_marks(&self) -> Result<Option<ClockMarks>, DatabaseError> {
+        let row = sqlx::query(queries::LIFECYCLE_CLOCK).fetch_optional(&self.readers).await;
+        let marks = |row: SqliteRow| {
+            let trusted = [column(&row, 0)?, column(&row, 1)?];
+            Ok(clock_marks(trusted, [column(&row, 2)?, column(&row, 3)?]))
+        };
+        let marks = row.and_then(|row| row.map(marks).transpose());
+        marks.map_err(DatabaseError::of("read how the clocks stood"))
+    }
+
+    pub(super) async fn set_clock_marks(&self, marks: ClockMarks) -> Result<(), DatabaseError> {
+        self.in_transaction(async |transaction| {
+            let ClockMarks { trusted, leapt } = marks;
+            let query = sqlx::query(queries::SET_LIFECYCLE_CLOCK)
+                .bind(trusted.wall.as_millis())
+                .bind(trusted.tick.cast_signed())
+                .bind(leapt.map(|mark| mark.wall.as_millis()))
+                .bind(leapt.map(|mark| mark.tick.cast_signed()));
+            let set = query.execute(&mut **transaction).await;
+            set.map(|_| ()).map_err(DatabaseError::of("note how the clocks stand"))
+        })
+        .await
+    }
+}
+
+fn rule_of_namespace(row: &SqliteRow) -> sqlx::Result<(Namespace, StandingRule)> {
+    Ok((Namespace::parse(column(row, 0)?).map_err(undecodable)?, standing(row, 1)?))
+}
+
+/// Reads a rule from this column on.
+fn standing(row: &SqliteRow, first: usize) -> sqlx::Result<StandingRule> {
+    let numbers = [column(row, first)?, column(row, first + 1)?, column(row, first + 2)?];
+    Ok(standing_rule(numbers, column(row, first + 3)?))
+}
+
+fn version(row: &SqliteRow) -> sqlx::Result<VersionRow> {
+    Ok(VersionRow {
+        key: Key::parse(column(row, 0)?).map_err(undecodable)?,
+        sequence: column::<i64>(row, 1)?.cast_unsigned(),
+        id: object_id(row, 2)?,
+    })
+}
+
+fn object_id(row: &SqliteRow, index: usize) -> sqlx::Result<ObjectId> {
+    ObjectId::from_slice(column(row, index)?).map_err(undecodable)
+}
