@@ -25,6 +25,7 @@ pub(crate) fn repository_contract<R: ObjectRepository>(make: impl Fn() -> R) {
         conditional_commits_compare_and_swap(&make()).await;
         deletes_forget_and_reveal(&make()).await;
         the_same_content_shares_its_place(&make()).await;
+        what_is_committed_again_is_one_object(&make()).await;
         a_lost_copy_is_mended_once(&make()).await;
         listings_page_newest_first(&make()).await;
         everything_of_an_object_comes_back(&make()).await;
@@ -233,6 +234,29 @@ async fn the_same_content_shares_its_place<R: ObjectRepository>(repository: &R) 
     let own = cold.stored.place;
     let outcome = repository.commit(cold, R::Room::default()).await.unwrap();
     assert_eq!(outcome, CommitOutcome::Committed { replaced: false, place: own });
+}
+
+/// Whoever was not told what came of a commit of an upload in pieces commits the same object again, from another place.
+async fn what_is_committed_again_is_one_object<R: ObjectRepository>(repository: &R) {
+    let absent = Precondition { if_none_match: Some(EntityTags::Any), ..Precondition::default() };
+    let first = ObjectCommit { precondition: absent, ..a_commit(Some("k"), 1, 1) };
+    let mut again = first.clone();
+    again.stored.place = again.stored.place.with_number(2);
+    let id = commit(repository, first.clone()).await;
+    let outcome = CommitOutcome::Committed { replaced: false, place: first.stored.place };
+    for _ in 0..2 {
+        assert_eq!(repository.commit(again.clone(), R::Room::default()).await.unwrap(), outcome);
+    }
+    let tenant_id = &first.stored.object.scope.tenant_id;
+    assert_eq!(repository.quota(tenant_id).await.unwrap().usage, Usage { bytes: 1, objects: 1 });
+    assert_eq!(repository.list(a_query()).await.unwrap().objects.len(), 1);
+    // Forgotten meanwhile, it does not come back.
+    let deleted = repository.delete(id, Precondition::default()).await.unwrap();
+    assert!(matches!(deleted, DeleteOutcome::Deleted { .. }));
+    let outcome = repository.commit(again, R::Room::default()).await.unwrap();
+    assert!(matches!(outcome, CommitOutcome::Committed { replaced: false, .. }));
+    assert_eq!(found(repository, &ObjectName::Id(id)).await, None);
+    assert_eq!(repository.quota(tenant_id).await.unwrap().usage, Usage::default());
 }
 
 async fn a_lost_copy_is_mended_once(repository: &impl ObjectRepository) {
