@@ -28,6 +28,7 @@ use crate::api::{
     Service, SystemClock, WriteMetrics,
 };
 use crate::application::credentials::{CurrentVerifier, RequestRates, UrlSigningKeys};
+use crate::application::ports::Clock as _;
 use crate::auditing::{self, AuditStartError};
 use crate::config::{
     Authentication, Config, ConfigError, IoDriverChoice, LogLevel, TokenSettings, buffer_bytes_of_core,
@@ -66,6 +67,8 @@ const READY_LIMIT: Duration = Duration::from_secs(5);
 const METADATA_END_LIMIT: Duration = Duration::from_secs(10);
 /// How often a core looks whether blobs that it has open have been removed, and shows that it is alive.
 const LOOK_AROUND_INTERVAL: Duration = Duration::from_secs(1);
+/// How often uploads that have expired are looked for, if they wait for long.
+const UPLOAD_SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(600);
 /// How long a core waits before it accepts again when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -575,6 +578,10 @@ impl CoreTemplate {
         }));
         drop(spawn(async move { deadlines.sweep_forever().await }));
         drop(spawn(look_around(index, self.beats, Rc::downgrade(&service))));
+        if index == 0 {
+            let kept_for = self.config.limits.uploads_kept_for;
+            drop(spawn(remove_expired_uploads(kept_for, Rc::downgrade(&service))));
+        }
         let (driver, timeouts) = (self.driver, self.config.timeouts);
         let open = |listener| MetricsDoor::open(listener, driver, timeouts, service.clone());
         let metrics_door = metrics.map(open).transpose()?;
@@ -696,6 +703,19 @@ async fn look_around(core: usize, beats: CoreBeats, service: Weak<CoreService>) 
         let Some(service) = service.upgrade() else { return };
         service.store.close_removed();
         beats.beat(core);
+    }
+}
+
+/// Removes uploads whose time is over, until the core ends. Now and then is enough: nobody can go on with them.
+async fn remove_expired_uploads(kept_for: Duration, service: Weak<CoreService>) {
+    let interval = (kept_for / 10).clamp(LOOK_AROUND_INTERVAL, UPLOAD_SWEEP_INTERVAL_MAX);
+    loop {
+        sleep(interval).await;
+        let Some(service) = service.upgrade() else { return };
+        let removed = service.store.remove_expired_uploads(service.clock.now()).await;
+        if removed > 0 {
+            tracing::info!(removed, "removed uploads that had expired");
+        }
     }
 }
 

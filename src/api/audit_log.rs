@@ -14,6 +14,7 @@ use serde::{Serialize, Serializer};
 
 use super::access_log::AccessRecord;
 use super::errors::Problem;
+use super::handlers::UPLOADS_PATH;
 use super::http1::{Method, RequestHead};
 use super::query::Parameters;
 use super::router::{Route, find};
@@ -148,7 +149,9 @@ impl AuditLog {
     }
 
     pub(super) fn standing(&self, head: &RequestHead) -> Standing {
-        let changes = matches!(head.method(), Method::Post | Method::Put | Method::Patch | Method::Delete);
+        let changes = matches!(head.method(), Method::Post | Method::Put | Method::Patch | Method::Delete)
+            // Whoever looks at an upload whose last byte is there makes its object, if nobody has.
+            || head.method() == Method::Head && head.path().starts_with(UPLOADS_PATH);
         match self.is_on() && changes && head.path().starts_with(CHANGEABLE) {
             false => Standing::Reading,
             true if self.takes_changes() => Standing::Change,
@@ -232,7 +235,7 @@ impl Names {
             "limit",
             "cursor",
         ];
-        if head.path() != "/v1/objects" {
+        if !matches!(head.path(), "/v1/objects" | UPLOADS_PATH) {
             return None;
         }
         let parameters = Parameters::parse(head.query(), &KNOWN).ok()?;
@@ -357,6 +360,8 @@ impl AuditRecord {
                 | Route::OpenApi
                 | Route::Metrics
                 | Route::Objects
+                | Route::Uploads
+                | Route::Upload(_)
                 | Route::Sign,
             )
             | None => {}

@@ -90,6 +90,8 @@ pub(super) fn needs_credential(route: &Route) -> bool {
         | Route::Key(_)
         | Route::Tenant(_)
         | Route::Metrics
+        | Route::Uploads
+        | Route::Upload(_)
         | Route::Sign => true,
     }
 }
@@ -104,6 +106,8 @@ pub fn needed_permission(route: &Route, method: Method) -> Option<Permission> {
             Method::Delete => Permission::Delete,
             Method::Options | Method::Trace | Method::Connect | Method::Unknown => Permission::Admin,
         }),
+        // Whoever may begin an upload may give it up; the object that it becomes is another matter.
+        Route::Uploads | Route::Upload(_) => Some(Permission::Write),
         Route::Tenant(_) | Route::Metrics => Some(Permission::Admin),
         // What the request needs that is to be signed, which its body tells: the handler asks for that.
         Route::Sign => None,
@@ -209,6 +213,7 @@ pub(super) fn authorise(principal: &Principal, route: &Route, method: Method) ->
         Route::Key(path) => Ok(principal.check_scope(&path.scope)?),
         // The scope stands in the query, and is checked where that is read; or an id says nothing of it.
         Route::Objects | Route::Object(_) | Route::ObjectInfo(_) => Ok(()),
+        Route::Uploads | Route::Upload(_) => Ok(()),
         // Only the operator's is enough, whichever tenant it is: the handler looks.
         Route::Tenant(_) => Ok(()),
         // The same for what is to be signed, and that stands in the body.

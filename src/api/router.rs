@@ -4,7 +4,7 @@ use super::errors::Problem;
 use super::http1::{Method, RequestHead};
 use super::query::percent_decode;
 use crate::domain::entities::{KeyPath, Scope};
-use crate::domain::value_objects::{Key, Namespace, ObjectId, TenantId};
+use crate::domain::value_objects::{Key, Namespace, ObjectId, TenantId, UploadId};
 
 /// What a request is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,10 @@ pub enum Route {
     Tenant(TenantId),
     /// `/v1/sign`
     Sign,
+    /// `/v1/uploads`
+    Uploads,
+    /// `/v1/uploads/{id}`
+    Upload(UploadId),
 }
 
 impl Route {
@@ -46,6 +50,9 @@ impl Route {
             Self::Key(_) => &[Method::Get, Method::Head, Method::Put, Method::Delete],
             Self::Tenant(_) => &[Method::Get, Method::Head, Method::Put],
             Self::Sign => &[Method::Post],
+            Self::Uploads => &[Method::Post, Method::Options],
+            // A POST can say that it is one of the others.
+            Self::Upload(_) => &[Method::Head, Method::Post, Method::Patch, Method::Delete],
         }
     }
 }
@@ -91,10 +98,22 @@ pub(super) fn find(path: &str) -> Result<Route, Problem> {
         "/metrics" => Ok(Route::Metrics),
         "/v1/objects" => Ok(Route::Objects),
         "/v1/sign" => Ok(Route::Sign),
+        "/v1/uploads" => Ok(Route::Uploads),
         _ => {
+            if let Some(rest) = path.strip_prefix("/v1/uploads/") {
+                return upload(rest).map(Route::Upload);
+            }
             let rest = path.strip_prefix("/v1/tenants/").ok_or_else(Problem::no_route)?;
             tenant(rest).map(Route::Tenant)
         }
+    }
+}
+
+/// `{id}`
+fn upload(rest: &str) -> Result<UploadId, Problem> {
+    match rest.is_empty() || rest.contains('/') {
+        true => Err(Problem::no_route()),
+        false => UploadId::parse(rest).map_err(|error| Problem::parameter("invalid_parameter", "id", error)),
     }
 }
 
@@ -154,6 +173,12 @@ mod tests {
             find("/v1/tenants/acme%2Eeu").unwrap(),
             Route::Tenant(TenantId::parse("acme.eu").unwrap())
         );
+        let upload = "hot-0123456789abcdef-0123456789abcdef0123456789abcdef";
+        let Ok(Route::Upload(upload_id)) = find(&format!("/v1/uploads/{upload}")) else {
+            panic!("an upload")
+        };
+        assert_eq!(upload_id.to_string(), upload);
+        assert_eq!(status("/v1/uploads"), 200);
         for path in ["/", "/health", "/health/ready", "/openapi.json", "/metrics", "/v1/objects", "/v1/sign"]
         {
             assert_eq!(status(path), 200);
@@ -176,12 +201,15 @@ mod tests {
             "/v1/tenants/",
             "/v1/tenants/a/b",
             "/v1/sign/",
+            "/v1/uploads/",
+            "/v1/uploads/a/b",
             "/v1/blobs/sha256:00",
             "/metrics/",
         ] {
             assert_eq!(status(path), 404, "{path}");
         }
         for path in [
+            "/v1/uploads/1",
             "/v1/objects/1",
             "/v1/objects/../x",
             "/v1/keys/A/b/c",

@@ -4,6 +4,7 @@ pub mod credentials;
 pub mod dto;
 pub mod errors;
 pub mod ports;
+pub mod staging;
 pub mod use_cases;
 
 #[cfg(test)]

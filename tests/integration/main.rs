@@ -57,6 +57,7 @@ mod packs;
 mod permissions;
 mod quotas;
 mod request_rates;
+mod resumable;
 mod roots;
 mod service_manager;
 mod settings;

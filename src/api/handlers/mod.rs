@@ -9,12 +9,14 @@ mod root;
 mod sign;
 mod tenants;
 mod upload;
+mod uploads;
 
 pub use download::add_object_fields;
 pub(super) use health::{ChecksDto, ReadinessDto};
 pub use metrics::{MetricsPage, WriteMetrics};
 pub(super) use sign::{SignBody, SignedDto};
 pub(super) use tenants::LimitsBody;
+pub(super) use uploads::{PATH as UPLOADS_PATH, VERSION_LINE as UPLOADS_VERSION_LINE};
 
 use std::sync::Arc;
 
@@ -30,6 +32,7 @@ use crate::application::dto::ObjectDto;
 use crate::application::ports::{
     ApiKeyRepository, BlobStore, Clock, Freshness, ObjectName, ObjectRepository,
 };
+use crate::application::staging::UploadStaging;
 use crate::domain::entities::{Object, Principal, Scope, StoredObject};
 use crate::domain::value_objects::{ByteRange, Namespace, ObjectId, TenantId};
 use crate::infrastructure::data_plane::buffers::Block;
@@ -96,8 +99,8 @@ pub(super) async fn handle<S, R, C>(
     Admitted { route, asker: Asker { principal, within_rate, digest } }: Admitted,
 ) -> Result<Response<S::Reader>, Problem>
 where
-    S: BlobStore<Buffer = Block>,
-    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository,
+    S: BlobStore<Buffer = Block> + UploadStaging<Buffer = Block>,
+    R: ObjectRepository<Buffer = Block> + ApiKeyRepository,
     C: Clock,
 {
     within_rate?;
@@ -132,6 +135,14 @@ where
         (Route::Tenant(tenant_id), _) => tenants::show(service, head, tenant_id, &principal).await,
         // This is rare, and its state would be part of every connection.
         (Route::Sign, _) => Box::pin(sign::sign(service, head, body)).await,
+        (Route::Uploads, _) => {
+            let exchange = uploads::Exchange { service, head, body, principal: &principal };
+            Box::pin(exchange.collection()).await
+        }
+        (Route::Upload(id), _) => {
+            let exchange = uploads::Exchange { service, head, body, principal: &principal };
+            Box::pin(exchange.one(id)).await
+        }
         (Route::Key(path), Method::Put) => upload::put(service, head, body, path).await,
         (Route::Key(path), Method::Delete) => delete::delete(service, head, ObjectName::Key(path)).await,
         (Route::Key(path), _) => {

@@ -162,6 +162,9 @@ fn parse_target(order: &SignOrder, principal: &Principal) -> Result<Target, Prob
         | Route::OpenApi
         | Route::Metrics
         | Route::Tenant(_)
+        // An upload in pieces is many requests, and no URL is signed for more than one.
+        | Route::Uploads
+        | Route::Upload(_)
         | Route::Sign => {
             return Err(invalid("path", "it is not that of one object or key"));
         }

@@ -103,18 +103,7 @@ fn order(
     storage_class: StorageClass,
     precondition: Precondition,
 ) -> Result<UploadOrder, Problem> {
-    // A tail must never be stored as the whole (RFC 9110 §14.5).
-    if head.has("content-range") {
-        let reason = "a part of an object cannot be stored as the whole";
-        return Err(Problem::parameter("content_range_refused", "Content-Range", reason));
-    }
-    if let Some(coding) =
-        head.list("content-encoding").filter(|coding| !coding.trim().eq_ignore_ascii_case("identity"))
-    {
-        let detail =
-            format!("bodies are kept as they are; the content coding {} is not taken", plain(&coding));
-        return Err(Problem::new(415, "unsupported_content_encoding", detail));
-    }
+    refuse_part_or_coding(head)?;
     Ok(UploadOrder {
         scope,
         key,
@@ -129,6 +118,23 @@ fn order(
     })
 }
 
+/// Refuses what would not be stored as it is meant.
+pub(super) fn refuse_part_or_coding(head: &RequestHead) -> Result<(), Problem> {
+    // A tail must never be stored as the whole (RFC 9110 §14.5).
+    if head.has("content-range") {
+        let reason = "a part of an object cannot be stored as the whole";
+        return Err(Problem::parameter("content_range_refused", "Content-Range", reason));
+    }
+    match head.list("content-encoding").filter(|coding| !coding.trim().eq_ignore_ascii_case("identity")) {
+        Some(coding) => {
+            let detail =
+                format!("bodies are kept as they are; the content coding {} is not taken", plain(&coding));
+            Err(Problem::new(415, "unsupported_content_encoding", detail))
+        }
+        None => Ok(()),
+    }
+}
+
 fn content_type(head: &RequestHead) -> Result<ContentType, Problem> {
     if !head.has("content-type") {
         return Ok(ContentType::octet_stream());
@@ -138,7 +144,7 @@ fn content_type(head: &RequestHead) -> Result<ContentType, Problem> {
         .map_err(|error| Problem::parameter("invalid_content_type", "Content-Type", error))
 }
 
-fn metadata(head: &RequestHead) -> Result<Metadata, Problem> {
+pub(super) fn metadata(head: &RequestHead) -> Result<Metadata, Problem> {
     let mut metadata = Metadata::default();
     for (name, value) in head.fields() {
         let prefix = name.get(..METADATA_PREFIX.len());

@@ -177,7 +177,7 @@ fn described_answer(status: u16, answer: Answer, method: Method) -> Response {
     let content = |schema: RefOr<Schema>| ContentBuilder::new().schema(Some(schema)).build();
     let of = |name: Cow<'static, str>| RefOr::Ref(Ref::from_schema_name(name));
     match answer {
-        Answer::Nothing => builder,
+        Answer::Nothing | Answer::Upload => builder,
         Answer::Bytes => builder.content("*/*", content(bytes().into())),
         Answer::Object => builder.content("application/json", content(of(ObjectDto::name()))),
         Answer::List => builder.content("application/json", content(of(ListDto::name()))),
@@ -205,7 +205,9 @@ mod tests {
     use crate::api::authentication::{needed_permission, needs_credential};
     use crate::api::router::Route;
     use crate::domain::entities::{KeyPath, Scope};
-    use crate::domain::value_objects::{Key, Namespace, ObjectId, TenantId};
+    use crate::domain::value_objects::{
+        Key, Namespace, ObjectId, StorageClass, TenantId, TenantMark, UploadId,
+    };
 
     /// Every route with its path here. A new one does not compile until it has its own.
     fn path_of(route: &Route) -> &'static str {
@@ -221,6 +223,8 @@ mod tests {
             Route::Key(_) => "/v1/keys/{namespace}/{tenant_id}/{key}",
             Route::Tenant(_) => "/v1/tenants/{tenant_id}",
             Route::Sign => "/v1/sign",
+            Route::Uploads => "/v1/uploads",
+            Route::Upload(_) => "/v1/uploads/{upload_id}",
         }
     }
 
@@ -240,6 +244,8 @@ mod tests {
             Route::Key(key),
             Route::Tenant(tenant_id),
             Route::Sign,
+            Route::Uploads,
+            Route::Upload(UploadId::generate(StorageClass::Hot, TenantMark::from_u64(1))),
         ]
     }
 

@@ -12,6 +12,7 @@ mod place;
 mod precondition;
 mod storage_class;
 mod timestamp;
+mod upload_id;
 
 pub use byte_range::{ByteRange, RangeRequest};
 pub use content_hash::ContentHash;
@@ -26,3 +27,4 @@ pub use place::{InstanceId, PackId, Place};
 pub use precondition::{CurrentVersion, EntityTags, Precondition};
 pub use storage_class::StorageClass;
 pub use timestamp::Timestamp;
+pub use upload_id::{TenantMark, UploadId};
