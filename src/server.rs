@@ -709,13 +709,15 @@ async fn look_around(core: usize, beats: CoreBeats, service: Weak<CoreService>) 
 /// Removes uploads whose time is over, until the core ends. Now and then is enough: nobody can go on with them.
 async fn remove_expired_uploads(kept_for: Duration, service: Weak<CoreService>) {
     let interval = (kept_for / 10).clamp(LOOK_AROUND_INTERVAL, UPLOAD_SWEEP_INTERVAL_MAX);
+    // At once, too: what a crash has cut off half way is put right.
     loop {
-        sleep(interval).await;
         let Some(service) = service.upgrade() else { return };
         let removed = service.store.remove_expired_uploads(service.clock.now()).await;
         if removed > 0 {
             tracing::info!(removed, "removed uploads that had expired");
         }
+        drop(service);
+        sleep(interval).await;
     }
 }
 

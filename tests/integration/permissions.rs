@@ -240,7 +240,7 @@ fn assert_outcome(response: &Response, method: &str, outcome: Outcome, case: &st
 
 #[test]
 fn every_route_and_method_lets_in_whom_it_should_and_nobody_else() {
-    let server = strict_server(&["--url-signing-key", SECRET]);
+    let server = strict_server(&["--url-signing-key", SECRET, "--uploads-max", "10000"]);
     let (mut operator, mut connection) = (server.connect(), server.connect());
     let mut cases = 0;
     for index in 0..entries("", "").len() {

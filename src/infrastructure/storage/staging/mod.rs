@@ -230,8 +230,12 @@ fn read(
 fn finish(state: &File, paths: &Paths, id: &UploadId, slot: &Slot) -> io::Result<()> {
     write_slot(state, id, slot)?;
     sync_file(state)?;
+    put_away(paths)
+}
+
+/// What a crash cuts off of this, or a power cut takes back, is found with the note that it is done; the sweep goes on.
+fn put_away(paths: &Paths) -> io::Result<()> {
     make_durable_directory(&paths.done_directory)?;
-    // What a power cut takes back of this is found as it was, with the note that it is done.
     fs::rename(&paths.state, &paths.done)?;
     remove_if_there(&paths.bytes)
 }

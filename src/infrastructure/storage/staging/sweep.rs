@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use super::record::read_slot;
-use super::{BYTES, DONE, OPEN, STATE, lock, remove_if_there};
+use super::{BYTES, DONE, OPEN, Paths, STATE, lock, put_away, remove_if_there};
 use crate::domain::value_objects::{StorageClass, TenantMark, Timestamp, UploadId};
 use crate::infrastructure::storage::root::StorageRoot;
 
@@ -22,7 +22,7 @@ pub(super) fn remove_expired(root: &StorageRoot, now: Timestamp) -> io::Result<u
             for path in entries(&tenant)? {
                 let extension = path.extension().and_then(|extension| extension.to_str());
                 removed += usize::from(match extension {
-                    Some(STATE) => remove_if_expired(&path, root.class(), now)?,
+                    Some(STATE) => remove_if_expired(root, &path, now)?,
                     Some(BYTES) => remove_if_nobodys(&path)?,
                     // This program did not name it.
                     _ => false,
@@ -43,7 +43,8 @@ fn entries(directory: &Path) -> io::Result<Vec<std::path::PathBuf>> {
     }
 }
 
-fn remove_if_expired(state: &Path, class: StorageClass, now: Timestamp) -> io::Result<bool> {
+fn remove_if_expired(root: &StorageRoot, state: &Path, now: Timestamp) -> io::Result<bool> {
+    let class = root.class();
     let file = match File::options().read(true).write(true).open(state) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         file => file?,
@@ -54,12 +55,31 @@ fn remove_if_expired(state: &Path, class: StorageClass, now: Timestamp) -> io::R
     };
     // Looked at before it is locked, so that whoever comes to one that goes on is not turned away; and after, since it
     // may have gone on.
-    if !is_over(&file)? || !lock(&file)? || !is_over(&file)? {
+    if !is_over(&file)? {
+        put_away_if_done(root, &file, state)?;
+        return Ok(false);
+    }
+    if !lock(&file)? || !is_over(&file)? {
         return Ok(false);
     }
     remove_if_there(state)?;
     remove_if_there(&state.with_extension(BYTES))?;
     Ok(true)
+}
+
+/// Ends what a crash has cut off behind the note that the object is there.
+fn put_away_if_done(root: &StorageRoot, file: &File, state: &Path) -> io::Result<()> {
+    let Some(id) = id_of(state, root.class()) else { return Ok(()) };
+    let paths = Paths::of(root, &id);
+    let is_done = read_slot(file, &id)?.is_some_and(|slot| slot.progress.is_done);
+    if !is_done || *state != *paths.state || !lock(file)? {
+        return Ok(());
+    }
+    match put_away(&paths) {
+        // Whoever had the lock before has done it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        put_away => put_away,
+    }
 }
 
 fn remove_if_nobodys(bytes: &Path) -> io::Result<bool> {
@@ -84,8 +104,8 @@ fn id_of(state: &Path, class: StorageClass) -> Option<UploadId> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::open_bytes;
     use super::super::record::{Slot, write_first, write_slot};
-    use super::super::{Paths, open_bytes};
     use super::*;
     use crate::application::fakes::an_object;
     use crate::application::staging::{StagedOrder, StagedProgress, StagedRole, StagedUpload};
