@@ -32,6 +32,8 @@ const EXTENSIONS: &str =
     "creation,creation-with-upload,creation-defer-length,checksum,expiration,termination,concatenation";
 /// What every answer about an upload says, also one that comes from before it was looked at.
 pub(in super::super) const VERSION_LINE: &str = "Tus-Resumable: 1.0.0\r\n";
+/// The parameters of a new upload.
+const OF_A_NEW_ONE: [&str; 4] = ["namespace", "tenant_id", "key", "storage_class"];
 /// The media type of a piece.
 const PIECE_TYPE: &str = "application/offset+octet-stream";
 /// What every path of them begins with.
@@ -54,6 +56,11 @@ where
     /// `POST` and `OPTIONS` of `/v1/uploads`.
     pub(super) async fn collection(self) -> Result<Response<S::Reader>, Problem> {
         if self.head.method() == Method::Options {
+            let parameters = Parameters::parse(self.head.query(), &OF_A_NEW_ONE)?;
+            // Whoever says where an upload is to go is told whether it may.
+            if parameters.get("tenant_id").is_some() {
+                scope_of(&parameters, self.principal)?;
+            }
             return Ok(self.options());
         }
         check_version(self.head)?;
@@ -174,8 +181,7 @@ where
     /// What the head says of a new upload, and which others it is joined from.
     fn order(&self) -> Result<(StagedOrder, Vec<UploadId>), Problem> {
         let head = self.head;
-        let parameters =
-            Parameters::parse(head.query(), &["namespace", "tenant_id", "key", "storage_class"])?;
+        let parameters = Parameters::parse(head.query(), &OF_A_NEW_ONE)?;
         let scope = scope_of(&parameters, self.principal)?;
         let key = parameters.parsed("key", Key::parse)?;
         let storage_class =
