@@ -98,7 +98,12 @@ async fn serve_requests(
         repository,
         clock: SystemClock,
         access: Access::open(),
-        limits: Limits { head: samples::HEAD_LIMITS, body_bytes_max: u64::MAX },
+        limits: Limits {
+            head: samples::HEAD_LIMITS,
+            body_bytes_max: u64::MAX,
+            uploads_max: 1000,
+            uploads_kept_for: Duration::from_secs(86_400),
+        },
         batches: Batches::new(limit.clone(), || ()),
         ready_limit: limit.clone(),
         table: ConnectionTable::new(TIMEOUTS, 1, 1),

@@ -200,6 +200,12 @@ struct LimitArguments {
     /// The most memory for bodies on their way in or out, over all cores
     #[arg(long, env, value_name = "BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(8 << 20..=1 << 40))]
     buffer_bytes_max: u64,
+    /// The most uploads of a tenant that wait for more of their bytes, in each storage class
+    #[arg(long, env, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    uploads_max: u32,
+    /// For how long an upload waits for more of its bytes
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    upload_expires_secs: u64,
     /// The most requests a second with one credential, over all cores; 0 is no limit
     #[arg(long, env, value_name = "COUNT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     rate_limit_per_second: u32,
@@ -598,6 +604,8 @@ impl LimitArguments {
                 fields_max: self.header_fields_max as usize,
             },
             body_bytes_max: self.body_bytes_max,
+            uploads_max: self.uploads_max as usize,
+            uploads_kept_for: Duration::from_secs(self.upload_expires_secs),
         }
     }
 

@@ -72,6 +72,8 @@ const READY_LIMIT: Duration = Duration::from_secs(5);
 const METADATA_END_LIMIT: Duration = Duration::from_secs(10);
 /// How often a core looks whether blobs that it has open have been removed, and shows that it is alive.
 const LOOK_AROUND_INTERVAL: Duration = Duration::from_secs(1);
+/// How often uploads that have expired are looked for, if they wait for long.
+const UPLOAD_SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(600);
 /// How long a core waits before it accepts again when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -592,6 +594,8 @@ impl CoreTemplate {
                 interval: self.config.lifecycle_interval,
             };
             drop(spawn(passes.run()));
+            let kept_for = self.config.limits.uploads_kept_for;
+            drop(spawn(remove_expired_uploads(kept_for, Rc::downgrade(&service))));
         }
         let repository = service.repository.clone();
         let (driver, timeouts) = (self.driver, self.config.timeouts);
@@ -718,6 +722,21 @@ async fn look_around(core: usize, beats: CoreBeats, service: Weak<CoreService>) 
         service.store.close_removed();
         service.repository.tell_reads_when_due(service.clock.now());
         beats.beat(core);
+    }
+}
+
+/// Removes uploads whose time is over, until the core ends. Now and then is enough: nobody can go on with them.
+async fn remove_expired_uploads(kept_for: Duration, service: Weak<CoreService>) {
+    let interval = (kept_for / 10).clamp(LOOK_AROUND_INTERVAL, UPLOAD_SWEEP_INTERVAL_MAX);
+    // At once, too: what a crash has cut off half way is put right.
+    loop {
+        let Some(service) = service.upgrade() else { return };
+        let removed = service.store.remove_expired_uploads(service.clock.now()).await;
+        if removed > 0 {
+            tracing::info!(removed, "removed uploads that had expired");
+        }
+        drop(service);
+        sleep(interval).await;
     }
 }
 

@@ -14,6 +14,7 @@ use serde::{Serialize, Serializer};
 
 use super::access_log::AccessRecord;
 use super::errors::Problem;
+use super::handlers::UPLOADS_PATH;
 use super::http1::{Method, RequestHead};
 use super::query::Parameters;
 use super::router::{Route, find};
@@ -168,9 +169,11 @@ impl AuditLog {
     }
 
     pub(super) fn standing(&self, head: &RequestHead) -> Standing {
-        let changes = matches!(head.method(), Method::Post | Method::Put | Method::Patch | Method::Delete);
-        let changeable = head.path().starts_with(CHANGEABLE) && head.path() != READING;
-        match self.is_on() && changes && changeable {
+        let path = head.path();
+        let changes = matches!(head.method(), Method::Post | Method::Put | Method::Patch | Method::Delete)
+            // Whoever looks at an upload whose last byte is there makes its object, if nobody has.
+            || head.method() == Method::Head && path.starts_with(UPLOADS_PATH);
+        match self.is_on() && changes && path.starts_with(CHANGEABLE) && path != READING {
             false => Standing::Reading,
             true if self.takes_changes() => Standing::Change,
             true => Standing::Barred,
@@ -279,7 +282,8 @@ impl Names {
             "cursor",
         ];
         let has_scope = |prefix| head.path().starts_with(prefix);
-        if head.path() != "/v1/objects" && !has_scope("/v1/blobs/") && !has_scope("/v1/batch/") {
+        let is_named = matches!(head.path(), "/v1/objects" | UPLOADS_PATH);
+        if !is_named && !has_scope("/v1/blobs/") && !has_scope("/v1/batch/") {
             return None;
         }
         let parameters = Parameters::parse(head.query(), &KNOWN).ok()?;
@@ -440,6 +444,8 @@ impl AuditRecord {
                 | Route::Metrics
                 | Route::Objects
                 | Route::MissingBlobs
+                | Route::Uploads
+                | Route::Upload(_)
                 | Route::Sign
                 | Route::BatchGet
                 | Route::BatchPut

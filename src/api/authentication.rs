@@ -98,6 +98,8 @@ pub(super) fn needs_credential(route: &Route) -> bool {
         | Route::Tenant(_)
         | Route::Lifecycle(_)
         | Route::Metrics
+        | Route::Uploads
+        | Route::Upload(_)
         | Route::Sign
         | Route::BatchGet
         | Route::BatchPut
@@ -115,6 +117,8 @@ pub fn needed_permission(route: &Route, method: Method) -> Option<Permission> {
             Method::Delete => Permission::Delete,
             Method::Options | Method::Trace | Method::Connect | Method::Unknown => Permission::Admin,
         }),
+        // Whoever may begin an upload may give it up; the object that it becomes is another matter.
+        Route::Uploads | Route::Upload(_) => Some(Permission::Write),
         Route::Blob(_) => Some(Permission::Read),
         // It says what is there and keeps it, for whoever is about to write.
         Route::MissingBlobs => Some(Permission::Write),
@@ -230,6 +234,7 @@ pub(super) fn authorise(principal: &Principal, route: &Route, method: Method) ->
         Route::Key(path) => Ok(principal.check_scope(&path.scope)?),
         // The scope stands in the query, and is checked where that is read; or an id says nothing of it.
         Route::Objects | Route::Object(_) | Route::ObjectInfo(_) => Ok(()),
+        Route::Uploads | Route::Upload(_) => Ok(()),
         Route::BatchGet | Route::BatchPut | Route::BatchDelete => Ok(()),
         // The tenant does.
         Route::Blob(_) | Route::MissingBlobs => Ok(()),

@@ -15,7 +15,7 @@ use super::authentication::{Asker, authenticate, refuse_target};
 use super::blob_transfer::{SendError, send_blob};
 use super::connection_table::{ConnectionTable, RefusalPlace, Registration};
 use super::errors::Problem;
-use super::handlers::{Admitted, Body, Response, download_anew, handle};
+use super::handlers::{Admitted, Body, Response, UPLOADS_PATH, UPLOADS_VERSION_LINE, download_anew, handle};
 use super::http1::{Fields, HeadParser, Method, RequestHead, ResponseHead, StatusLine, Version};
 use super::multipart_transfer::send_parts;
 use super::request_body::RequestBody;
@@ -28,6 +28,7 @@ use super::transport::Transport;
 use crate::application::errors::StoreError;
 use crate::application::lifecycle::LifecycleRepository;
 use crate::application::ports::{ApiKeyRepository, BlobReader, BlobStore, Clock, ObjectRepository};
+use crate::application::staging::UploadStaging;
 use crate::domain::entities::Principal;
 use crate::infrastructure::data_plane::buffers::Block;
 use crate::infrastructure::data_plane::runtime::{DataFile, Stream, within};
@@ -55,9 +56,9 @@ enum Entrance {
 /// Serves a connection until either side ends it. A bug in one request ends its connection, and no other.
 pub async fn serve<S, R, C>(service: Rc<Service<S, R, C>>, stream: Stream, registration: Registration)
 where
-    S: BlobStore<Buffer = Block>,
+    S: BlobStore<Buffer = Block> + UploadStaging<Buffer = Block>,
     S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
-    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository + LifecycleRepository,
+    R: ObjectRepository<Buffer = Block> + ApiKeyRepository + LifecycleRepository,
     C: Clock,
 {
     let _connection = service.metrics.connection();
@@ -67,9 +68,9 @@ where
 /// The same for one that may ask for metrics alone.
 pub async fn serve_metrics<S, R, C>(service: Rc<Service<S, R, C>>, stream: Stream, registration: Registration)
 where
-    S: BlobStore<Buffer = Block>,
+    S: BlobStore<Buffer = Block> + UploadStaging<Buffer = Block>,
     S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
-    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository + LifecycleRepository,
+    R: ObjectRepository<Buffer = Block> + ApiKeyRepository + LifecycleRepository,
     C: Clock,
 {
     serve_through(Entrance::Metrics, &service, stream, registration).await;
@@ -81,9 +82,9 @@ async fn serve_through<S, R, C>(
     stream: Stream,
     registration: Registration,
 ) where
-    S: BlobStore<Buffer = Block>,
+    S: BlobStore<Buffer = Block> + UploadStaging<Buffer = Block>,
     S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
-    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository + LifecycleRepository,
+    R: ObjectRepository<Buffer = Block> + ApiKeyRepository + LifecycleRepository,
     C: Clock,
 {
     let transport = Transport::new(stream, registration.watch().clone());
@@ -182,9 +183,9 @@ struct Exchange {
 
 impl<S, R, C> Connection<'_, S, R, C>
 where
-    S: BlobStore<Buffer = Block>,
+    S: BlobStore<Buffer = Block> + UploadStaging<Buffer = Block>,
     S::Reader: BlobReader<Buffer = Block, Source = DataFile>,
-    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository + LifecycleRepository,
+    R: ObjectRepository<Buffer = Block> + ApiKeyRepository + LifecycleRepository,
     C: Clock,
 {
     async fn serve(&mut self) {
@@ -335,7 +336,10 @@ where
         result: &mut Result<Response<S::Reader>, Problem>,
     ) -> Option<Box<Note>> {
         let refused = result.as_ref().is_err_and(is_refusal) && self.service.audit_log.is_on();
-        if standing == Standing::Reading && !refused {
+        // A look may have changed something, and mostly has not.
+        let only_looked = self.head.method() == Method::Head
+            && result.as_ref().is_ok_and(|response| response.change.is_none());
+        if (standing == Standing::Reading || only_looked) && !refused {
             return None;
         }
         Some(Box::new(match result {
@@ -460,8 +464,12 @@ where
         let (status, request_id) = (response.status, exchange.request_id.as_str());
         let head = ResponseHead { status, request_id, length_bytes, connection };
         let says_timing = self.service.timing.server_timing;
+        let is_of_upload = self.head.path().starts_with(UPLOADS_PATH);
         let add_fields = |fields: &mut Fields| {
             response.add_fields(fields);
+            if is_of_upload {
+                fields.add_lines(UPLOADS_VERSION_LINE);
+            }
             if says_timing {
                 add_server_timing(fields, &exchange.phases);
             }

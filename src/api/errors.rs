@@ -8,6 +8,7 @@ use crate::application::credentials::RateExceeded;
 use crate::application::errors::{
     DownloadError, QuotaExceeded, RepositoryError, SourceError, StoreError, UploadError,
 };
+use crate::application::staging::StagingError;
 use crate::application::use_cases::{InvalidCursor, UpdateError};
 
 /// When to come back after `503`.
@@ -65,6 +66,10 @@ impl Problem {
 
     pub(super) fn not_found() -> Self {
         Self::new(404, "not_found", "there is no such object")
+    }
+
+    pub(super) fn no_upload() -> Self {
+        Self::new(404, "not_found", "there is no such upload")
     }
 
     pub(super) fn precondition_failed() -> Self {
@@ -242,6 +247,32 @@ impl From<UploadError> for Problem {
             UploadError::ContentMissing => Self::new(404, "not_found", error.to_string()),
             // Only a signed URL says what a content has to be.
             UploadError::SizeMismatch { .. } => Self::new(403, "signed_size_mismatch", error.to_string()),
+        }
+    }
+}
+
+impl From<StagingError> for Problem {
+    fn from(error: StagingError) -> Self {
+        let detail = error.to_string();
+        match error {
+            StagingError::NotFound => Self::no_upload(),
+            StagingError::Expired => Self::new(410, "upload_expired", detail),
+            StagingError::Locked => {
+                let mut problem = Self::new(423, "upload_locked", detail);
+                problem.fields.add("Retry-After", RETRY_AFTER_SECONDS);
+                problem
+            }
+            StagingError::TooMany { .. } => Self::new(507, "too_many_uploads", detail),
+            StagingError::OffsetMismatch { offset } => {
+                let mut problem = Self::new(409, "offset_mismatch", detail);
+                problem.fields.add("Upload-Offset", offset);
+                problem
+            }
+            StagingError::LengthChanged { .. } => Self::new(409, "length_changed", detail),
+            StagingError::ChecksumMismatch => Self::new(460, "checksum_mismatch", detail),
+            StagingError::TakesNoBytes => Self::new(403, "upload_joined", detail),
+            StagingError::NotAPart { .. } => Self::new(400, "invalid_upload_concat", detail),
+            StagingError::Upload(error) => error.into(),
         }
     }
 }

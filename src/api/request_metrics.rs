@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use super::handlers::Response;
+use super::handlers::{Response, UPLOADS_PATH};
 use super::http1::{Method, RequestHead};
 use super::query::percent_decode;
 use crate::infrastructure::metrics::{Counter, Durations, Exposition, Kind, Names, OTHER, Words};
@@ -26,9 +26,9 @@ const NO_NAMESPACE: usize = NAMESPACES_MAX + 1;
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", OTHER];
 /// All that this server answers with. One that is forgotten here counts as [`OTHER`].
-const STATUSES: [u16; 24] = [
-    200, 201, 204, 206, 304, 400, 401, 403, 404, 405, 408, 412, 413, 414, 415, 416, 417, 429, 431, 500, 501,
-    503, 505, 507,
+const STATUSES: [u16; 28] = [
+    200, 201, 204, 206, 304, 400, 401, 403, 404, 405, 408, 409, 410, 412, 413, 414, 415, 416, 417, 423, 429,
+    431, 460, 500, 501, 503, 505, 507,
 ];
 
 fn method_index(method: Method) -> usize {
@@ -220,7 +220,7 @@ fn namespace_named(head: &RequestHead) -> Option<Cow<'_, str>> {
     let path = head.path();
     let text = match path.strip_prefix("/v1/keys/") {
         Some(rest) => rest.split('/').next()?,
-        None if path == "/v1/objects" || path.starts_with("/v1/batch/") => {
+        None if matches!(path, "/v1/objects" | UPLOADS_PATH) || path.starts_with("/v1/batch/") => {
             head.query()?.split('&').find_map(|parameter| parameter.strip_prefix("namespace="))?
         }
         None => return None,

@@ -5,7 +5,7 @@ use super::http1::{Method, RequestHead};
 use super::query::percent_decode;
 use super::signed_url::parse_digest;
 use crate::domain::entities::{KeyPath, Scope};
-use crate::domain::value_objects::{ContentHash, Key, Namespace, ObjectId, TenantId};
+use crate::domain::value_objects::{ContentHash, Key, Namespace, ObjectId, TenantId, UploadId};
 
 /// What a request is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,10 @@ pub enum Route {
     BatchPut,
     /// `/v1/batch/delete`
     BatchDelete,
+    /// `/v1/uploads`
+    Uploads,
+    /// `/v1/uploads/{id}`
+    Upload(UploadId),
 }
 
 impl Route {
@@ -64,6 +68,9 @@ impl Route {
             Self::Sign | Self::MissingBlobs | Self::BatchGet | Self::BatchPut | Self::BatchDelete => {
                 &[Method::Post]
             }
+            Self::Uploads => &[Method::Post, Method::Options],
+            // A POST can say that it is one of the others.
+            Self::Upload(_) => &[Method::Head, Method::Post, Method::Patch, Method::Delete],
         }
     }
 }
@@ -115,13 +122,25 @@ pub(super) fn find(path: &str) -> Result<Route, Problem> {
         "/v1/batch/get" => Ok(Route::BatchGet),
         "/v1/batch/put" => Ok(Route::BatchPut),
         "/v1/batch/delete" => Ok(Route::BatchDelete),
-        _ => match path.strip_prefix("/v1/namespaces/") {
-            Some(rest) => namespace_of_rule(rest).map(Route::Lifecycle),
-            None => {
-                let rest = path.strip_prefix("/v1/tenants/").ok_or_else(Problem::no_route)?;
-                tenant(rest).map(Route::Tenant)
+        "/v1/uploads" => Ok(Route::Uploads),
+        _ => {
+            if let Some(rest) = path.strip_prefix("/v1/uploads/") {
+                return upload(rest).map(Route::Upload);
             }
-        },
+            if let Some(rest) = path.strip_prefix("/v1/namespaces/") {
+                return namespace_of_rule(rest).map(Route::Lifecycle);
+            }
+            let rest = path.strip_prefix("/v1/tenants/").ok_or_else(Problem::no_route)?;
+            tenant(rest).map(Route::Tenant)
+        }
+    }
+}
+
+/// `{id}`
+fn upload(rest: &str) -> Result<UploadId, Problem> {
+    match rest.is_empty() || rest.contains('/') {
+        true => Err(Problem::no_route()),
+        false => UploadId::parse(rest).map_err(|error| Problem::parameter("invalid_parameter", "id", error)),
     }
 }
 
@@ -212,6 +231,12 @@ mod tests {
             find("/v1/namespaces/mo%64els/lifecycle").unwrap(),
             Route::Lifecycle(Namespace::parse("models").unwrap())
         );
+        let upload = "hot-0123456789abcdef-0123456789abcdef0123456789abcdef";
+        let Ok(Route::Upload(upload_id)) = find(&format!("/v1/uploads/{upload}")) else {
+            panic!("an upload")
+        };
+        assert_eq!(upload_id.to_string(), upload);
+        assert_eq!(status("/v1/uploads"), 200);
         for path in ["/", "/health", "/health/ready", "/openapi.json", "/metrics", "/v1/objects", "/v1/sign"]
         {
             assert_eq!(status(path), 200);
@@ -251,11 +276,14 @@ mod tests {
             "/v1/blobs",
             "/v1/blobs/",
             "/v1/blobs/missing/x",
+            "/v1/uploads/",
+            "/v1/uploads/a/b",
             "/metrics/",
         ] {
             assert_eq!(status(path), 404, "{path}");
         }
         for path in [
+            "/v1/uploads/1",
             "/v1/objects/1",
             "/v1/objects/../x",
             "/v1/keys/A/b/c",

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::access_log::AccessLog;
 use super::audit_log::AuditLog;
@@ -24,6 +25,10 @@ pub struct Limits {
     pub head: HeadLimits,
     /// Its body, in bytes.
     pub body_bytes_max: u64,
+    /// How many uploads of a tenant wait for more in each root.
+    pub uploads_max: usize,
+    /// For how long each of them does.
+    pub uploads_kept_for: Duration,
 }
 
 /// One core's service over its ports.

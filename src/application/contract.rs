@@ -32,6 +32,7 @@ pub(crate) fn repository_contract<R: ObjectRepository>(make: impl Fn() -> R) {
         a_content_is_there_for_whoever_has_it(&make()).await;
         a_lease_outlives_the_object_that_it_was_taken_by(&make()).await;
         a_reference_takes_the_copy_that_is_there(&make()).await;
+        what_is_committed_again_is_one_object(&make()).await;
         a_lost_copy_is_mended_once(&make()).await;
         updates_are_made_to_what_was_seen(&make()).await;
         who_gives_a_key_makes_its_newest_version(&make()).await;
@@ -614,6 +615,29 @@ async fn a_reference_takes_the_copy_that_is_there<R: ObjectRepository>(repositor
     let reference = ObjectCommit { is_reference: true, precondition: only_new, ..a_commit(Some("k"), 1, 1) };
     let outcome = repository.commit(reference, R::Room::default()).await.unwrap();
     assert_eq!(outcome, CommitOutcome::PreconditionFailed);
+}
+
+/// Whoever was not told what came of a commit of an upload in pieces commits the same object again, from another place.
+async fn what_is_committed_again_is_one_object<R: ObjectRepository>(repository: &R) {
+    let absent = Precondition { if_none_match: Some(EntityTags::Any), ..Precondition::default() };
+    let first = ObjectCommit { precondition: absent, ..a_commit(Some("k"), 1, 1) };
+    let mut again = first.clone();
+    again.stored.place = again.stored.place.with_number(2);
+    let id = commit(repository, first.clone()).await;
+    let outcome = CommitOutcome::Committed { replaced: false, place: first.stored.place };
+    for _ in 0..2 {
+        assert_eq!(repository.commit(again.clone(), R::Room::default()).await.unwrap(), outcome);
+    }
+    let tenant_id = &first.stored.object.scope.tenant_id;
+    assert_eq!(repository.quota(tenant_id).await.unwrap().usage, Usage { bytes: 1, objects: 1 });
+    assert_eq!(repository.list(a_query()).await.unwrap().objects.len(), 1);
+    // Forgotten meanwhile, it does not come back.
+    let deleted = repository.delete(id, Precondition::default()).await.unwrap();
+    assert!(matches!(deleted, DeleteOutcome::Deleted { .. }));
+    let outcome = repository.commit(again, R::Room::default()).await.unwrap();
+    assert!(matches!(outcome, CommitOutcome::Committed { replaced: false, .. }));
+    assert_eq!(found(repository, &ObjectName::Id(id)).await, None);
+    assert_eq!(repository.quota(tenant_id).await.unwrap().usage, Usage::default());
 }
 
 async fn a_lost_copy_is_mended_once(repository: &impl ObjectRepository) {

@@ -6,6 +6,7 @@ pub mod errors;
 pub mod key_listing;
 pub mod lifecycle;
 pub mod ports;
+pub mod staging;
 pub mod use_cases;
 
 #[cfg(test)]

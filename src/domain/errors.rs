@@ -18,6 +18,9 @@ pub enum InvalidValue {
     /// Not a hyphenated UUID.
     #[error("an object id is a UUID of 36 characters")]
     ObjectId,
+    /// Not a class, a tenant's digits and a random number.
+    #[error("an upload id is a storage class, 16 and 32 lower-case hexadecimal digits")]
+    UploadId,
     /// Empty, too long, not UTF-8, or with a segment that no key may have.
     #[error("a key is 1 to 1024 bytes of UTF-8 without control characters, empty segments, '.' or '..'")]
     Key,

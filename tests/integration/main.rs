@@ -64,6 +64,7 @@ mod permissions;
 mod quotas;
 mod ranges;
 mod request_rates;
+mod resumable;
 mod roots;
 mod service_manager;
 mod settings;

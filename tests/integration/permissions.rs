@@ -42,6 +42,8 @@ enum Names {
 }
 
 const NOTHING: &str = "";
+/// An upload that is not there.
+const AN_UPLOAD: &str = "hot-0123456789abcdef-0123456789abcdef0123456789abcdef";
 /// What a URL is to be signed for, which is what the signer needs.
 const SIGN_BODY: &[u8] = br#"{"method":"GET","path":"/v1/keys/models/acme/k","expires_in_seconds":60}"#;
 
@@ -49,8 +51,8 @@ const SIGN_BODY: &[u8] = br#"{"method":"GET","path":"/v1/keys/models/acme/k","ex
 const BATCH_GET_BODY: &[u8] = br#"{"items":[{"key":"k"}]}"#;
 const BATCH_DELETE_BODY: &[u8] = br#"{"items":[{"key":"another"}]}"#;
 
-/// The objects that the targets are about are made anew for each request.
-fn entries(id: &str) -> [Entry; 17] {
+/// The objects and uploads that the targets are about are made anew for each request.
+fn entries(id: &str, upload: &str) -> [Entry; 19] {
     let entry = |name, target: String, needs, names| Entry { name, target, needs, names };
     [
         entry(
@@ -130,6 +132,18 @@ fn entries(id: &str) -> [Entry; 17] {
             &[("POST", "delete")],
             Names::Scope,
         ),
+        entry(
+            "Uploads",
+            "/v1/uploads?namespace=models&tenant_id=acme".into(),
+            &[("POST", "write"), ("OPTIONS", "write")],
+            Names::Scope,
+        ),
+        entry(
+            "Upload",
+            format!("/v1/uploads/{}", if upload.is_empty() { AN_UPLOAD } else { upload }),
+            &[("HEAD", "write"), ("POST", "write"), ("PATCH", "write"), ("DELETE", "write")],
+            Names::NoScope,
+        ),
     ]
 }
 
@@ -150,7 +164,7 @@ fn every_route_of_the_router_has_its_entry() {
     let variants = variants.lines().map(str::trim).filter(|line| line.starts_with(char::is_uppercase));
     let word = |line: &str| line.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned();
     let routes: BTreeSet<String> = variants.map(word).collect();
-    let entries = entries("0193a5c0-0000-7000-8000-000000000000");
+    let entries = entries("0193a5c0-0000-7000-8000-000000000000", "");
     let known: BTreeSet<String> = entries.iter().map(|entry| entry.name.to_owned()).collect();
     assert_eq!(routes, known, "a new route says here what it needs");
     for entry in &entries {
@@ -178,6 +192,16 @@ fn store(operator: &mut Connection) -> String {
     let response = operator.exchange("POST", target, &fields, b"body");
     assert_eq!(response.status, 201, "{response:?}");
     response.json()["id"].as_str().unwrap().to_owned()
+}
+
+/// Makes an upload that the targets are about, and gives its id.
+fn begin_upload(operator: &mut Connection) -> String {
+    let field = format!("Bearer {}", token_of("*"));
+    let fields = [("Authorization", field.as_str()), ("Tus-Resumable", "1.0.0"), ("Upload-Length", "10")];
+    let target = "/v1/uploads?namespace=models&tenant_id=acme";
+    let response = operator.exchange("POST", target, &fields, b"");
+    assert_eq!(response.status, 201, "{response:?}");
+    response.header("Location").unwrap().strip_prefix("/v1/uploads/").unwrap().to_owned()
 }
 
 /// What comes of a credential.
@@ -270,16 +294,17 @@ fn assert_outcome(response: &Response, method: &str, outcome: Outcome, case: &st
 
 #[test]
 fn every_route_and_method_lets_in_whom_it_should_and_nobody_else() {
-    let server = strict_server(&["--url-signing-key", SECRET]);
+    let server = strict_server(&["--url-signing-key", SECRET, "--uploads-max", "10000"]);
     let (mut operator, mut connection) = (server.connect(), server.connect());
     let mut cases = 0;
-    for index in 0..entries("").len() {
+    for index in 0..entries("", "").len() {
         for method in METHODS {
-            let needed = entries("")[index].needs.iter().find(|(known, _)| *known == method);
-            let kinds = credentials(&entries("")[index], needed.map_or("read", |(_, needed)| needed)).len();
+            let needed = entries("", "")[index].needs.iter().find(|(known, _)| *known == method);
+            let kinds =
+                credentials(&entries("", "")[index], needed.map_or("read", |(_, needed)| needed)).len();
             for kind in 0..kinds {
-                let id = store(&mut operator);
-                let entry = &entries(&id)[index];
+                let (id, upload) = (store(&mut operator), begin_upload(&mut operator));
+                let entry = &entries(&id, &upload)[index];
                 let (name, token, outcome) =
                     credentials(entry, needed.map_or("read", |(_, needed)| needed)).swap_remove(kind);
                 let case = format!("{method} {} with a credential that is {name}", entry.target);
@@ -295,14 +320,15 @@ fn every_route_and_method_lets_in_whom_it_should_and_nobody_else() {
                 }
                 assert_eq!(
                     there(&mut operator, &id),
-                    response.status != 204,
+                    // What is known of an upload goes, and no object.
+                    response.status != 204 || entry.name.starts_with("Upload"),
                     "{case}: what was not allowed is not done"
                 );
                 cases += 1;
             }
         }
     }
-    assert_eq!(cases, 17 * 8 * 15);
+    assert_eq!(cases, 19 * 8 * 15);
 }
 
 fn exchange(connection: &mut Connection, method: &str, target: &str, fields: &[(&str, &str)]) -> Response {
@@ -317,9 +343,17 @@ fn exchange(connection: &mut Connection, method: &str, target: &str, fields: &[(
         "POST" | "PUT" | "PATCH" => b"{}",
         _ => b"",
     };
-    let patch = ("Content-Type", "application/merge-patch+json");
-    let patch = if method == "PATCH" { &[patch][..] } else { &[] };
-    connection.exchange(method, target, &[fields, patch].concat(), body)
+    if !target.starts_with("/v1/uploads") {
+        let patch = ("Content-Type", "application/merge-patch+json");
+        let patch = if method == "PATCH" { &[patch][..] } else { &[] };
+        return connection.exchange(method, target, &[fields, patch].concat(), body);
+    }
+    let mut fields = Vec::from(fields);
+    let is_new = !target.starts_with("/v1/uploads/");
+    fields.extend([("Tus-Resumable", "1.0.0"), ("Content-Type", "application/offset+octet-stream")]);
+    fields.push(if is_new { ("Upload-Length", "2") } else { ("Upload-Offset", "0") });
+    fields.extend((method == "POST" && !is_new).then_some(("X-HTTP-Method-Override", "PATCH")));
+    connection.exchange(method, target, &fields, body)
 }
 
 fn there(operator: &mut Connection, id: &str) -> bool {

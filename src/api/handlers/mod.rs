@@ -15,6 +15,7 @@ mod root;
 mod sign;
 mod tenants;
 mod upload;
+mod uploads;
 
 pub(super) use batch::{DeleteBody, DeleteItem, GetBody, GetItem, ResultDto};
 pub(super) use blobs::{MissingBody, MissingDto};
@@ -26,6 +27,7 @@ pub use metrics::{MetricsPage, WriteMetrics};
 pub(super) use patch::{MERGE_PATCH, PatchBody};
 pub(super) use sign::{SignBody, SignedDto};
 pub(super) use tenants::LimitsBody;
+pub(super) use uploads::{PATH as UPLOADS_PATH, VERSION_LINE as UPLOADS_VERSION_LINE};
 
 use std::sync::Arc;
 
@@ -44,6 +46,7 @@ use crate::application::lifecycle::LifecycleRepository;
 use crate::application::ports::{
     ApiKeyRepository, BlobStore, Clock, Freshness, ObjectName, ObjectRepository,
 };
+use crate::application::staging::UploadStaging;
 use crate::domain::entities::{Object, Principal, Scope, StoredObject};
 use crate::domain::value_objects::{ByteRange, Namespace, ObjectId, TenantId};
 use crate::infrastructure::data_plane::buffers::Block;
@@ -126,8 +129,8 @@ pub(super) async fn handle<S, R, C>(
     Admitted { route, asker: Asker { principal, within_rate, digest, reference_bytes } }: Admitted,
 ) -> Result<Response<S::Reader>, Problem>
 where
-    S: BlobStore<Buffer = Block>,
-    R: ObjectRepository<Buffer = S::Buffer> + ApiKeyRepository + LifecycleRepository,
+    S: BlobStore<Buffer = Block> + UploadStaging<Buffer = Block>,
+    R: ObjectRepository<Buffer = Block> + ApiKeyRepository + LifecycleRepository,
     C: Clock,
 {
     within_rate?;
@@ -172,6 +175,14 @@ where
         (Route::Lifecycle(namespace), _) => lifecycle::show(service, head, namespace, &principal).await,
         // This is rare, and its state would be part of every connection.
         (Route::Sign, _) => Box::pin(sign::sign(service, head, body)).await,
+        (Route::Uploads, _) => {
+            let exchange = uploads::Exchange { service, head, body, principal: &principal };
+            Box::pin(exchange.collection()).await
+        }
+        (Route::Upload(id), _) => {
+            let exchange = uploads::Exchange { service, head, body, principal: &principal };
+            Box::pin(exchange.one(id)).await
+        }
         (Route::BatchGet, _) => Box::pin(batch::get(service, head, body, &principal)).await,
         (Route::BatchPut, _) => Box::pin(batch::put(service, head, body, (&principal, request_id))).await,
         (Route::BatchDelete, _) => {

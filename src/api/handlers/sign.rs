@@ -164,6 +164,9 @@ fn parse_target(order: &SignOrder, principal: &Principal) -> Result<Target, Prob
         | Route::Blob(_)
         | Route::MissingBlobs
         | Route::Tenant(_)
+        // An upload in pieces is many requests, and no URL is signed for more than one.
+        | Route::Uploads
+        | Route::Upload(_)
         | Route::Lifecycle(_)
         | Route::Sign
         | Route::BatchGet

@@ -110,12 +110,7 @@ pub(super) fn order(
     storage_class: StorageClass,
     precondition: Precondition,
 ) -> Result<UploadOrder, Problem> {
-    // A tail must never be stored as the whole (RFC 9110 §14.5).
-    if head.has("content-range") {
-        let reason = "a part of an object cannot be stored as the whole";
-        return Err(Problem::parameter("content_range_refused", "Content-Range", reason));
-    }
-    refuse_content_coding(head)?;
+    refuse_part_or_coding(head)?;
     Ok(UploadOrder {
         scope,
         key,
@@ -128,6 +123,16 @@ pub(super) fn order(
         },
         precondition,
     })
+}
+
+/// Refuses what would not be stored as it is meant.
+pub(super) fn refuse_part_or_coding(head: &RequestHead) -> Result<(), Problem> {
+    // A tail must never be stored as the whole (RFC 9110 §14.5).
+    if head.has("content-range") {
+        let reason = "a part of an object cannot be stored as the whole";
+        return Err(Problem::parameter("content_range_refused", "Content-Range", reason));
+    }
+    refuse_content_coding(head)
 }
 
 /// Refuses a body that would have to be decoded first.
@@ -151,7 +156,7 @@ fn content_type(head: &RequestHead) -> Result<ContentType, Problem> {
         .map_err(|error| Problem::parameter("invalid_content_type", "Content-Type", error))
 }
 
-fn metadata(head: &RequestHead) -> Result<Metadata, Problem> {
+pub(super) fn metadata(head: &RequestHead) -> Result<Metadata, Problem> {
     let mut metadata = Metadata::default();
     for (name, value) in head.fields() {
         let prefix = name.get(..METADATA_PREFIX.len());

@@ -200,7 +200,7 @@ fn described_answer(status: u16, answer: Answer, method: Method) -> Response {
     let content = |schema: RefOr<Schema>| ContentBuilder::new().schema(Some(schema)).build();
     let of = |name: Cow<'static, str>| RefOr::Ref(Ref::from_schema_name(name));
     match answer {
-        Answer::Nothing => builder,
+        Answer::Nothing | Answer::Upload => builder,
         // Several ranges; one comes as what it is of.
         Answer::Bytes if status == 206 => builder
             .content("*/*", content(bytes().into()))
@@ -237,7 +237,9 @@ mod tests {
     use crate::api::authentication::{needed_permission, needs_credential};
     use crate::api::router::Route;
     use crate::domain::entities::{KeyPath, Scope};
-    use crate::domain::value_objects::{ContentHash, Key, Namespace, ObjectId, TenantId};
+    use crate::domain::value_objects::{
+        ContentHash, Key, Namespace, ObjectId, StorageClass, TenantId, TenantMark, UploadId,
+    };
 
     /// Every route with its path here. A new one does not compile until it has its own.
     fn path_of(route: &Route) -> &'static str {
@@ -259,6 +261,8 @@ mod tests {
             Route::BatchGet => "/v1/batch/get",
             Route::BatchPut => "/v1/batch/put",
             Route::BatchDelete => "/v1/batch/delete",
+            Route::Uploads => "/v1/uploads",
+            Route::Upload(_) => "/v1/uploads/{upload_id}",
         }
     }
 
@@ -285,6 +289,8 @@ mod tests {
             Route::BatchGet,
             Route::BatchPut,
             Route::BatchDelete,
+            Route::Uploads,
+            Route::Upload(UploadId::generate(StorageClass::Hot, TenantMark::from_u64(1))),
         ]
     }
 

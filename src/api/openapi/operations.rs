@@ -49,6 +49,7 @@ pub(super) enum Sent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
     Nothing,
+    Upload,
     Bytes,
     Archive,
     Results,
@@ -125,6 +126,7 @@ impl Answer {
             Self::Tenant => Some("What the tenant has and may have"),
             Self::Lifecycle => Some("What becomes of the namespace's objects with time"),
             Self::Readiness | Self::ReadinessOrProblem => Some("Each check by name"),
+            Self::Upload => Some("How the upload stands"),
             Self::Nothing | Self::Json | Self::Text | Self::Problem => None,
         }
     }
@@ -134,6 +136,8 @@ impl Answer {
         match (self, status) {
             (Self::Bytes, 206) => &[VERSION, ("Content-Range", "Which bytes these are, if it is one range")],
             (Self::Bytes, _) | (Self::Nothing, 304) => &[VERSION],
+            (Self::Upload, 201) => &[OFFSET, EXPIRES, OBJECT, ("Location", "Where the upload goes on")],
+            (Self::Upload, _) => &[OFFSET, EXPIRES, OBJECT],
             (Self::Object, 201) => &[VERSION, ("Location", "Where the object is by its id")],
             (Self::List, _) => &[("Link", "Where there is a next page: that, with rel=\"next\"")],
             (Self::Problem, 401) => &[("WWW-Authenticate", "What would let the request in")],
@@ -147,6 +151,9 @@ impl Answer {
     }
 }
 
+const OFFSET: (&str, &str) = ("Upload-Offset", "Where it goes on; every byte before is durable");
+const EXPIRES: (&str, &str) = ("Upload-Expires", "Until when it waits for more");
+const OBJECT: (&str, &str) = ("X-Object-Id", "The object that it has become, once all of it is here");
 const VERSION: (&str, &str) = ("ETag", "\"sha256-\" and the content's hash");
 
 const fn parameter(name: &'static str, place: Place, description: &'static str) -> Parameter {
@@ -225,6 +232,36 @@ const CURSOR: Parameter = parameter(
     Place::Query(false),
     "Where the page before has ended: its next_cursor, for the same query",
 );
+
+const UPLOAD_ID: Parameter = Parameter {
+    pattern: Some("^(hot|cold)-[0-9a-f]{16}-[0-9a-f]{32}$"),
+    ..parameter("upload_id", Place::Path, "The upload's id")
+};
+const TUS_RESUMABLE: Parameter = Parameter {
+    words: &["1.0.0"],
+    ..parameter("Tus-Resumable", Place::Header, "The version of the protocol, which has to stand there")
+};
+const UPLOAD_OFFSET: Parameter =
+    parameter("Upload-Offset", Place::Header, "Where the body belongs: where the upload goes on");
+const UPLOAD_LENGTH: Parameter =
+    parameter("Upload-Length", Place::Header, "How long the whole will be; it never changes");
+const UPLOAD_DEFER_LENGTH: Parameter = Parameter {
+    words: &["1"],
+    ..parameter("Upload-Defer-Length", Place::Header, "That the length is not known yet")
+};
+const UPLOAD_METADATA: Parameter =
+    parameter("Upload-Metadata", Place::Header, "Names and values in base64; filetype is the media type");
+const UPLOAD_CHECKSUM: Parameter =
+    parameter("Upload-Checksum", Place::Header, "sha1 or sha256, a space, the digest of this body in base64");
+const UPLOAD_CONCAT: Parameter =
+    parameter("Upload-Concat", Place::Header, "partial, or final; and the URLs of partial uploads");
+const METHOD_OVERRIDE: Parameter = Parameter {
+    words: &["PATCH", "DELETE"],
+    ..parameter("X-HTTP-Method-Override", Place::Header, "The method that is meant")
+};
+const OF_A_PIECE: [Parameter; 5] = [UPLOAD_ID, TUS_RESUMABLE, UPLOAD_OFFSET, UPLOAD_LENGTH, UPLOAD_CHECKSUM];
+const OF_A_POSTED_PIECE: [Parameter; 6] =
+    [UPLOAD_ID, TUS_RESUMABLE, METHOD_OVERRIDE, UPLOAD_OFFSET, UPLOAD_LENGTH, UPLOAD_CHECKSUM];
 
 const DIGEST: Parameter = Parameter {
     pattern: Some("^sha256:[0-9a-f]{64}$"),
@@ -328,6 +365,21 @@ const LOOKED_AT: &[(u16, Answer)] =
     &[(200, Answer::Bytes), (304, Answer::Nothing), (404, Answer::Problem), (412, Answer::Problem)];
 const DELETED: &[(u16, Answer)] =
     &[(204, Answer::Nothing), (404, Answer::Problem), (412, Answer::Problem), (507, Answer::Problem)];
+
+/// What may come of a piece.
+const PIECE: &[(u16, Answer)] = &[
+    (204, Answer::Upload),
+    (403, Answer::Problem),
+    (404, Answer::Problem),
+    (409, Answer::Problem),
+    (410, Answer::Problem),
+    (412, Answer::Problem),
+    (415, Answer::Problem),
+    (423, Answer::Problem),
+    (460, Answer::Problem),
+    (500, Answer::Problem),
+    (507, Answer::Problem),
+];
 
 /// What of an operation is the same for the most.
 const PLAIN: Operation = Operation {
@@ -719,5 +771,107 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: &[namespace(Place::Query(false)), tenant(Place::Query(false))],
         sent: Sent::DeleteBatch,
         own_answers: &[(200, Answer::Results)],
+    },
+    Operation {
+        path: "/v1/uploads",
+        method: Method::Options,
+        id: "describeUploads",
+        summary: "Which version and extensions of tus are spoken",
+        tag: "uploads",
+        needs: Needs::Permission(Permission::Write),
+        own_answers: &[(204, Answer::Nothing)],
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/uploads",
+        method: Method::Post,
+        id: "createUpload",
+        summary: "Makes an upload that can be resumed (tus 1.0), with the first of its bytes or without",
+        tag: "uploads",
+        needs: Needs::Permission(Permission::Write),
+        parameters: &[
+            namespace(Place::Query(true)),
+            tenant(Place::Query(true)),
+            key(Place::Query(false)),
+            class(),
+            TUS_RESUMABLE,
+            UPLOAD_LENGTH,
+            UPLOAD_DEFER_LENGTH,
+            UPLOAD_METADATA,
+            UPLOAD_CONCAT,
+            UPLOAD_CHECKSUM,
+            IF_MATCH,
+            IF_NONE_MATCH,
+            IF_UNMODIFIED_SINCE,
+        ],
+        sent: Sent::Bytes,
+        own_answers: &[
+            (201, Answer::Upload),
+            (412, Answer::Problem),
+            (415, Answer::Problem),
+            (423, Answer::Problem),
+            (460, Answer::Problem),
+            (500, Answer::Problem),
+            (507, Answer::Problem),
+        ],
+    },
+    Operation {
+        path: "/v1/uploads/{upload_id}",
+        method: Method::Head,
+        id: "headUpload",
+        summary: "Where an upload goes on",
+        tag: "uploads",
+        needs: Needs::Permission(Permission::Write),
+        parameters: &[UPLOAD_ID, TUS_RESUMABLE],
+        own_answers: &[
+            (200, Answer::Upload),
+            (404, Answer::Problem),
+            (410, Answer::Problem),
+            (412, Answer::Problem),
+            (423, Answer::Problem),
+            (500, Answer::Problem),
+            (507, Answer::Problem),
+        ],
+        ..PLAIN
+    },
+    Operation {
+        path: "/v1/uploads/{upload_id}",
+        method: Method::Patch,
+        id: "resumeUpload",
+        summary: "The next bytes of an upload; with the last it becomes an object",
+        tag: "uploads",
+        needs: Needs::Permission(Permission::Write),
+        parameters: &OF_A_PIECE,
+        sent: Sent::Bytes,
+        own_answers: PIECE,
+    },
+    Operation {
+        path: "/v1/uploads/{upload_id}",
+        method: Method::Post,
+        id: "resumeUploadByPost",
+        summary: "A PATCH or a DELETE, for whoever can send neither",
+        tag: "uploads",
+        needs: Needs::Permission(Permission::Write),
+        parameters: &OF_A_POSTED_PIECE,
+        sent: Sent::Bytes,
+        own_answers: PIECE,
+    },
+    Operation {
+        path: "/v1/uploads/{upload_id}",
+        method: Method::Delete,
+        id: "deleteUpload",
+        summary: "Gives an upload up; an object that it has become stays",
+        tag: "uploads",
+        needs: Needs::Permission(Permission::Write),
+        parameters: &[UPLOAD_ID, TUS_RESUMABLE],
+        own_answers: &[
+            (204, Answer::Nothing),
+            (404, Answer::Problem),
+            (410, Answer::Problem),
+            (412, Answer::Problem),
+            (423, Answer::Problem),
+            (500, Answer::Problem),
+        ],
+        ..PLAIN
     },
 ];

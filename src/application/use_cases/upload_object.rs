@@ -125,7 +125,7 @@ async fn finish<S: BlobStore, R: ObjectRepository<Buffer = S::Buffer>>(
 }
 
 /// Names bytes that are durable, and says whether the key had a version before.
-async fn name<S: BlobStore, R: ObjectRepository>(
+pub(super) async fn name<S: BlobStore, R: ObjectRepository>(
     (store, repository): (&S, &R),
     stored: StoredObject,
     precondition: Precondition,
@@ -186,7 +186,7 @@ pub(super) async fn takes_a_lost_place<S: BlobStore, R: ObjectRepository>(
 
 /// Looks at the condition before any byte is asked for. What counts is the look in the transaction; this one
 /// spares the sender a body that would be thrown away.
-async fn refuse_early(
+pub(super) async fn refuse_early(
     repository: &impl ObjectRepository,
     object: &Object,
     precondition: &Precondition,

@@ -13,6 +13,7 @@ mod place;
 mod precondition;
 mod storage_class;
 mod timestamp;
+mod upload_id;
 
 pub use byte_range::{ByteRange, RangeRequest};
 pub use content_hash::ContentHash;
@@ -28,3 +29,4 @@ pub use place::{InstanceId, PackId, Place};
 pub use precondition::{CurrentVersion, EntityTags, Precondition};
 pub use storage_class::StorageClass;
 pub use timestamp::Timestamp;
+pub use upload_id::{TenantMark, UploadId};

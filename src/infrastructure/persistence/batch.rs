@@ -386,6 +386,9 @@ impl<'a> Batch<'a> {
 
     fn commit(&mut self, commit: &ObjectCommit) -> CommitOutcome {
         let object = &commit.stored.object;
+        if let Some(place) = self.place_of_committed(commit) {
+            return CommitOutcome::Committed { replaced: false, place };
+        }
         let newest = object.key_path().and_then(|key_path| self.newest(&key_path));
         let current = newest.and_then(|id| self.held.objects.get(&id)).and_then(HeldObject::current_version);
         if !commit.precondition.holds(current.as_ref()) {
@@ -455,6 +458,14 @@ impl<'a> Batch<'a> {
         {
             blob.first_object = 0;
         }
+    }
+
+    /// Of an object that is there already, or was, which copy serves its content: an upload in pieces whose commit was
+    /// not answered is committed again, and must be no second object, nor come back.
+    fn place_of_committed(&self, commit: &ObjectCommit) -> Option<Place> {
+        let object = self.held.objects.get(&commit.stored.object.id)?;
+        let blob = self.held.blobs.get(&(object.content_hash?, object.storage_class));
+        (object.status != ObjectStatus::Writing).then(|| blob.map_or(commit.stored.place, |blob| blob.place))
     }
 
     /// Whether one more object is within what its tenant may have. Those without limits may have anything.

@@ -281,6 +281,10 @@ impl FileStore {
         Self { parts: Rc::new(parts), open, open_packs }
     }
 
+    pub(super) fn parts(&self) -> &Rc<FileStoreParts> {
+        &self.parts
+    }
+
     /// Begins to make the packs that the first uploads go to.
     pub fn prepare(&self) {
         if self.parts.packs.blob_bytes_max > 0 || self.parts.packs.with_changes {

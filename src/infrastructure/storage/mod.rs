@@ -5,6 +5,7 @@
 //! {root}/blobs/ab/<hash>-<place>    the blobs, by the first two digits of their hash
 //! {root}/packs/<id>.pack            small blobs, many in a file, and the log of changes (docs/STORAGE_FORMAT.md)
 //! {root}/tmp/<place>                uploads in progress, only where the file system has no unnamed files
+//! {root}/uploads/                   uploads that come in pieces, until they are objects
 //! ```
 
 mod blob_file;
@@ -21,6 +22,7 @@ mod pack_log;
 mod pack_reader;
 mod room;
 mod root;
+mod staging;
 mod stored_blob;
 mod sweep;
 

@@ -232,6 +232,11 @@ impl StorageRoot {
         self.packs_path().join(format!("{pack}.pack"))
     }
 
+    /// The directory of all uploads that come in pieces.
+    pub(super) fn uploads_path(&self) -> PathBuf {
+        self.path.join("uploads")
+    }
+
     /// Where an upload is written if files must have names.
     pub(super) fn temporary_file_path(&self, place: Place) -> PathBuf {
         self.temporary_path().join(place.to_string())
@@ -354,7 +359,7 @@ impl StorageRoot {
 /// Makes what is missing of the root and syncs every directory that got a new entry.
 fn make_directories(path: &Path) -> io::Result<()> {
     make_durable_directory(path)?;
-    for name in ["blobs", "packs", "tmp"] {
+    for name in ["blobs", "packs", "tmp", "uploads"] {
         make_durable_directory(&path.join(name))?;
     }
     let blobs = path.join("blobs");
