@@ -12,6 +12,8 @@ use crate::server::{Server, program};
 /// What the documents assume of the machine, and what stands in for it here: a port of the kernel's choice, and a
 /// directory of the test's own. All else is run to the letter.
 const DOCUMENTED_ADDRESS: &str = "127.0.0.1:8080";
+/// What stands for a server with credentials, of which `$KEY` is one.
+const DOCUMENTED_STORE: &str = "https://store.example";
 const DOCUMENTED_DIRECTORY: &str = "/srv/just_storage";
 /// Runs all tests, this one among them.
 const THE_TESTS: &str = "tools/test.sh\n";
@@ -23,12 +25,13 @@ const SERVE: [&str; 2] = ["cargo run --release -- serve", "just_storage serve"];
 struct Terminal {
     directory: TempDir,
     server: Option<Server>,
+    key: Option<String>,
 }
 
 impl Terminal {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("there is room for a directory");
-        let terminal = Self { directory, server: None };
+        let terminal = Self { directory, server: None, key: None };
         std::fs::create_dir(terminal.path("bin")).unwrap();
         std::fs::create_dir(terminal.path("work")).unwrap();
         // The documents pack this repository's own `docs` as an example.
@@ -48,6 +51,7 @@ impl Terminal {
     /// The command as it can be run here.
     fn here(&self, text: &str) -> String {
         let directory = self.path("srv");
+        let text = text.replace(DOCUMENTED_STORE, &format!("http://{DOCUMENTED_ADDRESS}"));
         let text = text.replace(DOCUMENTED_DIRECTORY, directory.to_str().expect("its path is text"));
         match &self.server {
             Some(server) => text.replace(DOCUMENTED_ADDRESS, &server.address().to_string()),
@@ -69,6 +73,9 @@ impl Terminal {
             .env("CURL_HOME", self.directory.path());
         if let Some(server) = &self.server {
             shell.env("JUST_STORAGE_URL", format!("http://{}", server.address()));
+        }
+        if let Some(key) = &self.key {
+            shell.env("KEY", key);
         }
         let path = std::env::var("PATH").unwrap_or_default();
         shell.env("PATH", format!("{}:{path}", self.path("bin").display()));
@@ -132,6 +139,33 @@ fn run_first(document: &str) -> String {
     terminal.serve(" --dev");
     let first = blocks(document).into_iter().next().expect("there is a block");
     terminal.run(&first).unwrap_or_else(|failure| panic!("{document}:\n{failure}"))
+}
+
+#[test]
+fn every_curl_line_of_the_api_works_as_printed() {
+    const DOCUMENT: &str = "docs/API.md";
+    let (mut open, mut strict) = (Terminal::new(), Terminal::new());
+    open.serve("--dev");
+    let signing_key = "ab".repeat(32);
+    strict.serve(&format!("--data-dir {DOCUMENTED_DIRECTORY} --url-signing-key {signing_key}"));
+    let create =
+        format!("just_storage key create --data-dir {DOCUMENTED_DIRECTORY} --tenant acme --scope read\n");
+    strict.key = Some(strict.run(&create).expect("a key is made").trim_end().to_owned());
+    let mut told = String::new();
+    for block in blocks(DOCUMENT) {
+        let terminal = if block.contains("$KEY") { &mut strict } else { &mut open };
+        told += &terminal.run(&block).unwrap_or_else(|failure| panic!("{DOCUMENT}:\n{failure}"));
+    }
+    for sign in [
+        "\"url\"",
+        "\"missing\":[]",
+        "\"stage\":\"final\"",
+        "X-Object-Id: ",
+        "\"keep_versions\":5",
+        "\"status\":404",
+    ] {
+        assert!(told.contains(sign), "{sign} is not in {told}");
+    }
 }
 
 #[test]
