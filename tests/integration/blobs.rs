@@ -500,6 +500,45 @@ fn deletes_and_references_of_one_content_at_once_leave_the_right_count() {
     }
 }
 
+/// The row of a blob names one of its objects, an index all others: no change of an object may leave it in neither.
+#[test]
+fn a_content_is_found_whatever_is_changed_about_its_objects() {
+    for flags in [&[][..], &["--ack", "database"]] {
+        let server = Server::start_with(flags);
+        let body = content(1, 100);
+        let target = |object: &Value| format!("/v1/objects/{}", object["id"].as_str().unwrap());
+        let change = |object: &Value, patch: Value| {
+            let merge = [("Content-Type", "application/merge-patch+json")];
+            let changed = server.request("PATCH", &target(object), &merge, patch.to_string().as_bytes());
+            assert_eq!(changed.status, 200, "{changed:?}");
+            assert!(server.get(&blob(&body)).body == body, "{patch}");
+        };
+        let delete = |object: &Value, status| {
+            assert_eq!(server.request("DELETE", &target(object), &[], b"").status, 204);
+            assert_eq!(server.get(&blob(&body)).status, status);
+        };
+        let first = server.create(&body);
+        change(&first, json!({"metadata": {"a": "1"}}));
+        change(&first, json!({"key": "a"}));
+        let second = server.create(&body);
+        delete(&first, 200);
+        change(&second, json!({"storage_class": "cold"}));
+        let third = server.create(&body);
+        delete(&second, 200);
+        change(&third, json!({"metadata": {"a": "1"}}));
+        change(&third, json!({"storage_class": "cold", "key": "b"}));
+        let fourth = server.create(&body);
+        change(&third, json!({"storage_class": "hot"}));
+        change(&fourth, json!({"storage_class": "cold"}));
+        change(&fourth, json!({"storage_class": "hot", "key": "b"}));
+        delete(&third, 200);
+        delete(&fourth, 404);
+        let directory = server.directory();
+        server.stop();
+        tool(directory.path(), &["validate"]).assert_code(0);
+    }
+}
+
 #[test]
 fn a_signed_upload_may_refer_to_what_it_is_signed_for() {
     let server = strict_server(&["--url-signing-key", SECRET]);

@@ -50,7 +50,7 @@ pub(super) async fn download<S: BlobStore, R: ObjectRepository, C>(
     Ok(response)
 }
 
-/// As [`download`], and notes that the object was read by which the tenant has the content.
+/// As [`download()`], and notes that the object was read by which the tenant has the content.
 pub(super) async fn download_noted<S: BlobStore, R: ObjectRepository, C>(
     service: &Service<S, R, C>,
     head: &RequestHead,
