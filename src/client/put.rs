@@ -32,6 +32,9 @@ use crate::domain::value_objects::{ContentHash, ContentType, Metadata as ObjectM
 /// Up to this size a file is read into memory, so that its digest can go ahead of it: the server then keeps nothing that
 /// differs. A longer one is hashed while it is sent, and compared with what the server says that it has.
 const WHOLE_BYTES_MAX: u64 = 1024 * 1024;
+/// From this size on it is asked whether the server has a file's bytes already. A smaller one is sent sooner than it is referred
+/// to: a reference waits for the database, and a small body for the log alone.
+const REFERENCE_BYTES_MIN: u64 = 64 * 1024;
 /// Standard input as a source.
 const STANDARD_INPUT: &str = "-";
 
@@ -104,11 +107,13 @@ pub(super) fn put(arguments: PutArguments) -> Result<ExitCode, ClientError> {
     Ok(report.finish())
 }
 
-/// Sends files, some at a time: of many, those whose bytes the server has are only referred to.
+/// Sends files, some at a time: of many, large ones whose bytes the server has are only referred to.
 fn put_all(files: &[LocalFile], sender: &Sender, known: &Known, arguments: &PutArguments, report: &Report) {
     let references = References::new(&sender.remote, arguments.workers.jobs);
-    // What is known to be the same is compared anyway.
-    let is_asked_about = |file: &LocalFile| files.len() > 1 && same_size(file, known).is_none();
+    let is_asked_about = |file: &LocalFile| {
+        // What is known to be the same is compared anyway.
+        files.len() > 1 && file.size_bytes >= REFERENCE_BYTES_MIN && same_size(file, known).is_none()
+    };
     let stopped = AtomicBool::new(false);
     for files in files.chunks(FILES_AT_ONCE) {
         let there = references.of(files, is_asked_about);

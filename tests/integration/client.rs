@@ -27,6 +27,8 @@ const DECLINED: i32 = 7;
 
 /// More than is sent in one piece.
 const LARGE: usize = 3 * 1024 * 1024 + 5;
+/// The smallest file that the server is asked about.
+const REFERENCED: usize = 64 * 1024;
 
 /// One run of the program.
 struct Ran {
@@ -200,13 +202,21 @@ fn many_small_files_go_up_and_come_back_equal() {
 #[test]
 fn what_the_server_has_is_not_sent_again() {
     let (server, here) = (Server::start(), tempfile::tempdir().unwrap());
+    let mut small_bytes = 0;
     for file in 0..1100_u64 {
-        let length = if file == 7 { LARGE } else { 64 + file as usize };
+        let length = match file {
+            7 => LARGE,
+            // From this size on, on either side of what is asked about at once.
+            _ if file % 100 == 50 => REFERENCED,
+            8 => REFERENCED - 1,
+            _ => 64 + file as usize,
+        };
+        small_bytes += if length < REFERENCED { length as u64 } else { 0 };
         fs::write(here.path().join(file.to_string()), content(file, length)).unwrap();
     }
     let source = text(here.path());
     run(&server, &["put", source, "models/acme/a/"]).ends(0);
-    fs::write(here.path().join("new"), b"new").unwrap();
+    fs::write(here.path().join("new"), content(2000, REFERENCED)).unwrap();
     let sent = run(&server, &["put", source, "models/acme/b/", "--meta", "turn=second", "--json"]).ends(0);
     assert_eq!(sent.lines().len(), 1101);
     assert!(sent.lines().iter().all(|line| line["outcome"] == "sent"));
@@ -220,20 +230,21 @@ fn what_the_server_has_is_not_sent_again() {
         (bytes.len(), bytes.iter().sum::<u64>())
     };
     crate::server::wait_until("the log has them", || (puts("/b/").0 == 1101).then_some(()));
-    assert_eq!(puts("/b/"), (1101, 3), "one file has come with its bytes");
+    let expected = (1101, small_bytes + REFERENCED as u64);
+    assert_eq!(puts("/b/"), expected, "small files have come with their bytes, and one large one");
     run(&server, &["verify", source, "models/acme/b/"]).ends(0);
     let stat = run(&server, &["stat", "models/acme/b/9", "--json"]).ends(0);
     assert_eq!(stat.lines()[0]["metadata"], json!({"turn": "second"}));
     // Of one file nothing is asked.
     run(&server, &["put", text(&here.path().join("new")), "models/acme/c/"]).ends(0);
     crate::server::wait_until("the log has it", || (puts("/c/").0 == 1).then_some(()));
-    assert_eq!(puts("/c/").1, 3);
+    assert_eq!(puts("/c/").1, REFERENCED as u64);
 }
 
 #[test]
 fn a_server_that_knows_no_references_is_sent_the_bytes() {
     let server = Server::start();
-    let here = tree(&[("1", b"one"), ("2", b"two")]);
+    let here = tree(&[("1", &content(1, REFERENCED)), ("2", &content(2, REFERENCED))]);
     let source = text(here.path());
     let put = ["put", source, "models/acme/a/", "-j", "1"];
     let forward = || Step::Forward(server.address());
