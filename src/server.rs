@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use futures_util::future::{OptionFuture, join, join3};
+use futures_util::future::{Either, OptionFuture, join, join3};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use socket2::Socket;
 use thiserror::Error;
@@ -586,17 +586,17 @@ impl CoreTemplate {
         drop(spawn(async move { deadlines.sweep_forever().await }));
         drop(spawn(look_around(index, self.beats, Rc::downgrade(&service))));
         // One for the whole server is enough.
-        if index == 0 {
+        let housekeeping = (index == 0).then(|| {
             let passes = Passes {
                 service: Rc::downgrade(&service),
                 metrics: self.cells.cores[index].clone(),
                 stopped: self.stopped.clone(),
                 interval: self.config.lifecycle_interval,
             };
-            drop(spawn(passes.run()));
             let kept_for = self.config.limits.uploads_kept_for;
-            drop(spawn(remove_expired_uploads(kept_for, Rc::downgrade(&service))));
-        }
+            let sweep = remove_expired_uploads(kept_for, Rc::downgrade(&service), self.stopped.clone());
+            join(spawn(passes.run()), spawn(sweep))
+        });
         let repository = service.repository.clone();
         let (driver, timeouts) = (self.driver, self.config.timeouts);
         let open = |listener| MetricsDoor::open(listener, driver, timeouts, service.clone());
@@ -623,7 +623,10 @@ impl CoreTemplate {
         let limit = self.config.drain_timeout;
         let metrics_drained = OptionFuture::from(metrics_door.map(|door| door.drain(limit)));
         join(table.drain(limit), metrics_drained).await;
-        repository.tell_reads(SystemClock.now()).await;
+        // What a task still asks the metadata plane keeps that from ending, and outlives its core if nobody waits for it.
+        let housekeeping = std::pin::pin!(OptionFuture::from(housekeeping));
+        futures_util::future::select(housekeeping, std::pin::pin!(sleep(limit))).await;
+        repository.tell_last_reads(SystemClock.now()).await;
         Ok(())
     }
 
@@ -726,7 +729,11 @@ async fn look_around(core: usize, beats: CoreBeats, service: Weak<CoreService>) 
 }
 
 /// Removes uploads whose time is over, until the core ends. Now and then is enough: nobody can go on with them.
-async fn remove_expired_uploads(kept_for: Duration, service: Weak<CoreService>) {
+async fn remove_expired_uploads(
+    kept_for: Duration,
+    service: Weak<CoreService>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let interval = (kept_for / 10).clamp(LOOK_AROUND_INTERVAL, UPLOAD_SWEEP_INTERVAL_MAX);
     // At once, too: what a crash has cut off half way is put right.
     loop {
@@ -736,8 +743,18 @@ async fn remove_expired_uploads(kept_for: Duration, service: Weak<CoreService>) 
             tracing::info!(removed, "removed uploads that had expired");
         }
         drop(service);
-        sleep(interval).await;
+        if !rests(interval, &mut stopped).await {
+            return;
+        }
     }
+}
+
+/// Waits, and says whether to go on then: not if the server is told to stop meanwhile.
+async fn rests(duration: Duration, stopped: &mut watch::Receiver<bool>) -> bool {
+    // An error means that the other end is gone, which is the same as a stop.
+    let stop = std::pin::pin!(async { drop(stopped.wait_for(|stopped| *stopped).await) });
+    let wait = std::pin::pin!(sleep(duration));
+    matches!(futures_util::future::select(wait, stop).await, Either::Left(_))
 }
 
 /// Where connections come into a core.

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::{CoreService, LOOK_AROUND_INTERVAL};
+use super::{CoreService, rests};
 use crate::api::{AuditLog, RuleRecord};
 use crate::application::lifecycle::DueObject;
 use crate::application::use_cases::{DueOutcome, PassKeeper, PassReport, PassStep, apply_lifecycle};
 use crate::domain::entities::DueAction;
-use crate::infrastructure::data_plane::runtime::sleep;
 use crate::infrastructure::metrics::CoreMetrics;
 
 /// How long after its start a server waits with the first pass at most, so that a start has no more to do than it has.
@@ -42,22 +41,13 @@ struct Pass<'p> {
 impl Passes {
     /// Makes one after the other until the core ends. What one did not do, the next one does.
     pub(super) async fn run(self) {
-        self.rest(self.interval.min(FIRST_PASS_DELAY)).await;
-        while let Some(service) = self.service.upgrade() {
+        let mut stopped = self.stopped.clone();
+        let mut wait = self.interval.min(FIRST_PASS_DELAY);
+        while rests(wait, &mut stopped).await
+            && let Some(service) = self.service.upgrade()
+        {
             self.pass(&service).await;
-            drop(service);
-            self.rest(self.interval).await;
-        }
-    }
-
-    /// A core that ends is not waited for.
-    async fn rest(&self, duration: Duration) {
-        let begun = Instant::now();
-        while let Some(left) = duration.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {
-            sleep(left.min(LOOK_AROUND_INTERVAL)).await;
-            if self.service.strong_count() == 0 {
-                return;
-            }
+            wait = self.interval;
         }
     }
 
@@ -110,7 +100,7 @@ fn tell(report: &PassReport, took: Duration) {
 
 impl PassKeeper for Pass<'_> {
     async fn turn(&self, step: PassStep) -> bool {
-        let mut left = match step {
+        let pause = match step {
             PassStep::Look => LOOK_PAUSE,
             PassStep::Act => Duration::from_secs(1) / DELETIONS_PER_SECOND_MAX,
             PassStep::Copied(bytes) => {
@@ -118,16 +108,12 @@ impl PassKeeper for Pass<'_> {
             }
         };
         // A large object is a long pause; a stop does not wait for it.
-        while !left.is_zero() && !*self.stopped.borrow() {
-            let slice = left.min(LOOK_AROUND_INTERVAL);
-            sleep(slice).await;
-            left -= slice;
-        }
+        let goes_on = rests(pause, &mut self.stopped.clone()).await;
         let may_tell = !self.audit_log.is_on() || self.audit_log.takes_changes();
         if !may_tell {
             tracing::warn!("the audit log takes no lines: what rules of namespaces make due has to wait");
         }
-        may_tell && !*self.stopped.borrow()
+        may_tell && goes_on
     }
 
     fn tell(&self, due: &DueObject, outcome: DueOutcome) {

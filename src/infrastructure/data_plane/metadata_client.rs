@@ -6,6 +6,7 @@
 //! No answer is waited for longer than a limit. A write that is late may still happen: what it changes in the cache
 //! is forgotten when it ends, and not only when its caller gives up.
 
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::buffers::Block;
 use super::deadline_list::WaitLimit;
 use super::object_cache::{ObjectCache, Ticket as CacheTicket};
 use super::read_notes::ReadNotes;
-use super::runtime::spawn;
+use super::runtime::{Task, spawn};
 use crate::application::errors::{QuotaExceeded, RepositoryError, StoreError, UploadError};
 use crate::application::key_listing::{KeyPage, KeyQuery, VersionQuery};
 use crate::application::lifecycle::{DueCandidate, DueCursor, DueObject, DuePage, LifecycleRepository};
@@ -54,7 +55,15 @@ pub struct MetadataClient {
     /// Turns in the order of asking. No more wait than there are connections.
     guesses: Rc<Semaphore>,
     reads: Rc<ReadNotes>,
+    telling: Rc<Telling>,
     metrics: Arc<CoreMetrics>,
+}
+
+/// The task that tells the metadata plane of reads, while there is one.
+#[derive(Default)]
+struct Telling {
+    is_under_way: Cell<bool>,
+    task: RefCell<Option<Task<()>>>,
 }
 
 impl MetadataClient {
@@ -63,7 +72,8 @@ impl MetadataClient {
     pub fn new(channel: DataEnd, cache: Arc<ObjectCache>, limit: WaitLimit, log: Option<Rc<Packs>>) -> Self {
         let guesses = Rc::new(Semaphore::new(GUESSES_AT_ONCE_MAX));
         let reads = Rc::new(ReadNotes::new(channel.noted_namespaces()));
-        Self { channel, cache, limit, log, guesses, reads, metrics: Arc::default() }
+        let (telling, metrics) = Default::default();
+        Self { channel, cache, limit, log, guesses, reads, telling, metrics }
     }
 
     /// The same, which counts in the core's own cells.
@@ -327,9 +337,26 @@ impl MetadataClient {
         }
     }
 
+    /// The same before the core ends, once nothing is being told any more: a task that outlived its core would keep the
+    /// metadata plane from ending.
+    pub async fn tell_last_reads(&self, now: Timestamp) {
+        let before = self.telling.task.take();
+        if let Some(before) = before {
+            before.await;
+        }
+        self.tell_reads(now).await;
+    }
+
     fn spawn_telling(&self, now: Timestamp) {
+        if self.telling.is_under_way.replace(true) {
+            return;
+        }
         let client = self.clone();
-        drop(spawn(async move { client.tell_reads(now).await }));
+        let task = spawn(async move {
+            client.tell_reads(now).await;
+            client.telling.is_under_way.set(false);
+        });
+        *self.telling.task.borrow_mut() = Some(task);
     }
 
     async fn ask_lifecycle<T>(
