@@ -13,7 +13,7 @@ use super::super::query::Parameters;
 use super::super::request_body::RequestBody;
 use super::super::service::Service;
 use super::super::signed_url::parse_digest;
-use super::{CACHE_CONTROL, DOWNLOAD, Response, download};
+use super::{CACHE_CONTROL, DOWNLOAD, Response, download, parse_object};
 use crate::application::ports::{BlobStore, Freshness, LEASE_SECONDS, ObjectName, ObjectRepository};
 use crate::domain::entities::{Forbidden, Principal, Reach};
 use crate::domain::value_objects::{ContentHash, TenantId};
@@ -144,12 +144,7 @@ struct Asked {
 impl Asked {
     fn parse(body: &[u8]) -> Result<Self, Problem> {
         let unreadable = |detail: String| Problem::new(400, "invalid_digests", detail);
-        // A list of values would be read as if they stood under their names.
-        if body.trim_ascii_start().first() != Some(&b'{') {
-            return Err(unreadable("it is not a JSON object".to_owned()));
-        }
-        let MissingBody { digests } =
-            serde_json::from_slice(body).map_err(|error| unreadable(error.to_string()))?;
+        let MissingBody { digests } = parse_object(body).map_err(unreadable)?;
         let invalid = |reason: String| Problem::parameter("invalid_parameter", "digests", reason);
         if digests.len() > DIGESTS_MAX {
             return Err(invalid(format!("there are more than {DIGESTS_MAX}")));

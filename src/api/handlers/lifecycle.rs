@@ -9,7 +9,7 @@ use super::super::http1::RequestHead;
 use super::super::query::Parameters;
 use super::super::request_body::RequestBody;
 use super::super::service::Service;
-use super::Response;
+use super::{Response, parse_object};
 use crate::application::dto::LifecycleDto;
 use crate::application::lifecycle::LifecycleRepository;
 use crate::application::ports::{BlobStore, Clock};
@@ -80,12 +80,8 @@ pub(in crate::api) struct RuleBody {
 
 fn parse_rule(body: &[u8]) -> Result<LifecycleRule, Problem> {
     let invalid = |detail: String| Problem::new(400, "invalid_rule", detail);
-    // A list of values would be read as if they stood under their names.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(invalid("it is not a JSON object".to_owned()));
-    }
     let RuleBody { cold_after_days, delete_after_days, keep_versions } =
-        serde_json::from_slice(body).map_err(|error| invalid(error.to_string()))?;
+        parse_object(body).map_err(invalid)?;
     let rule = LifecycleRule { cold_after_days, delete_after_days, keep_versions };
     if !rule.is_within_limits() {
         let (days, versions) = (LifecycleRule::DAYS_MAX, LifecycleRule::VERSIONS_MAX);

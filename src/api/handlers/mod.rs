@@ -237,6 +237,18 @@ fn refuse_misplaced_fields(head: &RequestHead, route: &Route) -> Result<(), Prob
     }
 }
 
+/// Reads a body that is one JSON object.
+///
+/// # Errors
+/// What is wrong with it, for whoever sent it.
+fn parse_object<'b, T: serde::Deserialize<'b>>(body: &'b [u8]) -> Result<T, String> {
+    // A list of values would be read as if they stood under their names.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err("it is not a JSON object".to_owned());
+    }
+    serde_json::from_slice(body).map_err(|error| error.to_string())
+}
+
 /// What an object without a key or metadata is in JSON, and a little more.
 const OBJECT_JSON_BYTES: usize = 512;
 

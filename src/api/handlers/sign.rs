@@ -14,7 +14,7 @@ use super::super::request_body::RequestBody;
 use super::super::router::{Route, find};
 use super::super::service::Service;
 use super::super::signed_url::{Target, Terms, parse_digest, parse_method};
-use super::{DOWNLOAD, Response, scope_of};
+use super::{DOWNLOAD, Response, parse_object, scope_of};
 use crate::application::ports::{ApiKeyRepository, BlobStore, Clock, ObjectName, ObjectRepository};
 use crate::domain::entities::{Principal, Scope};
 use crate::domain::value_objects::{ContentHash, Key, StorageClass, Timestamp};
@@ -120,12 +120,8 @@ pub(super) async fn sign<S: BlobStore, R: ObjectRepository + ApiKeyRepository, C
 
 fn parse_order(body: &[u8]) -> Result<SignOrder, Problem> {
     let unreadable = |detail: String| Problem::new(400, "invalid_sign_request", detail);
-    // A list of values would be read as if they stood under their names.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(unreadable("it is not a JSON object".to_owned()));
-    }
     let SignBody { method, path, expires_in_seconds, size_bytes, digest } =
-        serde_json::from_slice(body).map_err(|error| unreadable(error.to_string()))?;
+        parse_object(body).map_err(unreadable)?;
     let method = parse_method(&method);
     let method = method.ok_or_else(|| invalid("method", "it is GET, HEAD, POST, PUT or DELETE"))?;
     if !(1..=SIGNED_SECONDS_MAX).contains(&expires_in_seconds) {

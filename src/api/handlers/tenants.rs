@@ -9,7 +9,7 @@ use super::super::http1::RequestHead;
 use super::super::query::Parameters;
 use super::super::request_body::RequestBody;
 use super::super::service::Service;
-use super::Response;
+use super::{Response, parse_object};
 use crate::application::dto::TenantDto;
 use crate::application::ports::{BlobStore, ObjectRepository};
 use crate::domain::entities::{Forbidden, Permission, Principal, Quota, QuotaLimits};
@@ -73,12 +73,7 @@ pub(in crate::api) struct LimitsBody {
 
 fn parse_limits(body: &[u8]) -> Result<QuotaLimits, Problem> {
     let invalid = |detail: String| Problem::new(400, "invalid_limits", detail);
-    // A list of values would be read as if they stood under their names.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(invalid("it is not a JSON object".to_owned()));
-    }
-    let LimitsBody { bytes_max, objects_max } =
-        serde_json::from_slice(body).map_err(|error| invalid(error.to_string()))?;
+    let LimitsBody { bytes_max, objects_max } = parse_object(body).map_err(invalid)?;
     if [bytes_max, objects_max].into_iter().flatten().any(|limit| limit > QuotaLimits::LIMIT_MAX) {
         return Err(invalid(format!("a limit is at most {}", QuotaLimits::LIMIT_MAX)));
     }

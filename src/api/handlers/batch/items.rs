@@ -13,6 +13,7 @@ use super::super::super::batches::BATCH_ITEMS_MAX;
 use super::super::super::errors::Problem;
 use super::super::super::http1::{RangeHeader, parse_range};
 use super::super::super::signed_url::parse_digest;
+use super::super::parse_object;
 use crate::application::ports::ObjectName;
 use crate::domain::entities::{KeyPath, Reach, Scope};
 use crate::domain::value_objects::{Key, ObjectId, RangeRequest};
@@ -170,11 +171,7 @@ pub(super) fn parse_unwanted(
 
 fn parse<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Problem> {
     let unreadable = |detail: String| Problem::new(400, "invalid_batch", detail);
-    // A list of values would be read as if they stood under their names.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(unreadable("it is not a JSON object".to_owned()));
-    }
-    serde_json::from_slice(body).map_err(|error| unreadable(error.to_string()))
+    parse_object(body).map_err(unreadable)
 }
 
 fn parse_name(
