@@ -86,7 +86,7 @@ fn write_head_of(
 ) -> (Vec<u8>, StoredObject, DateCache) {
     let head = ResponseHead {
         status: 200,
-        request_id: "0123456789abcdef",
+        request_id: b"0123456789abcdef",
         length_bytes: Some(object.size_bytes),
         connection: None,
     };
@@ -100,7 +100,7 @@ fn write_head_of(
 fn write_bare_head((date, now, mut output): (DateCache, Instant, Vec<u8>)) -> (Vec<u8>, DateCache) {
     let head = ResponseHead {
         status: 204,
-        request_id: black_box("0123456789abcdef"),
+        request_id: black_box(b"0123456789abcdef"),
         length_bytes: None,
         connection: None,
     };

@@ -185,7 +185,7 @@ fn head_against_tcp(criterion: &mut Criterion<Ratio>, claim: &Claim) {
     let mut ours_once = || {
         let parsed = HeadParser::default().parse(samples::GET_BY_KEY, &samples::HEAD_LIMITS, &mut head);
         assert!(parsed.is_ok() && route(&head).is_ok(), "the sample has a route");
-        let request_id = head.single("x-request-id").unwrap_or_default();
+        let request_id = head.single("x-request-id").unwrap_or_default().as_bytes();
         let response =
             ResponseHead { status: 200, request_id, length_bytes: Some(object.size_bytes), connection: None };
         output.clear();
@@ -270,13 +270,13 @@ fn request_log(criterion: &mut Criterion<Ratio>, claim: &Claim) {
 fn a_record() -> AccessRecord {
     AccessRecord {
         method: "GET",
-        path: "/v1/keys/models/acme/llama/model.safetensors".to_owned(),
+        path: "/v1/keys/models/acme/llama/model.safetensors".into(),
         status: 200,
         bytes_in: 0,
         bytes_out: 4096,
         ended: SystemTime::now(),
         duration: Duration::from_micros(7),
-        request_id: "0123456789abcdef".to_owned(),
+        request_id: "0123456789abcdef".into(),
         traceparent: None,
         asker: None,
     }
@@ -293,7 +293,8 @@ fn tell_generally() {
         let AccessRecord { method, path, status, bytes_in, bytes_out, duration, request_id, .. } = a_record();
         let duration_us = duration.as_micros() as u64;
         tracing::info!(
-            target: "access", method, path, status, bytes_in, bytes_out, duration_us, request_id, "request"
+            target: "access", method, path = &*path, status, bytes_in, bytes_out, duration_us,
+            request_id = &*request_id, "request"
         );
     }
 }

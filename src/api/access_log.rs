@@ -1,12 +1,13 @@
 //! One line a request, written off the cores: a core hands over a small record and goes on; the log thread words it.
 
 use std::borrow::Cow;
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, SystemTime};
 
+use super::http1::append_decimal;
+use super::inline_text::{PathText, RequestId};
 use super::signed_url::without_signature;
 use crate::domain::entities::{CredentialId, Reach};
 use crate::domain::value_objects::{TenantId, Timestamp};
@@ -20,7 +21,7 @@ pub struct AccessRecord {
     /// Its method.
     pub method: &'static str,
     /// The path of its target, without the query.
-    pub path: String,
+    pub path: PathText,
     /// The status of its answer.
     pub status: u16,
     /// Bytes of its body that were taken in.
@@ -32,7 +33,7 @@ pub struct AccessRecord {
     /// From the end of the head to the end of the answer.
     pub duration: Duration,
     /// Its id.
-    pub request_id: String,
+    pub request_id: RequestId,
     /// The trace that it belongs to and the span that it came from (W3C Trace Context), if it said so.
     pub traceparent: Option<String>,
     /// Who asked, where that is known: the name of the credential, never the credential, and its tenant.
@@ -124,46 +125,84 @@ impl Wording {
             self.second = (ended.as_seconds(), whole.trim_end_matches(".000Z").to_owned());
         }
         let (second, millis) = (&self.second.1, ended.as_millis().rem_euclid(1000));
-        let AccessRecord { method, path, status, bytes_in, bytes_out, duration, request_id, .. } = record;
-        let (path, duration_us) = (&*without_signature(path), duration.as_micros());
-        let asker = record.asker.as_ref().map(|(credential_id, tenant_id)| {
+        let mut line = Line { output, json: self.json };
+        line.begin(second, millis);
+        // Method, path and id are visible ASCII; two of those need escaping.
+        line.text("method", record.method);
+        line.text("path", &escaped_if(self.json, &without_signature(&record.path)));
+        line.number("status", record.status.into());
+        line.number("bytes_in", record.bytes_in);
+        line.number("bytes_out", record.bytes_out);
+        line.number("duration_us", u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX));
+        line.text("request_id", &escaped_if(self.json, &record.request_id));
+        if let Some((credential_id, tenant_id)) = &record.asker {
+            line.text("credential", credential_id.as_str());
             let tenant = tenant_id.as_ref().map_or(Reach::EVERY_TENANT, |tenant_id| tenant_id.as_str());
-            (credential_id.as_str(), tenant)
-        });
-        let trace = record.traceparent.as_deref().and_then(|text| text.get(3..35).zip(text.get(36..52)));
-        // Writing into a vector cannot fail. Method, path and id are visible ASCII; two of those need escaping.
-        if self.json {
-            let (path, request_id) = (escaped(path), escaped(request_id));
-            let _ = write!(
-                output,
-                r#"{{"timestamp":"{second}.{millis:03}Z","level":"INFO","message":"request","method":"{method}","path":"{path}","status":{status},"bytes_in":{bytes_in},"bytes_out":{bytes_out},"duration_us":{duration_us},"request_id":"{request_id}","#
-            );
-            if let Some((credential, tenant)) = asker {
-                let _ = write!(output, r#""credential":"{credential}","tenant_id":"{tenant}","#);
-            }
-            if let Some((trace_id, parent_id)) = trace {
-                let _ = write!(output, r#""trace_id":"{trace_id}","parent_id":"{parent_id}","#);
-            }
-            output.extend_from_slice(b"\"target\":\"access\"}\n");
-        } else {
-            let _ = write!(
-                output,
-                "{second}.{millis:03}Z  INFO access: request method={method} path={path} status={status} \
-                 bytes_in={bytes_in} bytes_out={bytes_out} duration_us={duration_us} request_id={request_id}"
-            );
-            if let Some((credential, tenant)) = asker {
-                let _ = write!(output, " credential={credential} tenant_id={tenant}");
-            }
-            if let Some((trace_id, parent_id)) = trace {
-                let _ = write!(output, " trace_id={trace_id} parent_id={parent_id}");
-            }
-            output.push(b'\n');
+            line.text("tenant_id", tenant);
         }
+        let trace = record.traceparent.as_deref().and_then(|text| text.get(3..35).zip(text.get(36..52)));
+        if let Some((trace_id, parent_id)) = trace {
+            line.text("trace_id", trace_id);
+            line.text("parent_id", parent_id);
+        }
+        line.end();
     }
 }
 
+/// A line that is being written, field by field: every one has a name and a value, as JSON or as text.
+struct Line<'o> {
+    output: &'o mut Vec<u8>,
+    json: bool,
+}
+
+impl Line<'_> {
+    fn begin(&mut self, second: &str, millis: i64) {
+        self.put(if self.json { "{\"timestamp\":\"" } else { "" });
+        self.put(second);
+        // Three digits, with the zeros before them.
+        let start = self.output.len();
+        append_decimal(self.output, 1000 + millis.unsigned_abs());
+        self.output[start] = b'.';
+        self.put(match self.json {
+            true => "Z\",\"level\":\"INFO\",\"message\":\"request\",",
+            false => "Z  INFO access: request",
+        });
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        self.name(name);
+        match self.json {
+            true => ["\"", value, "\","].into_iter().for_each(|part| self.put(part)),
+            false => self.put(value),
+        }
+    }
+
+    fn number(&mut self, name: &str, value: u64) {
+        self.name(name);
+        append_decimal(self.output, value);
+        self.put(if self.json { "," } else { "" });
+    }
+
+    fn name(&mut self, name: &str) {
+        let (before, behind) = if self.json { ("\"", "\":") } else { (" ", "=") };
+        [before, name, behind].into_iter().for_each(|part| self.put(part));
+    }
+
+    fn end(&mut self) {
+        self.put(if self.json { "\"target\":\"access\"}\n" } else { "\n" });
+    }
+
+    fn put(&mut self, text: &str) {
+        self.output.extend_from_slice(text.as_bytes());
+    }
+}
+
+fn escaped_if(json: bool, text: &str) -> Cow<'_, str> {
+    if json { escaped(text) } else { Cow::Borrowed(text) }
+}
+
 fn escaped(text: &str) -> Cow<'_, str> {
-    if text.contains(['"', '\\']) {
+    if memchr::memchr2(b'"', b'\\', text.as_bytes()).is_some() {
         Cow::Owned(text.replace('\\', "\\\\").replace('"', "\\\""))
     } else {
         Cow::Borrowed(text)
@@ -183,7 +222,7 @@ mod tests {
             bytes_out: 0,
             ended: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_468_200_120),
             duration: Duration::from_micros(7),
-            request_id: String::new(),
+            request_id: "".into(),
             traceparent: None,
             asker: None,
         }

@@ -559,7 +559,7 @@ mod tests {
     fn a_record(method: &'static str, path: &str, status: u16, note: Note) -> AuditRecord {
         let request = AccessRecord {
             method,
-            path: path.to_owned(),
+            path: path.into(),
             status,
             bytes_in: 0,
             bytes_out: 0,

@@ -17,6 +17,7 @@ use super::connection_table::{ConnectionTable, RefusalPlace, Registration};
 use super::errors::Problem;
 use super::handlers::{Admitted, Body, Response, UPLOADS_PATH, UPLOADS_VERSION_LINE, download_anew, handle};
 use super::http1::{Fields, HeadParser, Method, RequestHead, ResponseHead, StatusLine, Version};
+use super::inline_text::RequestId;
 use super::multipart_transfer::send_parts;
 use super::request_body::RequestBody;
 use super::request_metrics::{Answered, NamespaceLabel};
@@ -170,8 +171,7 @@ enum Sent {
 
 /// What is known of a request besides its head.
 struct Exchange {
-    started: Instant,
-    request_id: String,
+    request_id: RequestId,
     /// Who asks, once that is known.
     principal: Option<Rc<Principal>>,
     closes: bool,
@@ -257,13 +257,14 @@ where
         let started = Instant::now();
         let request_id = self.service.request_ids.next();
         let phases = Phases::default();
-        let exchange = Exchange { started, request_id, principal: None, closes: true, note: None, phases };
+        let exchange = Exchange { request_id, principal: None, closes: true, note: None, phases };
         self.head = RequestHead::default();
         self.service.metrics.count_error(problem.code);
         let response = Response::problem(problem, "", &exchange.request_id);
         self.respond(&exchange, response).await;
-        self.count(&exchange, NamespaceLabel::NONE, 0, phases);
-        self.log(exchange, 0);
+        let duration = started.elapsed();
+        self.count(&exchange, (NamespaceLabel::NONE, 0), duration, phases);
+        self.log(exchange, 0, duration);
         self.transport.linger(LINGER_BYTES_MAX, LINGER).await;
     }
 
@@ -298,12 +299,13 @@ where
         let refused = result.as_ref().is_err_and(|problem| problem.closes);
         let closes = refused || !body_ended || !self.head.keeps_alive() || self.table.is_draining();
         let note = self.note(standing, &mut result);
-        let exchange = Exchange { started, request_id, principal, closes, note, phases };
+        let exchange = Exchange { request_id, principal, closes, note, phases };
         let response = self.or_problem(result, &exchange);
         let namespace = self.service.metrics.label(&self.head, &response);
         let ((), sending) = timed(pin!(self.respond(&exchange, response))).await;
-        self.count(&exchange, namespace, bytes_in, phases.plus(sending));
-        self.log(exchange, bytes_in);
+        let duration = started.elapsed();
+        self.count(&exchange, (namespace, bytes_in), duration, phases.plus(sending));
+        self.log(exchange, bytes_in, duration);
         let whole = self.responded.as_ref().is_some_and(|responded| responded.whole);
         if whole && closes {
             if body_ended {
@@ -349,13 +351,13 @@ where
     }
 
     /// The caller's own id, if it is short and visible.
-    fn request_id(&self) -> String {
+    fn request_id(&self) -> RequestId {
         let own = self.head.single("x-request-id").filter(|id| {
             !id.is_empty()
                 && id.len() <= REQUEST_ID_BYTES_MAX
                 && id.bytes().all(|byte| byte.is_ascii_graphic())
         });
-        own.map_or_else(|| self.service.request_ids.next(), str::to_owned)
+        own.map_or_else(|| self.service.request_ids.next(), RequestId::from)
     }
 
     async fn respond(&mut self, exchange: &Exchange, response: Response<S::Reader>) {
@@ -461,7 +463,7 @@ where
             true => Some("close"),
             false => old.then_some("keep-alive"),
         };
-        let (status, request_id) = (response.status, exchange.request_id.as_str());
+        let (status, request_id) = (response.status, exchange.request_id.as_bytes());
         let head = ResponseHead { status, request_id, length_bytes, connection };
         let says_timing = self.service.timing.server_timing;
         let is_of_upload = self.head.path().starts_with(UPLOADS_PATH);
@@ -477,9 +479,15 @@ where
         head.append_to(&self.service.date, now, add_fields, self.transport.output());
     }
 
-    fn count(&self, exchange: &Exchange, namespace: NamespaceLabel, bytes_in: u64, phases: Phases) {
+    fn count(
+        &self,
+        exchange: &Exchange,
+        (namespace, bytes_in): (NamespaceLabel, u64),
+        duration: Duration,
+        phases: Phases,
+    ) {
         let Some(responded) = &self.responded else { return };
-        let (method, duration) = (self.head.method(), exchange.started.elapsed());
+        let method = self.head.method();
         let Responded { status, bytes_out, .. } = *responded;
         self.service.metrics.count(namespace, Answered { method, status, duration, bytes_in, bytes_out });
         if self.service.timing.is_slow(duration, &phases) {
@@ -487,19 +495,19 @@ where
         }
     }
 
-    fn log(&mut self, exchange: Exchange, bytes_in: u64) {
+    fn log(&mut self, exchange: Exchange, bytes_in: u64, duration: Duration) {
         let Some(responded) = &self.responded else { return };
         if !self.service.access_log.is_on() && exchange.note.is_none() {
             return;
         }
         let record = AccessRecord {
             method: self.head.method().as_str(),
-            path: self.head.path().to_owned(),
+            path: self.head.path().into(),
             status: responded.status,
             bytes_in,
             bytes_out: responded.bytes_out,
             ended: SystemTime::now(),
-            duration: exchange.started.elapsed(),
+            duration,
             request_id: exchange.request_id,
             traceparent: traceparent(&self.head).map(str::to_owned),
             asker: exchange.principal.as_deref().and_then(|principal| {

@@ -1,7 +1,6 @@
 //! What the connections of one core share: ports, limits, and the small things that every answer needs.
 
 use std::cell::Cell;
-use std::fmt::Write as _;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use super::batches::Batches;
 use super::connection_table::ConnectionTable;
 use super::handlers::MetricsPage;
 use super::http1::{DateCache, HeadLimits};
+use super::inline_text::RequestId;
 use super::request_metrics::RequestRecorder;
 use super::request_timing::TimingSettings;
 use crate::application::ports::Clock;
@@ -79,12 +79,8 @@ impl RequestIds {
     }
 
     /// The next id.
-    pub fn next(&self) -> String {
-        let number = self.next.replace(self.next.get() + 1);
-        let mut id = String::with_capacity(self.prefix.len() + 9);
-        // Writing into a string cannot fail.
-        let _ = write!(id, "{}-{number:x}", self.prefix);
-        id
+    pub fn next(&self) -> RequestId {
+        RequestId::numbered(&self.prefix, self.next.replace(self.next.get() + 1))
     }
 }
 

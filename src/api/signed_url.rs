@@ -231,7 +231,10 @@ pub(super) fn parse_digest(text: &str) -> Option<ContentHash> {
 /// A path as it may be shown: a signed URL whose `?` was escaped by mistake is all path, and good still where somebody
 /// takes the mistake back.
 pub(super) fn without_signature(path: &str) -> Cow<'_, str> {
-    match path.find("signature=").or_else(|| path.find("signature%3")) {
+    // Most paths hold neither sign, and need no more than one look.
+    let shown = memchr::memchr2(b'=', b'%', path.as_bytes())
+        .and_then(|_| path.find("signature=").or_else(|| path.find("signature%3")));
+    match shown {
         None => Cow::Borrowed(path),
         Some(start) => Cow::Owned(format!("{}signature=...", &path[..start])),
     }

@@ -1,13 +1,11 @@
 //! `GET` and `HEAD` of an object or key, and what is known of an object.
 
-use std::fmt::Display;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::super::errors::Problem;
 use super::super::http1::{
     Conditions, Fields, Method, Multipart, RangeHeader, RequestHead, Verdict, append_attachment,
-    check_file_name, parse_range,
+    append_http_date, check_file_name, parse_range,
 };
 use super::super::multipart_transfer::BlobParts;
 use super::super::query::Parameters;
@@ -192,7 +190,7 @@ pub fn add_object_fields(fields: &mut Fields, object: &StoredObject) {
 }
 
 /// The same, of a body that has another media type. The last four fields hold for all objects.
-pub(super) fn add_fields_of(fields: &mut Fields, object: &StoredObject, content_type: impl Display) {
+pub(super) fn add_fields_of(fields: &mut Fields, object: &StoredObject, content_type: &str) {
     let hex = object.content_hash.to_hex();
     fields.add_with("ETag", |value| {
         value.extend_from_slice(b"\"sha256-");
@@ -204,10 +202,10 @@ pub(super) fn add_fields_of(fields: &mut Fields, object: &StoredObject, content_
         object.content_hash.append_base64(value);
         value.push(b':');
     });
-    fields.add("Content-Type", content_type);
-    fields.add("Last-Modified", httpdate::HttpDate::from(SystemTime::from(object.object.updated_at)));
+    fields.add_text("", "Content-Type", content_type);
+    fields.add_with("Last-Modified", |value| append_http_date(object.object.updated_at, value));
     for (name, value) in object.object.metadata.iter() {
-        fields.add_prefixed("X-Object-Meta-", name, value);
+        fields.add_text("X-Object-Meta-", name, value);
     }
     fields.add_lines(
         "Accept-Ranges: bytes\r\n\

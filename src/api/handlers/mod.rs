@@ -36,6 +36,7 @@ use super::audit_log::Change;
 use super::authentication::{Asker, BLOB_REFERENCE, authorise};
 use super::errors::Problem;
 use super::http1::{Fields, Method, RequestHead};
+use super::inline_text::RequestId;
 use super::multipart_transfer::BlobParts;
 use super::query::Parameters;
 use super::request_body::RequestBody;
@@ -93,7 +94,7 @@ impl<Reader> Response<Reader> {
     pub(super) fn add_fields(&self, fields: &mut Fields) {
         match (&self.object, &self.body) {
             (Some(object), Body::Parts(parts)) => {
-                download::add_fields_of(fields, object, parts.multipart.content_type());
+                download::add_fields_of(fields, object, &parts.multipart.content_type().to_string());
             }
             (Some(object), _) => add_object_fields(fields, object),
             (None, _) => {}
@@ -125,7 +126,7 @@ pub(super) async fn handle<S, R, C>(
     service: &Service<S, R, C>,
     head: &RequestHead,
     body: &mut RequestBody<'_>,
-    request_id: &str,
+    request_id: &RequestId,
     Admitted { route, asker: Asker { principal, within_rate, digest, reference_bytes } }: Admitted,
 ) -> Result<Response<S::Reader>, Problem>
 where
@@ -184,9 +185,9 @@ where
             Box::pin(exchange.one(id)).await
         }
         (Route::BatchGet, _) => Box::pin(batch::get(service, head, body, &principal)).await,
-        (Route::BatchPut, _) => Box::pin(batch::put(service, head, body, (&principal, request_id))).await,
+        (Route::BatchPut, _) => Box::pin(batch::put(service, head, body, (&principal, &**request_id))).await,
         (Route::BatchDelete, _) => {
-            Box::pin(batch::delete(service, head, body, (&principal, request_id))).await
+            Box::pin(batch::delete(service, head, body, (&principal, &**request_id))).await
         }
         (Route::Key(path), Method::Put) => upload::put(service, head, body, path, &principal).await,
         (Route::Key(path), Method::Delete) => delete::delete(service, head, ObjectName::Key(path)).await,

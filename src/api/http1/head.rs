@@ -155,7 +155,11 @@ pub struct RequestHead {
     fields: Vec<(Range<usize>, Range<usize>)>,
     method: Method,
     version: Version,
+    /// The target, apart from `bytes` as text that need not be checked again.
+    target: String,
+    /// Where its path lies in it.
     path: Range<usize>,
+    /// Where its query does.
     query: Option<Range<usize>>,
     framing: BodyFraming,
     expects_continue: bool,
@@ -170,6 +174,7 @@ impl Default for RequestHead {
             fields: Vec::new(),
             method: Method::Unknown,
             version: Version::Http11,
+            target: String::new(),
             path: 0..0,
             query: None,
             framing: BodyFraming::Length(0),
@@ -193,12 +198,12 @@ impl RequestHead {
 
     /// The path of the target, still percent-encoded; begins with `/`.
     pub fn path(&self) -> &str {
-        ascii(&self.bytes[self.path.clone()])
+        self.target.get(self.path.clone()).unwrap_or_default()
     }
 
     /// The query of the target without its `?`, still encoded.
     pub fn query(&self) -> Option<&str> {
-        self.query.clone().map(|range| ascii(&self.bytes[range]))
+        self.query.clone().map(|range| self.target.get(range).unwrap_or_default())
     }
 
     /// Goes on with no more of the query than so many bytes from its beginning, and with none where that is nothing.
@@ -236,7 +241,11 @@ impl RequestHead {
 
     /// The values of all fields of this name, in order.
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.fields().filter(move |(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        let name = name.as_bytes();
+        self.fields
+            .iter()
+            .filter(move |(other, _)| self.bytes[other.clone()].eq_ignore_ascii_case(name))
+            .map(|(_, value)| &self.bytes[value.clone()])
     }
 
     /// Whether a field of this name is there.
@@ -388,7 +397,7 @@ impl RequestHead {
         }
         self.method = Method::from_token(method);
         self.version = if version == 0 { Version::Http10 } else { Version::Http11 };
-        self.take_target(bytes, target)?;
+        self.take_target(target)?;
         for field in request.headers.iter() {
             let value = field.value.trim_ascii();
             // A value of nothing but white space trims to a slice that may begin anywhere; it has no bytes.
@@ -399,11 +408,12 @@ impl RequestHead {
     }
 
     /// origin-form, or absolute-form of which only path and query are looked at (RFC 9112 §3.2.2).
-    fn take_target(&mut self, bytes: &[u8], target: &str) -> Result<(), HeadError> {
+    fn take_target(&mut self, target: &str) -> Result<(), HeadError> {
         if !target.bytes().all(|byte| matches!(byte, b'!'..=b'~') && byte != b'#') {
             return Err(HeadError::Target);
         }
-        let range = range_in(bytes, target.as_bytes());
+        self.target.clear();
+        self.target.push_str(target);
         let has_scheme = |scheme: &&str| {
             target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
         };
@@ -418,8 +428,8 @@ impl RequestHead {
         }
         let path = &target[path_start..];
         let query_start = path.find('?');
-        self.query = query_start.map(|start| range.start + path_start + start + 1..range.end);
-        self.path = range.start + path_start..range.start + path_start + query_start.unwrap_or(path.len());
+        self.query = query_start.map(|start| path_start + start + 1..target.len());
+        self.path = path_start..path_start + query_start.unwrap_or(path.len());
         let origin_form = path.starts_with('/');
         // Targets of one method each (RFC 9112 §3.2.3, §3.2.4), which the router has no path for.
         let other_form = match self.method {

@@ -3,6 +3,7 @@
 
 mod body;
 mod conditions;
+mod date;
 mod digest;
 mod disposition;
 mod head;
@@ -12,9 +13,11 @@ mod response;
 
 pub use body::{BodyDecoder, BodyError, Decoded};
 pub use conditions::{Conditions, Verdict};
+pub(crate) use date::append_http_date;
 pub use digest::{DigestError, parse_digests};
 pub use disposition::{FILE_NAME_BYTES_MAX, InvalidFileName, append_attachment, check_file_name};
 pub use head::{BodyFraming, HeadError, HeadLimits, HeadParser, Method, RequestHead, Version};
 pub use multipart::Multipart;
 pub use range::{RANGES_MAX, RangeHeader, parse_range};
+pub(crate) use response::append_decimal;
 pub use response::{DateCache, Fields, ResponseHead, StatusLine, status_title};

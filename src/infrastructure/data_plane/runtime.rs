@@ -651,12 +651,7 @@ impl DataFile {
     /// Never waits for a disk: what is not in memory is left for [`read_at`](Self::read_at).
     pub fn read_cached(&self, bytes: &mut Vec<u8>, bytes_max: usize, offset: u64) {
         let FileAccess::Ring(file, _) = &self.0 else { return };
-        let start = bytes.len();
-        bytes.resize(start + bytes_max, 0);
-        let mut room = [io::IoSliceMut::new(&mut bytes[start..])];
-        let read =
-            rustix::io::preadv2(borrowed(&file.as_raw_fd()), &mut room, offset, ReadWriteFlags::NOWAIT);
-        bytes.truncate(start + read.unwrap_or(0));
+        read_in_memory(borrowed(&file.as_raw_fd()), &mut [], bytes, bytes_max, offset);
     }
 
     /// As [`read_cached`](Self::read_cached) for `bytes_max` bytes that stand behind `header` in the file: whether the
@@ -670,11 +665,7 @@ impl DataFile {
     ) -> bool {
         let FileAccess::Ring(file, _) = &self.0 else { return false };
         let (start, wanted) = (bytes.len(), header.len() + bytes_max);
-        bytes.resize(start + bytes_max, 0);
-        let mut room = [io::IoSliceMut::new(header), io::IoSliceMut::new(&mut bytes[start..])];
-        let fd = file.as_raw_fd();
-        let read = rustix::io::preadv2(borrowed(&fd), &mut room, offset, ReadWriteFlags::NOWAIT);
-        let whole = read.is_ok_and(|count| count == wanted);
+        let whole = read_in_memory(borrowed(&file.as_raw_fd()), header, bytes, bytes_max, offset) == wanted;
         if !whole {
             bytes.truncate(start);
         }
@@ -795,6 +786,40 @@ async fn write_whole(file: &monoio::fs::File, block: Block, offset: u64) -> io::
         }
     }
     Ok(content.block)
+}
+
+/// Reads what the page cache holds of a file from `offset` on: first into `header`, then up to `bytes_max` bytes behind what
+/// `bytes` has, into spare capacity that nobody has to make zeros of before. Says how many bytes that was, of both
+/// together; never waits for a disk.
+#[allow(
+    unsafe_code,
+    reason = "rustix reads several pieces into memory that holds something already, and no other"
+)]
+fn read_in_memory(
+    file: BorrowedFd<'_>,
+    header: &mut [u8],
+    bytes: &mut Vec<u8>,
+    bytes_max: usize,
+    offset: u64,
+) -> usize {
+    let Ok(offset) = libc::off64_t::try_from(offset) else { return 0 };
+    bytes.reserve_exact(bytes_max);
+    let room = &mut bytes.spare_capacity_mut()[..bytes_max];
+    let pieces = [
+        libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: header.len() },
+        libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() },
+    ];
+    // SAFETY: preadv2(2) reads two `struct iovec` and writes to the memory that they name, which is borrowed here alone
+    // until it returns. The descriptor is open, since borrowed.
+    let read = unsafe {
+        libc::preadv2(file.as_raw_fd(), pieces.as_ptr(), pieces.len() as c_int, offset, libc::RWF_NOWAIT)
+    };
+    // An error is a negative number.
+    let read = usize::try_from(read).unwrap_or(0);
+    let length = bytes.len() + read.saturating_sub(header.len()).min(bytes_max);
+    // SAFETY: the pieces were filled in their order, so that what came behind the header stands in the spare capacity.
+    unsafe { bytes.set_len(length) };
+    read
 }
 
 /// How many pages of a part of a file are in the page cache, or `None` where the kernel does not tell: before Linux 6.5,

@@ -165,13 +165,13 @@ impl<'s> ItemAudit<'s> {
         let credential_id = self.principal.credential_id.clone();
         let request = AccessRecord {
             method: self.head.method().as_str(),
-            path: self.head.path().to_owned(),
+            path: self.head.path().into(),
             status,
             bytes_in: audited.bytes_in,
             bytes_out: 0,
             ended: SystemTime::now(),
             duration: Duration::ZERO,
-            request_id: self.request_id.to_owned(),
+            request_id: self.request_id.into(),
             traceparent: traceparent(self.head).map(str::to_owned),
             asker: credential_id.map(|id| (id, self.principal.reach.tenant_id().cloned())),
         };
