@@ -660,6 +660,36 @@ fn a_level_is_asked_for_alone_and_found_out_where_a_server_cannot_tell() {
 }
 
 #[test]
+fn what_is_left_of_a_broken_get_is_no_file() {
+    let (server, here, bytes) = (Server::start(), tempfile::tempdir().unwrap(), content(8, LARGE));
+    assert_eq!(server.request("PUT", "/v1/keys/models/acme/d/f", &[], &bytes).status, 201);
+    let source = text(here.path());
+    let listing = page(&[object("d/f", &bytes)]);
+    let proxy = Scripted::start(vec![listing, Step::Cut(server.address(), 1 << 20)]);
+    run_at(&proxy.url(), &["get", "models/acme/d/", source, "--tries", "1"]).ends(UNREACHABLE);
+    assert_eq!(files_below(here.path()).len(), 1, "a beginning is there");
+    let ran = run(&server, &["verify", source, "models/acme/d/"]).ends(MISMATCH);
+    assert_eq!(ran.text(), "extra models/acme/d/f\n");
+    run(&server, &["put", source, "models/acme/elsewhere/"]).ends(0);
+    assert_eq!(server.list("namespace=models&tenant_id=acme").len(), 1);
+}
+
+#[test]
+fn a_key_that_is_a_directory_here_too_fails_alone_and_leaves_nothing() {
+    let (server, here) = (Server::start(), tempfile::tempdir().unwrap());
+    for key in ["d/a", "d/a/b", "d/z"] {
+        assert_eq!(server.request("PUT", &format!("/v1/keys/models/acme/{key}"), &[], b"x").status, 201);
+    }
+    fs::create_dir(here.path().join("a")).unwrap();
+    for _ in 0..2 {
+        let ran = run(&server, &["get", "models/acme/d/", text(here.path())]).ends(FAILED);
+        assert!(ran.stderr.contains("cannot write") && ran.stderr.contains("/a: "), "{}", ran.stderr);
+        let files = contents(here.path()).into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+        assert_eq!(files, [PathBuf::from("a/b"), PathBuf::from("z")]);
+    }
+}
+
+#[test]
 fn completions_and_manual_pages_are_made() {
     let here = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {
