@@ -690,6 +690,21 @@ fn a_key_that_is_a_directory_here_too_fails_alone_and_leaves_nothing() {
 }
 
 #[test]
+fn a_file_is_verified_where_put_has_sent_it() {
+    let (server, here) = (Server::start(), tree(&[("f", b"1"), ("g", b"2")]));
+    let (file, other) = (here.path().join("f"), here.path().join("g"));
+    for below in ["models/acme/d/", "models/acme"] {
+        run(&server, &["verify", text(&file), below]).ends(NOT_FOUND);
+        run(&server, &["put", text(&file), below]).ends(0);
+        run(&server, &["verify", text(&file), below]).ends(0);
+        run(&server, &["verify", text(&other), below]).ends(NOT_FOUND);
+    }
+    fs::write(&file, "3").unwrap();
+    let ran = run(&server, &["verify", text(&file), "models/acme/d/"]).ends(MISMATCH);
+    assert_eq!(ran.text(), "differs models/acme/d/f\n");
+}
+
+#[test]
 fn completions_and_manual_pages_are_made() {
     let here = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {
