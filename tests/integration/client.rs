@@ -705,6 +705,23 @@ fn a_file_is_verified_where_put_has_sent_it() {
 }
 
 #[test]
+fn whoever_leaves_out_the_last_slash_is_told_what_lies_below() {
+    let (server, here) = (Server::start(), tree(&[("f", b"1")]));
+    run(&server, &["put", text(here.path()), "models/acme/d"]).ends(0);
+    for arguments in [&["ls", "models/acme/d"][..], &["stat", "models/acme/d"], &["get", "models/acme/d"]] {
+        let ran = run(&server, arguments).ends(NOT_FOUND);
+        assert!(ran.stderr.contains("what lies below it is models/acme/d/\n"), "{}", ran.stderr);
+    }
+    // What only begins in the same way does not.
+    let ran = run(&server, &["ls", "models/acme/d/f"]).ends(0);
+    assert_eq!(ran.text().lines().count(), 1);
+    for address in ["models/acme/d/", "models/acme/d/f"].map(|address| format!("{address}x")) {
+        let ran = run(&server, &["ls", &address]).ends(NOT_FOUND);
+        assert!(ran.stderr.ends_with("there is no such object\n"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn completions_and_manual_pages_are_made() {
     let here = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {
