@@ -86,7 +86,7 @@ pub(super) enum ClientError {
         source: io::Error,
     },
     /// A file is not one version of itself.
-    #[error("{0} changed while it was read; it was taken back")]
+    #[error("{0} changed while it was read; the server keeps nothing of it")]
     Changed(PathBuf),
     /// Two runs write the same file.
     #[error("{0} is being fetched by another run")]

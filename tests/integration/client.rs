@@ -722,6 +722,14 @@ fn whoever_leaves_out_the_last_slash_is_told_what_lies_below() {
 }
 
 #[test]
+fn a_file_that_is_longer_than_it_says_is_not_sent() {
+    let server = Server::start();
+    let ran = run(&server, &["put", "/proc/self/limits", "models/acme/f"]).ends(FAILED);
+    assert!(ran.stderr.contains("changed while it was read; the server keeps nothing"), "{}", ran.stderr);
+    assert!(server.list("namespace=models&tenant_id=acme").is_empty());
+}
+
+#[test]
 fn completions_and_manual_pages_are_made() {
     let here = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {
