@@ -4,8 +4,8 @@
     tools/real_clients.py BINARY DATA_DIR
 
 Starts `BINARY serve --dev` itself, on a free port and in DATA_DIR, and ends it. Runs what is installed and says what is
-not: curl, wget, aria2c, redbot; and of Python requests, urllib3, httpx, fsspec (with aiohttp), pandas with pyarrow,
-safetensors. Exit code 0 means that no client that ran got anything wrong.
+not: curl, wget, aria2c, chromium, redbot; and of Python requests, urllib3, httpx, fsspec (with aiohttp), pandas with
+pyarrow, safetensors. Exit code 0 means that no client that ran got anything wrong.
 """
 
 import email
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 
+from chromium_downloads import BrokenWay, Chromium, wait_for
 from real_input import Server
 
 SIZE = 40_000_000
@@ -111,6 +112,38 @@ def wget_resumes_and_takes_the_name_it_is_given(url):
 def aria2_downloads_by_sixteen_connections(url):
     run("aria2c", "-q", "-x16", "-s16", "-k1M", "-o", "aria2", url)
     assert open("aria2", "rb").read() == BYTES
+
+
+def see_it_whole(name):
+    """Waits until a file is there under the name that it is given in the end."""
+    wait_for(name, lambda: os.path.exists(name) and os.path.getsize(name) == SIZE)
+    assert open(name, "rb").read() == BYTES
+
+
+def assert_goes_on(way):
+    """That one request more was enough, for what was missing of the same version."""
+    (first, answer), (second, rest) = way.exchanges
+    assert "range" not in first and " 200 " in answer[""], (first, answer)
+    at = int(re.fullmatch(r"bytes=([0-9]+)-", second["range"])[1])
+    assert 0 < at <= way.bytes_max and second["if-range"] == answer["etag"], second
+    assert " 206 " in rest[""] and rest["content-range"] == f"bytes {at}-{SIZE - 1}/{SIZE}", rest
+
+
+@check("chromium")
+def chromium_goes_on_by_itself_where_an_answer_ended(url):
+    with BrokenWay(url, SIZE // 2, "end") as way, Chromium("profile", os.getcwd()) as browser:
+        browser.visit(way.url + "?download=ended.bin")
+        see_it_whole("ended.bin")
+    assert_goes_on(way)
+
+
+@check("chromium")
+def chromium_goes_on_when_it_is_told_to_after_a_reset(url):
+    with BrokenWay(url, SIZE // 2, "reset") as way, Chromium("profile", os.getcwd()) as browser:
+        browser.visit(way.url + "?download=na%C3%AFve%20reset.bin")
+        browser.resume()
+        see_it_whole("naïve reset.bin")
+    assert_goes_on(way)
 
 
 @check("requests")

@@ -170,11 +170,15 @@ fn blob(rest: &str) -> Result<Route, Problem> {
     digest.map(Route::Blob).ok_or_else(|| Problem::parameter("invalid_parameter", "digest", reason))
 }
 
-/// `{namespace}/{tenant_id}/{key…}`. The key is decoded as a whole, so that `%2F` in it is a `/`.
+/// `{namespace}/{tenant_id}/{key…}`. The key is decoded as a whole, so that `%2F` in it is a `/`. A part that is empty is
+/// malformed; where one is missing, the path is none.
 fn key_path(rest: &str) -> Result<KeyPath, Problem> {
+    if rest.is_empty() {
+        return Err(Problem::no_route());
+    }
     let mut parts = rest.splitn(3, '/');
     let mut part = |name: &'static str| {
-        let text = parts.next().filter(|text| !text.is_empty()).ok_or_else(Problem::no_route)?;
+        let text = parts.next().ok_or_else(Problem::no_route)?;
         let undecodable = || Problem::parameter("invalid_parameter", name, "it is not percent-encoded UTF-8");
         percent_decode(text).ok_or_else(undecodable)
     };
@@ -259,7 +263,6 @@ mod tests {
             "/v1/keys/",
             "/v1/keys/a",
             "/v1/keys/a/b",
-            "/v1/keys/a/b/",
             "/v1/tenants",
             "/v1/tenants/",
             "/v1/tenants/a/b",
@@ -287,6 +290,12 @@ mod tests {
             "/v1/objects/1",
             "/v1/objects/../x",
             "/v1/keys/A/b/c",
+            "/v1/keys//",
+            "/v1/keys//b/c",
+            "/v1/keys/a/",
+            "/v1/keys/a//c",
+            "/v1/keys/a/b/",
+            "/v1/keys/a/b//",
             "/v1/blobs/sha256:00",
             "/v1/blobs/sha256:",
             "/v1/blobs/%ff",

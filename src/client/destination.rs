@@ -11,7 +11,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, mkdirat, open, openat, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, FlockOperation, Mode, OFlags, flock, mkdirat, open, openat, renameat, statat, unlinkat,
+};
 use sha2::{Digest as _, Sha256};
 
 use super::answers::Version;
@@ -19,7 +21,18 @@ use super::errors::ClientError;
 use super::hashing;
 use crate::domain::value_objects::{ContentHash, Key};
 
+/// What partial files are called: this, and so many hexadecimal digits in between.
+const PARTIAL_NAME: (&str, &str) = (".just_storage-", ".partial");
+const PARTIAL_DIGITS: usize = 16;
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).union(OFlags::CLOEXEC);
+
+/// Whether a file of this name is what an earlier run has left of one that it was fetching.
+pub(super) fn is_partial(name: &str) -> bool {
+    let (before, after) = PARTIAL_NAME;
+    let digits = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    digits.is_some_and(|digits| digits.len() == PARTIAL_DIGITS && digits.bytes().all(is_digit))
+}
 
 /// A directory that files are fetched into.
 pub(super) struct Destination {
@@ -104,17 +117,27 @@ impl Place {
                 .is_ok_and(|(hasher, _)| hashing::finish(hasher) == version.content_hash)
     }
 
+    fn is_directory(&self) -> bool {
+        let there = statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW);
+        there.is_ok_and(|there| FileType::from_raw_mode(there.st_mode) == FileType::Directory)
+    }
+
     /// The name under which these bytes are collected: the same in every run, and short whatever the file's own is.
     fn partial_name(&self, content_hash: ContentHash) -> String {
         let mut hasher = Sha256::new();
         hasher.update(self.name.as_encoded_bytes());
         hasher.update(content_hash.as_bytes());
         let hash = hashing::finish(hasher).to_string();
-        format!(".just_storage-{}.partial", &hash[..16])
+        let (before, after) = PARTIAL_NAME;
+        format!("{before}{}{after}", &hash[..PARTIAL_DIGITS])
     }
 
     /// What an earlier run has left of these bytes, or nothing yet; for this run alone.
     pub(super) fn partial(&self, version: Version) -> Result<Partial<'_>, ClientError> {
+        // Nothing is fetched that would find no place in the end.
+        if self.is_directory() {
+            return Err(ClientError::files("write", &self.path)(io::ErrorKind::IsADirectory.into()));
+        }
         let name = self.partial_name(version.content_hash);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = openat(&self.directory, name.as_str(), flags, Mode::from_raw_mode(0o666));
@@ -137,11 +160,14 @@ pub(super) struct Partial<'a> {
 }
 
 impl Partial<'_> {
-    /// Puts it in its place.
+    /// Puts it in its place, or throws it away where something else has come there meanwhile.
     pub(super) fn keep(self) -> Result<(), ClientError> {
         let Place { directory, name, path } = self.place;
         let renamed = renameat(directory, self.name.as_str(), directory, name.as_os_str());
-        renamed.map_err(|error| ClientError::files("write", path)(error.into()))
+        renamed.map_err(|error| {
+            self.throw_away();
+            ClientError::files("write", path)(error.into())
+        })
     }
 
     /// Removes it.
@@ -206,5 +232,31 @@ mod tests {
         assert!(
             place.holds(&version(b"xy")) && !place.holds(&version(b"xz")) && !place.holds(&version(b"x"))
         );
+    }
+
+    #[test]
+    fn where_a_directory_is_no_partial_file_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let destination = Destination::open(directory.path()).unwrap();
+        let place = destination.place(OsStr::new("a")).unwrap();
+        let partial = place.partial(version(b"x")).unwrap();
+        fs::create_dir(directory.path().join("a")).unwrap();
+        assert!(matches!(partial.keep(), Err(ClientError::Files { .. })));
+        assert!(matches!(place.partial(version(b"x")), Err(ClientError::Files { .. })));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn partial_files_are_known_by_their_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Destination::open(directory.path()).unwrap().place(OsStr::new("a")).unwrap();
+        let name = place.partial(version(b"x")).unwrap().name;
+        assert!(is_partial(&name), "{name}");
+        for other in
+            ["", "a", ".just_storage", ".just_storage-.partial", ".just_storage-0123456789abcde.partial"]
+        {
+            assert!(!is_partial(other), "{other}");
+        }
+        assert!(!is_partial(&name.to_uppercase()) && !is_partial(&format!("{name}~")));
     }
 }

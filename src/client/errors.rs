@@ -86,7 +86,7 @@ pub(super) enum ClientError {
         source: io::Error,
     },
     /// A file is not one version of itself.
-    #[error("{0} changed while it was read; it was taken back")]
+    #[error("{0} changed while it was read; the server keeps nothing of it")]
     Changed(PathBuf),
     /// Two runs write the same file.
     #[error("{0} is being fetched by another run")]
@@ -100,6 +100,9 @@ pub(super) enum ClientError {
     /// There is no such object.
     #[error("{0}: there is no such object")]
     NotFound(String),
+    /// There is no such object, but there are others whose keys go on behind it.
+    #[error("{0}: there is no such object; what lies below it is {0}/")]
+    OnlyBelow(String),
     /// The server does not let this credential do that.
     #[error("{what}: {detail} ({status})")]
     Refused {
@@ -188,7 +191,7 @@ impl ClientError {
             Self::Files { .. } | Self::Changed(_) | Self::Busy(_) | Self::Input(_) | Self::Output(_) => {
                 Kind::Failed
             }
-            Self::NotFound(_) => Kind::NotFound,
+            Self::NotFound(_) | Self::OnlyBelow(_) => Kind::NotFound,
             Self::Refused { .. } => Kind::Refused,
             Self::StoredOther { .. } | Self::ReceivedOther { .. } | Self::DigestMismatch(_) => Kind::Mismatch,
             Self::Unreachable { .. } => Kind::Unreachable,

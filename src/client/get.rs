@@ -13,7 +13,7 @@ use super::destination::{Destination, Partial, Place};
 use super::download::{Beginning, Sink, download};
 use super::errors::ClientError;
 use super::hashing;
-use super::listing::list_below;
+use super::listing::{list_below, or_below};
 use super::progress::{FileProgress, Progress};
 use super::remote::{Remote, RemoteArguments, WorkerArguments};
 use super::report::{Line, Report};
@@ -55,7 +55,8 @@ pub(super) fn get(arguments: GetArguments) -> Result<ExitCode, ClientError> {
         Address::Below(_) => return Err(ClientError::Usage("a prefix is no file".to_owned())),
     };
     let address = arguments.source.to_string();
-    let version = version_of(&remote, &target, &address)?;
+    let version = version_of(&remote, &target, &address)
+        .map_err(|error| or_below(error, &remote, &arguments.source))?;
     let place = place_of_one(&arguments.destination, &name)?;
     let report = Report::new(arguments.json, ("fetched", "file"), Progress::new(1, version.size_bytes));
     let fetch = Fetch { remote: &remote, target: &target, address: &address, version, id: None };

@@ -76,6 +76,21 @@ pub(super) fn find(remote: &Remote, path: &KeyPath) -> Result<RemoteObject, Clie
     newest.ok_or_else(|| ClientError::NotFound(Address::Key(path.clone()).to_string()))
 }
 
+/// What there is to say of an address that was not found: `put` takes a directory with a slash at its end and without one, so
+/// that whoever leaves it out elsewhere is told what lies below.
+pub(super) fn or_below(error: ClientError, remote: &Remote, address: &Address) -> ClientError {
+    let (ClientError::NotFound(_), Address::Key(KeyPath { scope, key })) = (&error, address) else {
+        return error;
+    };
+    let prefix = Prefix { scope: scope.clone(), text: format!("{key}/") };
+    let mut is_there = false;
+    let looked = each_below(remote, &prefix, Depth::First, |_, _| {
+        is_there = true;
+        false
+    });
+    if looked.is_ok() && is_there { ClientError::OnlyBelow(address.to_string()) } else { error }
+}
+
 impl Listing {
     fn add(&mut self, object: RemoteObject, order: Order) {
         let Some(key) = &object.key else {

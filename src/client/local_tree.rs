@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::address::Prefix;
+use super::destination::is_partial;
 use super::errors::ClientError;
 use crate::domain::entities::KeyPath;
 
@@ -17,8 +18,9 @@ pub(super) struct LocalFile {
     pub(super) size_bytes: u64,
 }
 
-/// All files below a directory, each under its path from there. Links are followed, as the names that they are; one that
-/// leads back to where it stands is an error, and so is anything that is neither a file nor a directory.
+/// All files below a directory, each under its path from there, but for what is left of files that were being fetched. Links
+/// are followed, as the names that they are; one that leads back to where it stands is an error, and so is anything that is
+/// neither a file nor a directory.
 ///
 /// # Errors
 /// [`ClientError::Name`] for the first file that cannot be a key, before anything is sent; [`ClientError::Files`].
@@ -61,12 +63,15 @@ impl Walk<'_> {
     }
 
     fn visit(&mut self, path: PathBuf, parent: &str) -> Result<(), ClientError> {
-        let name = format!("{parent}{}", utf8_name(&path)?);
+        let own_name = utf8_name(&path)?;
+        let (name, is_partial) = (format!("{parent}{own_name}"), is_partial(own_name));
         let metadata = fs::metadata(&path).map_err(ClientError::files("read", &path))?;
         if metadata.is_dir() {
             return self.enter(&path, &format!("{name}/"), &metadata);
         }
-        self.files.push(file(path, &metadata, self.prefix, &name)?);
+        if !is_partial {
+            self.files.push(file(path, &metadata, self.prefix, &name)?);
+        }
         Ok(())
     }
 }
@@ -118,7 +123,9 @@ mod tests {
         let root = directory.path();
         fs::create_dir_all(root.join("b/c")).unwrap();
         fs::create_dir(root.join("empty")).unwrap();
-        for (name, bytes) in [("z", "1"), ("a b", ""), ("b/c/%+#?ä", "123")] {
+        // The last one is no file of its own.
+        let partial = "b/.just_storage-0123456789abcdef.partial";
+        for (name, bytes) in [("z", "1"), ("a b", ""), ("b/c/%+#?ä", "123"), (partial, "12")] {
             fs::write(root.join(name), bytes).unwrap();
         }
         symlink("b/c", root.join("link")).unwrap();

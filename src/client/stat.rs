@@ -47,7 +47,8 @@ pub(super) fn object(remote: &Remote, address: &Address) -> Result<RemoteObject,
         Address::Id(id) => remote.get_json(&format!("{}/info", target_of_id(*id)), &address.to_string()),
         Address::Key(path) => {
             // Whether it is there is known at once; where it stands in a listing takes longer to find.
-            version_of(remote, &target_of_key(path), &address.to_string())?;
+            version_of(remote, &target_of_key(path), &address.to_string())
+                .map_err(|error| listing::or_below(error, remote, address))?;
             listing::find(remote, path)
         }
         Address::Below(_) => {

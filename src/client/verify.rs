@@ -13,7 +13,7 @@ use super::errors::ClientError;
 use super::get::version_of;
 use super::hashing::hash_file;
 use super::listing::{Listing, list_below};
-use super::local_tree::{LocalFile, files_below};
+use super::local_tree::{LocalFile, file, files_below, utf8_name};
 use super::progress::Progress;
 use super::remote::{Remote, RemoteArguments, WorkerArguments};
 use super::report::{Line, Report};
@@ -25,7 +25,8 @@ use crate::domain::entities::KeyPath;
 pub struct VerifyArguments {
     /// A file, or a directory
     local: PathBuf,
-    /// NAMESPACE/TENANT/KEY or id:ID for a file; for a directory what its files lie below
+    /// NAMESPACE/TENANT/KEY or id:ID for a file, or NAMESPACE/TENANT/PREFIX/ for one that lies below under its own name; for a
+    /// directory what its files lie below
     address: Address,
     /// Let the server have more than the directory has
     #[arg(long)]
@@ -51,14 +52,16 @@ pub(super) fn verify(arguments: VerifyArguments) -> Result<ExitCode, ClientError
     if metadata.is_dir() {
         return verify_directory(&remote, &arguments);
     }
-    let target = match &arguments.address {
-        Address::Key(path) => target_of_key(path),
-        Address::Id(id) => target_of_id(*id),
+    let (address, target) = match &arguments.address {
+        Address::Key(path) => (address_of(path), target_of_key(path)),
+        Address::Id(id) => (arguments.address.to_string(), target_of_id(*id)),
+        // Where `put` sends it.
         Address::Below(prefix) => {
-            return Err(ClientError::Usage(format!("{prefix} is no object that a file could be")));
+            let (local, name) = (arguments.local.clone(), utf8_name(&arguments.local)?);
+            let LocalFile { target, .. } = file(local, &metadata, prefix, name)?;
+            (address_of(&target), target_of_key(&target))
         }
     };
-    let address = arguments.address.to_string();
     let there = version_of(&remote, &target, &address)?;
     let report = Report::new(arguments.json, ("verified", "file"), Progress::new(1, metadata.len()));
     compare(&arguments.local, metadata.len(), &address, Some(there), &report);

@@ -326,6 +326,10 @@ fn an_archive_that_breaks_keeps_what_came_before() {
         "invalid_archive",
         "an empty body is no archive",
     );
+    // What `tar -cz` sends.
+    let response = server.request("POST", PUT, &[], b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xed\xd1");
+    let problem = response.assert_problem(400, "invalid_archive", "a compressed archive");
+    assert!(problem["detail"].as_str().unwrap().contains("is compressed"), "{problem}");
     assert_eq!(results(&server.request("POST", PUT, &[], &END)), Vec::<Value>::new());
 }
 

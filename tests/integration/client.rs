@@ -660,6 +660,76 @@ fn a_level_is_asked_for_alone_and_found_out_where_a_server_cannot_tell() {
 }
 
 #[test]
+fn what_is_left_of_a_broken_get_is_no_file() {
+    let (server, here, bytes) = (Server::start(), tempfile::tempdir().unwrap(), content(8, LARGE));
+    assert_eq!(server.request("PUT", "/v1/keys/models/acme/d/f", &[], &bytes).status, 201);
+    let source = text(here.path());
+    let listing = page(&[object("d/f", &bytes)]);
+    let proxy = Scripted::start(vec![listing, Step::Cut(server.address(), 1 << 20)]);
+    run_at(&proxy.url(), &["get", "models/acme/d/", source, "--tries", "1"]).ends(UNREACHABLE);
+    assert_eq!(files_below(here.path()).len(), 1, "a beginning is there");
+    let ran = run(&server, &["verify", source, "models/acme/d/"]).ends(MISMATCH);
+    assert_eq!(ran.text(), "extra models/acme/d/f\n");
+    run(&server, &["put", source, "models/acme/elsewhere/"]).ends(0);
+    assert_eq!(server.list("namespace=models&tenant_id=acme").len(), 1);
+}
+
+#[test]
+fn a_key_that_is_a_directory_here_too_fails_alone_and_leaves_nothing() {
+    let (server, here) = (Server::start(), tempfile::tempdir().unwrap());
+    for key in ["d/a", "d/a/b", "d/z"] {
+        assert_eq!(server.request("PUT", &format!("/v1/keys/models/acme/{key}"), &[], b"x").status, 201);
+    }
+    fs::create_dir(here.path().join("a")).unwrap();
+    for _ in 0..2 {
+        let ran = run(&server, &["get", "models/acme/d/", text(here.path())]).ends(FAILED);
+        assert!(ran.stderr.contains("cannot write") && ran.stderr.contains("/a: "), "{}", ran.stderr);
+        let files = contents(here.path()).into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+        assert_eq!(files, [PathBuf::from("a/b"), PathBuf::from("z")]);
+    }
+}
+
+#[test]
+fn a_file_is_verified_where_put_has_sent_it() {
+    let (server, here) = (Server::start(), tree(&[("f", b"1"), ("g", b"2")]));
+    let (file, other) = (here.path().join("f"), here.path().join("g"));
+    for below in ["models/acme/d/", "models/acme"] {
+        run(&server, &["verify", text(&file), below]).ends(NOT_FOUND);
+        run(&server, &["put", text(&file), below]).ends(0);
+        run(&server, &["verify", text(&file), below]).ends(0);
+        run(&server, &["verify", text(&other), below]).ends(NOT_FOUND);
+    }
+    fs::write(&file, "3").unwrap();
+    let ran = run(&server, &["verify", text(&file), "models/acme/d/"]).ends(MISMATCH);
+    assert_eq!(ran.text(), "differs models/acme/d/f\n");
+}
+
+#[test]
+fn whoever_leaves_out_the_last_slash_is_told_what_lies_below() {
+    let (server, here) = (Server::start(), tree(&[("f", b"1")]));
+    run(&server, &["put", text(here.path()), "models/acme/d"]).ends(0);
+    for arguments in [&["ls", "models/acme/d"][..], &["stat", "models/acme/d"], &["get", "models/acme/d"]] {
+        let ran = run(&server, arguments).ends(NOT_FOUND);
+        assert!(ran.stderr.contains("what lies below it is models/acme/d/\n"), "{}", ran.stderr);
+    }
+    // What only begins in the same way does not.
+    let ran = run(&server, &["ls", "models/acme/d/f"]).ends(0);
+    assert_eq!(ran.text().lines().count(), 1);
+    for address in ["models/acme/d/", "models/acme/d/f"].map(|address| format!("{address}x")) {
+        let ran = run(&server, &["ls", &address]).ends(NOT_FOUND);
+        assert!(ran.stderr.ends_with("there is no such object\n"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_file_that_is_longer_than_it_says_is_not_sent() {
+    let server = Server::start();
+    let ran = run(&server, &["put", "/proc/self/limits", "models/acme/f"]).ends(FAILED);
+    assert!(ran.stderr.contains("changed while it was read; the server keeps nothing"), "{}", ran.stderr);
+    assert!(server.list("namespace=models&tenant_id=acme").is_empty());
+}
+
+#[test]
 fn completions_and_manual_pages_are_made() {
     let here = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {

@@ -51,6 +51,7 @@ mod layers;
 mod lifecycle;
 mod lifecycle_rules;
 mod limits;
+mod links;
 mod listing;
 mod listing_by_key;
 mod logging;

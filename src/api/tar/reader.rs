@@ -10,9 +10,14 @@ use super::header::{
 /// The most bytes of pax records, or of a GNU long name, before one entry.
 pub(crate) const EXTENSION_BYTES_MAX: u64 = 64 * 1024;
 
+/// What begins a file of gzip, zstd or xz. No name of a file that can be a key begins so.
+const COMPRESSED: [&[u8]; 3] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0"];
+
 /// Why the rest of an archive cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum ArchiveError {
+    #[error("the archive is compressed; it is taken as tar writes it without compressing it")]
+    Compressed,
     #[error("a header does not have the sum that it says")]
     Checksum,
     #[error("a header has a number that is none")]
@@ -142,6 +147,9 @@ impl Reader {
                     };
                 }
                 State::Header | State::ZeroBlock | State::SparseMap => {
+                    if self.offset == 0 && COMPRESSED.iter().any(|start| rest.starts_with(start)) {
+                        return Err(ArchiveError::Compressed);
+                    }
                     let Some(block) = rest.first_chunk::<BLOCK_BYTES>() else {
                         return Ok((used, Step::More));
                     };

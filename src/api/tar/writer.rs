@@ -307,6 +307,12 @@ mod tests {
         let global =
             |text: &str| ended(&[block("g", b'g', text.len() as u64, |_| ()), padded(text.as_bytes())]);
         for (bytes, error) in [
+            // As `tar -z` and its like begin, however little comes of it.
+            (b"\x1f\x8b\x08".to_vec(), ArchiveError::Compressed),
+            ([&b"\x1f\x8b\x08"[..], &[7; 2000]].concat(), ArchiveError::Compressed),
+            (b"\x28\xb5\x2f\xfd\x04".to_vec(), ArchiveError::Compressed),
+            (b"\xfd7zXZ\0\0".to_vec(), ArchiveError::Compressed),
+            ([whole.as_slice(), b"\x1f\x8b\x08"].concat(), ArchiveError::Trailing),
             (flipped, ArchiveError::Checksum),
             (block("a", b'0', 0, |header| header[SIZE][3] = b'9'), ArchiveError::Number),
             (block("a", b'0', 0, |header| header[SIZE].fill(0xff)), ArchiveError::Number),
