@@ -61,6 +61,7 @@ mod objects;
 mod packs;
 mod patch;
 mod permissions;
+mod policies;
 mod quotas;
 mod ranges;
 mod request_rates;

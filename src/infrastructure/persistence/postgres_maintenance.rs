@@ -17,6 +17,7 @@ use super::maintenance::{
     Miscount, OpenError, check_schema,
 };
 use super::postgres::{PostgresDatabase, migrator};
+use super::postgres_lifecycle::{put_rule, rule_of_namespace};
 use super::postgres_queries as queries;
 use super::postgres_rows::{bind_blob_keys, blob_location, column, content_hash, object, storage_class};
 use super::postgres_tenants::{WRONG_USAGE, put_limits, quotas};
@@ -339,6 +340,12 @@ impl PostgresDatabase {
         for (tenant_id, quota) in limited.and_then(|rows| quotas(&rows)).map_err(failed())? {
             take(ExportedRow::Limits { tenant_id, limits: quota.limits })?;
         }
+        let rules = sqlx::query(queries::LIFECYCLE_RULES_AFTER).bind("").bind(i64::MAX);
+        let rules = rules.fetch_all(&mut *snapshot).await.map_err(failed())?;
+        for row in &rules {
+            let (namespace, standing) = rule_of_namespace(row).map_err(failed())?;
+            take(ExportedRow::Rule { namespace, rule: standing.rule })?;
+        }
         let mut rows = sqlx::query(queries::EXPORT_OBJECTS).fetch(&mut *snapshot);
         while let Some(row) = rows.try_next().await.map_err(failed())? {
             let sequence = column::<i64>(&row, 0).map_err(failed())?.cast_unsigned();
@@ -375,6 +382,9 @@ impl PostgresDatabase {
         while let Some(rows) = next()? {
             for (tenant_id, limits) in &rows.limits {
                 put_limits(&mut transaction, tenant_id, *limits).await.map_err(failed())?;
+            }
+            for (namespace, rule, noted_since) in &rows.rules {
+                put_rule(&mut transaction, namespace, *rule, *noted_since).await.map_err(failed())?;
             }
             store(&mut transaction, &rows.into_changes(), context).await.map_err(failed())?;
         }

@@ -22,6 +22,7 @@ use super::maintenance::{
 use super::queries;
 use super::sqlite::{SqliteDatabase, migrator, store};
 use super::sqlite_columns::{blob_location, column, content_hash, object, storage_class};
+use super::sqlite_lifecycle::{put_rule, rule_of_namespace};
 use super::sqlite_tenants::{WRONG_USAGE, put_limits, quotas};
 use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::{ContentHash, InstanceId, StorageClass, Timestamp};
@@ -334,6 +335,12 @@ impl SqliteDatabase {
         for (tenant_id, quota) in limited.and_then(|rows| quotas(&rows)).map_err(failed())? {
             take(ExportedRow::Limits { tenant_id, limits: quota.limits })?;
         }
+        let rules = sqlx::query(queries::LIFECYCLE_RULES_AFTER).bind("").bind(u32::MAX);
+        let rules = rules.fetch_all(&mut *snapshot).await.map_err(failed())?;
+        for row in &rules {
+            let (namespace, standing) = rule_of_namespace(row).map_err(failed())?;
+            take(ExportedRow::Rule { namespace, rule: standing.rule })?;
+        }
         let mut rows = sqlx::query(queries::EXPORT_OBJECTS).fetch(&mut *snapshot);
         while let Some(row) = rows.try_next().await.map_err(failed())? {
             let sequence = column::<i64>(&row, 0).map_err(failed())?.cast_unsigned();
@@ -370,6 +377,9 @@ impl SqliteDatabase {
         while let Some(rows) = next()? {
             for (tenant_id, limits) in &rows.limits {
                 put_limits(&mut transaction, tenant_id, *limits).await.map_err(failed())?;
+            }
+            for (namespace, rule, noted_since) in &rows.rules {
+                put_rule(&mut transaction, namespace, *rule, *noted_since).await.map_err(failed())?;
             }
             store(&mut transaction, &rows.into_changes(), context).await.map_err(failed())?;
         }
