@@ -75,4 +75,5 @@ mod smuggling;
 mod tenants;
 mod timeouts;
 mod tls;
+mod unfound;
 mod wall_clock;

@@ -352,6 +352,12 @@ on_either! {
     /// Counts these blobs anew, in one transaction: nothing comes between the counting and the change.
     pub(crate) async fn recount(&self, keys: &[(ContentHash, StorageClass)]) -> Result<u64, DatabaseError>;
 
+    /// At most `limit` objects that nobody finds by their content: neither its blob nor the index names them.
+    pub(crate) async fn unfound_objects(&self, limit: u32) -> Result<Vec<ObjectId>, DatabaseError>;
+
+    /// Puts those of them into the index that nobody finds still, and says how many these were.
+    pub(crate) async fn index_objects(&self, ids: &[ObjectId]) -> Result<u64, DatabaseError>;
+
     /// The limits and the usage of every tenant that has either.
     pub(crate) async fn tenants(&self) -> Result<Vec<(TenantId, Quota)>, DatabaseError>;
 

@@ -61,7 +61,7 @@ pub use errors::DatabaseError;
 pub(crate) use holds::{HOLD_RENEWAL_INTERVAL, HOLD_TIMEOUT, HoldId};
 pub use maintenance::OpenError;
 pub(crate) use maintenance::{
-    BlobFilter, BlobRow, CopyError, ExportedRow, Finding, ImportedRows, InstanceRow,
+    BlobFilter, BlobRow, CopyError, EXAMPLES_MAX, ExportedRow, Finding, ImportedRows, InstanceRow,
 };
 pub use metadata_plane::{MetadataPlane, StartError};
 pub(crate) use policies::{Policies, PoliciesError, keep_policies, kept_policies};
