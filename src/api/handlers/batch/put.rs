@@ -21,7 +21,9 @@ use futures_util::stream::{FuturesOrdered, StreamExt as _};
 
 use super::super::super::archive_body::{ArchiveBody, ArchiveFailure};
 use super::super::super::audit_log::{Change, audit_unavailable};
-use super::super::super::batches::{BATCH_ITEMS_MAX, BATCH_NAMES_BYTES_MAX, ITEMS_IN_FLIGHT_MAX};
+use super::super::super::batches::{
+    BATCH_ITEMS_MAX, BATCH_NAMES_BYTES_MAX, ITEMS_BETWEEN_TURNS, ITEMS_IN_FLIGHT_MAX,
+};
 use super::super::super::errors::Problem;
 use super::super::super::http1::{Conditions, RequestHead};
 use super::super::super::query::Parameters;
@@ -145,7 +147,12 @@ where
 
     /// Takes one entry after the other, until the archive ends or cannot be read on.
     async fn take_all(&mut self, archive: &mut ArchiveBody<'_, '_, S>) -> Result<(), Problem> {
-        loop {
+        for entries in 1_usize.. {
+            // Many that are empty come in one read.
+            if entries.is_multiple_of(ITEMS_BETWEEN_TURNS) {
+                let turns = self.beside(archive.take_turns()).await;
+                turns.map_err(|failure| told(failure, archive.offset()))?;
+            }
             let entry = self.beside(archive.next_entry()).await;
             let Some(entry) = entry.map_err(|failure| told(failure, archive.offset()))? else {
                 return Ok(());
@@ -164,6 +171,7 @@ where
             let taken = self.take(archive, &entry).await;
             taken.map_err(|failure| told(failure, archive.offset()))?;
         }
+        Ok(())
     }
 
     async fn take(
