@@ -79,6 +79,14 @@ impl<'b, 't, S: BlobStore<Buffer = Block>> ArchiveBody<'b, 't, S> {
         }
     }
 
+    /// Lets everything else on the core have its turn, between two entries.
+    ///
+    /// # Errors
+    /// [`ArchiveFailure`]: nobody sends the rest.
+    pub(super) async fn take_turns(&mut self) -> Result<(), ArchiveFailure> {
+        Ok(self.body.take_turns().await?)
+    }
+
     /// What has kept somebody from reading a content.
     ///
     /// # Errors

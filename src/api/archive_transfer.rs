@@ -44,6 +44,8 @@ pub(super) struct Part {
     location: BlobLocation,
     size_bytes: u64,
     updated_at: Timestamp,
+    /// How long it is in the archive.
+    entry_bytes: u64,
 }
 
 impl Part {
@@ -56,6 +58,7 @@ impl Part {
             location: object.location(),
             size_bytes: object.size_bytes,
             updated_at: object.object.updated_at,
+            entry_bytes: entry_bytes(name, range.length),
         }
     }
 }
@@ -63,7 +66,7 @@ impl Part {
 impl Archive {
     /// These parts, and behind them the results.
     pub(super) fn new(parts: Vec<Part>, results: Vec<u8>, made_at: Timestamp, place: BatchPlace) -> Self {
-        let of_parts: u64 = parts.iter().map(|part| entry_bytes(&part.name, part.range.length)).sum();
+        let of_parts: u64 = parts.iter().map(|part| part.entry_bytes).sum();
         let length_bytes = of_parts + entry_bytes(RESULTS_NAME, results.len() as u64) + END_BYTES;
         Self { parts, results, made_at, length_bytes, _place: place }
     }

@@ -42,6 +42,13 @@ pub use router::{Route, route};
 pub use rule_record::RuleRecord;
 pub use service::{Limits, RequestIds, Service, SystemClock};
 
+/// For the fuzz targets of archives and of signed URLs, which nothing else outside needs.
+#[doc(hidden)]
+pub use self::{
+    signed_url::{SignedQuery, Target, Terms},
+    tar::{read_archive, write_archive},
+};
+
 /// The parameters of a query, for the fuzz target of queries, which nothing else outside needs. `None` if they are
 /// refused.
 #[doc(hidden)]

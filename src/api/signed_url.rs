@@ -38,15 +38,20 @@ const SHA_256: &str = "sha256:";
 
 /// What a URL can be signed for: one method on one object or key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
+pub enum Target {
     /// Its bytes, as a file of this name if there is one.
     Object(ObjectId, Option<String>),
+    /// What is known of it.
     ObjectInfo(ObjectId),
+    /// The bytes of the key's newest version, as a file of this name if there is one.
     Key(KeyPath, Option<String>),
     /// A new object, that may be a version of a key.
     NewObject {
+        /// Where it is filed.
         scope: Scope,
+        /// Which key.
         key: Option<Key>,
+        /// Which class, if one is said.
         storage_class: Option<StorageClass>,
     },
 }
@@ -58,7 +63,7 @@ impl Target {
     }
 
     /// The route that serves it.
-    pub(super) fn route(&self) -> Route {
+    pub fn route(&self) -> Route {
         match self {
             Self::Object(id, _) => Route::Object(*id),
             Self::ObjectInfo(id) => Route::ObjectInfo(*id),
@@ -111,19 +116,19 @@ impl std::fmt::Display for Escaped<'_> {
 
 /// Under which terms a URL lets somebody in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Terms {
+pub struct Terms {
     /// The method; `GET` lets `HEAD` in too.
-    pub(super) method: Method,
+    pub method: Method,
     /// Where the object or key is filed.
-    pub(super) scope: Scope,
+    pub scope: Scope,
     /// On whose account.
-    pub(super) signer: Signer,
+    pub signer: Signer,
     /// From when on no more.
-    pub(super) until: Timestamp,
+    pub until: Timestamp,
     /// How long the body has to be.
-    pub(super) size_bytes: Option<u64>,
+    pub size_bytes: Option<u64>,
     /// What the body has to be.
-    pub(super) digest: Option<ContentHash>,
+    pub digest: Option<ContentHash>,
 }
 
 impl Terms {
@@ -133,7 +138,7 @@ impl Terms {
     }
 
     /// The URL with all of these terms, which `sign` signs.
-    pub(super) fn sign(&self, target: &Target, sign: impl FnOnce(&str) -> String) -> String {
+    pub fn sign(&self, target: &Target, sign: impl FnOnce(&str) -> String) -> String {
         let mut url = String::new();
         target.append_to(&mut url);
         let begin = if url.contains('?') { '&' } else { '?' };
@@ -161,25 +166,27 @@ impl Terms {
 }
 
 /// The signed part of a URL, as it came. Nothing of it is true before its signature has been found good.
-pub(super) struct SignedQuery<'q> {
-    pub(super) terms: Terms,
+pub struct SignedQuery<'q> {
+    /// What it says.
+    pub terms: Terms,
     /// Everything that is signed behind the path and the `?`.
-    pub(super) signed: &'q str,
-    pub(super) signature: &'q str,
+    pub signed: &'q str,
+    /// And what it is signed with.
+    pub signature: &'q str,
     /// How many bytes of the query are the request's own.
-    pub(super) own_bytes: usize,
+    pub own_bytes: usize,
 }
 
 impl<'q> SignedQuery<'q> {
     /// Whether a query means to be signed. A whole signed one is, and so is what is left of it once any of its
     /// parameters has been spoilt.
-    pub(super) fn is_meant(query: Option<&str>) -> bool {
+    pub fn is_meant(query: Option<&str>) -> bool {
         let is_ours = |pair: &str| pair.starts_with("signed_") || pair.starts_with("signature");
         query.is_some_and(|query| query.split('&').any(is_ours))
     }
 
     /// Reads a query that means to be signed. `None` if it is nothing that was ever written here.
-    pub(super) fn read(query: &'q str) -> Option<Self> {
+    pub fn read(query: &'q str) -> Option<Self> {
         let (signed, signature) = query.rsplit_once('&')?;
         let signature = signature.strip_prefix(SIGNATURE)?;
         let begin = |text: &str| text.strip_prefix(METHOD).is_some_and(|rest| rest.starts_with('='));

@@ -17,7 +17,8 @@ use clap::Args;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::backup_format::{
-    BackupError, FORMAT, FORMAT_WITHOUT_LIMITS, Manifest, MetadataReader, MetadataWriter, blob_path,
+    BackupError, FORMAT, FORMAT_WITHOUT_LIMITS, FORMAT_WITHOUT_RULES, Manifest, MetadataReader,
+    MetadataWriter, blob_path,
 };
 use super::gc::name;
 use super::progress::Progress;
@@ -99,6 +100,10 @@ impl Backup<'_> {
                 metadata.write(&row)
             }
             ExportedRow::Limits { .. } => {
+                format = format.max(FORMAT_WITHOUT_RULES);
+                metadata.write(&row)
+            }
+            ExportedRow::Rule { .. } => {
                 format = FORMAT;
                 metadata.write(&row)
             }

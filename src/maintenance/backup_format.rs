@@ -1,8 +1,8 @@
 //! What a backup is made of. It is the same for either database, so that a store can move from one to the other.
 //!
 //! ```text
-//! DIR/metadata.jsonl               one JSON object a line: the clock, the limits of tenants, the objects in the order of their
-//!                                  commits, the blobs
+//! DIR/metadata.jsonl               one JSON object a line: the clock, the limits of tenants, the rules of namespaces, the
+//!                                  objects in the order of their commits, the blobs
 //! DIR/hot/ab/<hash>-<place>        the bytes, as they are named in the storage roots
 //! DIR/cold/…
 //! DIR/manifest.json                written last: a directory without it is no backup
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use crate::domain::entities::{BlobLocation, Object, QuotaLimits, Scope};
+use crate::domain::entities::{BlobLocation, LifecycleRule, Object, QuotaLimits, Scope};
 use crate::domain::errors::InvalidValue;
 use crate::domain::value_objects::{
     ContentHash, ContentType, Key, Metadata, Namespace, ObjectId, ObjectStatus, Place, StorageClass,
@@ -25,8 +25,10 @@ use crate::domain::value_objects::{
 use crate::infrastructure::persistence::{BlobRow, ExportedRow};
 
 /// The latest one that this program writes and reads.
-pub(super) const FORMAT: u32 = 2;
-/// What it writes where no tenant has limits: programs that know of none can read it too.
+pub(super) const FORMAT: u32 = 3;
+/// What it writes where no namespace has a rule, for programs that know of none.
+pub(super) const FORMAT_WITHOUT_RULES: u32 = 2;
+/// What it writes where no tenant has limits either.
 pub(super) const FORMAT_WITHOUT_LIMITS: u32 = 1;
 pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const METADATA: &str = "metadata.jsonl";
@@ -123,6 +125,7 @@ pub(super) fn blob_path(directory: &Path, location: &BlobLocation) -> PathBuf {
 enum Line {
     Clock { ticks: u64 },
     Limits(LimitsLine),
+    Rule(RuleLine),
     Object(ObjectLine),
     Blob(BlobLine),
 }
@@ -132,6 +135,14 @@ struct LimitsLine {
     tenant_id: String,
     bytes_max: Option<u64>,
     objects_max: Option<u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct RuleLine {
+    namespace: String,
+    cold_after_days: Option<u32>,
+    delete_after_days: Option<u32>,
+    keep_versions: Option<u32>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -170,6 +181,12 @@ impl From<&ExportedRow> for Line {
                 bytes_max: limits.bytes_max,
                 objects_max: limits.objects_max,
             }),
+            ExportedRow::Rule { namespace, rule } => Self::Rule(RuleLine {
+                namespace: namespace.as_str().into(),
+                cold_after_days: rule.cold_after_days,
+                delete_after_days: rule.delete_after_days,
+                keep_versions: rule.keep_versions,
+            }),
             ExportedRow::Object { sequence, object } => Self::Object(ObjectLine {
                 sequence: *sequence,
                 id: object.id.to_string(),
@@ -207,6 +224,12 @@ impl TryFrom<Line> for ExportedRow {
                 tenant_id: TenantId::parse(&tenant_id)?,
                 limits: QuotaLimits { bytes_max, objects_max },
             },
+            Line::Rule(RuleLine { namespace, cold_after_days, delete_after_days, keep_versions }) => {
+                Self::Rule {
+                    namespace: Namespace::parse(&namespace)?,
+                    rule: LifecycleRule { cold_after_days, delete_after_days, keep_versions },
+                }
+            }
             Line::Object(line) => {
                 Self::Object { sequence: line.sequence, object: Box::new(line.try_into()?) }
             }

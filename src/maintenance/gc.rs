@@ -13,7 +13,7 @@ use super::store::{CopyState, PAGE_ROWS, Runs, Serving, Store, Writer};
 use super::{MaintenanceError, Verdict};
 use crate::config::{CollectionArguments, StoreArguments};
 use crate::domain::value_objects::StorageClass;
-use crate::infrastructure::persistence::{BlobFilter, BlobRow, Collector};
+use crate::infrastructure::persistence::{BlobFilter, BlobRow, Collector, EXAMPLES_MAX};
 use crate::infrastructure::storage::{
     BlobFile, list_shard, remove_blob_files, remove_temporary_files_of, temporary_files_of,
 };
@@ -21,8 +21,8 @@ use crate::infrastructure::storage::{
 /// For how long a server must not have been heard of before it can be given up for dead, in seconds. It says that it
 /// lives once a second.
 const SILENCE_SECS_MIN: i64 = 30;
-/// How many wrong counts are looked at in one go.
-const MISCOUNTS_MAX: u32 = 10_000;
+/// How many wrong counts, or objects that no content finds, are looked at in one go.
+const WRONG_ROWS_MAX: u32 = 10_000;
 
 /// What `gc` is told.
 #[derive(Debug, Args)]
@@ -34,7 +34,8 @@ pub struct CollectArguments {
     /// Say what would go and why, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Also mend what it finds: wrong counts and usage are counted anew, lost copies marked as damaged
+    /// Also mend what it finds: wrong counts and usage are counted anew, objects that no content finds are found again, lost
+    /// copies marked as damaged
     #[arg(long)]
     repair: bool,
     /// Give up the server of this name, which will never come back, and sweep what it left (PostgreSQL)
@@ -62,8 +63,9 @@ pub(super) async fn collect(arguments: CollectArguments) -> Result<Verdict, Main
             (false, Verdict::NotClean) => println!("nothing is collected while counts are wrong"),
         }
         let usage = job.check_usage().await?;
+        let contents = job.check_contents().await?;
         let copies = job.check_copies().await?;
-        let is_clean = [counts, usage, copies].iter().all(|verdict| *verdict == Verdict::Clean);
+        let is_clean = [counts, usage, contents, copies].iter().all(|verdict| *verdict == Verdict::Clean);
         Ok(if is_clean { Verdict::Clean } else { Verdict::NotClean })
     })
     .await
@@ -220,7 +222,7 @@ impl Job<'_> {
 
     async fn check_counts(&self) -> Result<Verdict, MaintenanceError> {
         loop {
-            let wrong = self.store.database.miscounts(MISCOUNTS_MAX).await?;
+            let wrong = self.store.database.miscounts(WRONG_ROWS_MAX).await?;
             for miscount in &wrong {
                 let (hash, class) = miscount.key;
                 let (counted, objects) = (miscount.ref_count, miscount.objects);
@@ -258,6 +260,29 @@ impl Job<'_> {
         self.store.database.recount_usage().await?;
         println!("counted the usage of all tenants anew");
         Ok(Verdict::Clean)
+    }
+
+    /// Objects that their tenants have, and do not find by their content.
+    async fn check_contents(&self) -> Result<Verdict, MaintenanceError> {
+        loop {
+            let unfound = self.store.database.unfound_objects(WRONG_ROWS_MAX).await?;
+            if unfound.is_empty() {
+                return Ok(Verdict::Clean);
+            }
+            let more = if unfound.len() == WRONG_ROWS_MAX as usize { " or more" } else { "" };
+            println!("{}{more} objects are found by no content", unfound.len());
+            unfound.iter().take(EXAMPLES_MAX).for_each(|id| println!("    {id}"));
+            if self.dry_run || !self.repair {
+                println!("--repair has them found again");
+                return Ok(Verdict::NotClean);
+            }
+            let indexed = self.store.database.index_objects(&unfound).await?;
+            println!("{indexed} of them are found again");
+            // Where none could be mended, looking again shows the same.
+            if indexed == 0 {
+                return Ok(Verdict::NotClean);
+            }
+        }
     }
 
     /// Rows whose bytes are gone.

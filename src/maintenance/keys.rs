@@ -11,6 +11,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use serde::Serialize;
 
 use super::audit::{AuditTrail, ToolChange};
+use super::store::keep_what_is_set;
 use super::{MaintenanceError, Verdict};
 use crate::application::credentials::NewApiKey;
 use crate::config::{AuditArguments, StoreArguments, StorePaths};
@@ -163,7 +164,7 @@ pub(super) async fn run(command: KeyCommand) -> Result<Verdict, MaintenanceError
     }
 }
 
-/// A key is no object: neither roots nor log matter for it, only the database does.
+/// A key is no object: the log does not matter for it, only the database does.
 async fn with_database<T>(
     paths: &StorePaths,
     work: impl AsyncFnOnce(&Database) -> Result<T, MaintenanceError>,
@@ -201,7 +202,12 @@ async fn create(arguments: CreateKeyArguments) -> Result<Verdict, MaintenanceErr
         revoked_at: None,
     };
     let audit = AuditTrail::open(audit)?;
-    with_database(&paths, async |database| Ok(database.put_api_key(&kept).await?)).await?;
+    let put = async |database: &Database| {
+        database.put_api_key(&kept).await?;
+        keep_what_is_set(database, &paths).await;
+        Ok(())
+    };
+    with_database(&paths, put).await?;
     match json {
         true => print_json(&KeyDto::of(&kept, Some(new.to_string()))),
         false => {
@@ -248,7 +254,12 @@ async fn revoke(arguments: RevokeKeyArguments) -> Result<Verdict, MaintenanceErr
     let RevokeKeyArguments { store, id, audit } = arguments;
     let paths = store.into_paths()?;
     let audit = AuditTrail::open(audit)?;
-    let known = with_database(&paths, async |database| Ok(database.revoke_api_key(id, now()).await?)).await?;
+    let revoke = async |database: &Database| {
+        let known = database.revoke_api_key(id, now()).await?;
+        keep_what_is_set(database, &paths).await;
+        Ok(known)
+    };
+    let known = with_database(&paths, revoke).await?;
     match known {
         true => println!("revoked {id}; servers forget it within seconds"),
         false => return Err(MaintenanceError::NoSuchKey(id)),

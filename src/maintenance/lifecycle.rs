@@ -8,7 +8,7 @@ use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
 use super::audit::{AuditTrail, ToolChange};
-use super::store::Store;
+use super::store::{Store, keep_what_is_set};
 use super::{MaintenanceError, Verdict};
 use crate::application::lifecycle::DueObject;
 use crate::config::{AuditArguments, StoreArguments};
@@ -194,6 +194,7 @@ impl Change {
         let rule = Store::with(&paths, async |store| {
             let rule = to(rule_of(store, &namespace).await?);
             store.database.set_lifecycle_rule(&namespace, rule, now()).await?;
+            keep_what_is_set(&store.database, &paths).await;
             Ok(rule)
         })
         .await?;
@@ -235,8 +236,8 @@ async fn plan(arguments: PlanArguments) -> Result<(), MaintenanceError> {
         }
         if !is_trusted {
             eprintln!(
-                "the wall clock has leapt by more than a day: nothing is done until it has been steady for a day, or \
-                 `just_storage lifecycle trust-clock` says that it is right"
+                "the wall clock has leapt by more than a day, or the store was restored or rebuilt: nothing is done until the \
+                 clock has been steady for a day, or `just_storage lifecycle trust-clock` says that it is right"
             );
         }
         Ok(())

@@ -33,7 +33,9 @@ use crate::config::ConfigError;
 use crate::domain::entities::ApiKeyId;
 use crate::domain::value_objects::StorageClass;
 use crate::infrastructure::audit_file::AuditFileError;
-use crate::infrastructure::persistence::{CopyError, CycleError, DatabaseError, OpenError, StartError};
+use crate::infrastructure::persistence::{
+    CopyError, CycleError, DatabaseError, OpenError, PoliciesError, StartError,
+};
 use crate::infrastructure::storage::{LockError, ReplayError, RootError};
 
 pub use backup::BackupArguments;
@@ -147,6 +149,9 @@ enum MaintenanceError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] ReplayError),
+    /// The copy of what operators have set cannot be read.
+    #[error(transparent)]
+    Policies(#[from] PoliciesError),
     /// A running server is behind.
     #[error(
         "the running server has not brought its log into the database within a minute; is its disk full?"
@@ -209,6 +214,7 @@ impl MaintenanceError {
             | Self::NotEmpty(_)
             | Self::Start(_)
             | Self::Log(_)
+            | Self::Policies(_)
             | Self::LogNotApplied
             | Self::DatabaseThere(_)
             | Self::NotRebuilt

@@ -1,5 +1,5 @@
 //! `just_storage rebuild`: makes a lost database anew, from the newest copy of it in the hot root and what the packs have
-//! logged since. Without a copy, from all that the packs have.
+//! logged since. Without a copy, from all that the packs have. What operators had set comes from a file of its own.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,7 +11,9 @@ use clap::Args;
 use super::{MaintenanceError, Verdict};
 use crate::config::StoreArguments;
 use crate::domain::value_objects::{StorageClass, Timestamp};
-use crate::infrastructure::persistence::{Database, DatabaseSettings, adopt_root, apply_log, snapshots};
+use crate::infrastructure::persistence::{
+    Database, DatabaseSettings, Policies, adopt_root, apply_log, kept_policies, snapshots,
+};
 use crate::infrastructure::storage::{DataDirectoryLock, DatabaseLock, Roots};
 
 /// What `rebuild` is told.
@@ -30,6 +32,7 @@ pub(super) async fn rebuild(arguments: RebuildArguments) -> Result<Verdict, Main
     }
     let _data_directory = DataDirectoryLock::acquire(&paths.data_dir)?;
     let _database = DatabaseLock::acquire(file)?;
+    let policies = kept_policies(&roots)?;
     let copies = snapshots(&roots)
         .map_err(MaintenanceError::files("list the copies in", roots.of(StorageClass::Hot).path()))?;
     match copies.first() {
@@ -45,10 +48,22 @@ pub(super) async fn rebuild(arguments: RebuildArguments) -> Result<Verdict, Main
     for class in StorageClass::ALL {
         adopt_root(&database, roots.of(class)).await?;
     }
-    let applied = apply_log(&database, &roots, Timestamp::from(SystemTime::now())).await?;
+    let now = Timestamp::from(SystemTime::now());
+    // Before the log, which a server would apply as well if this ended early.
+    match &policies {
+        Some(policies) => database.take_policies(policies, now).await?,
+        None => println!("there is no copy of what operators have set: look at keys, limits and rules"),
+    }
+    let applied = apply_log(&database, &roots, now).await?;
     database.close().await;
     DataDirectoryLock::make_durable(&paths.data_dir)?;
     println!("rebuilt; {applied} changes came from the log");
+    if let Some(Policies { keys, limits, rules }) = policies {
+        let (keys, limits, rules) = (keys.len(), limits.len(), rules.len());
+        println!(
+            "{keys} API keys, the limits of {limits} tenants and the rules of {rules} namespaces are as they were last set"
+        );
+    }
     Ok(Verdict::Clean)
 }
 

@@ -4,22 +4,27 @@
 //! check the whole backup ─► check that the store is empty ─► bytes ─► sync ─► metadata, in one transaction
 //! ```
 //! Until that transaction the store stays empty, so that an interrupted restore is simply run again. Names, ids, dates
-//! and the order of commits are those of the backup; the storage roots get identities of their own.
+//! and the order of commits are those of the backup; the storage roots get identities of their own. Rules of namespaces
+//! rest at first: what they would delete may be what the backup is restored for.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use clap::Args;
 use tokio::task::spawn_blocking;
 
 use super::backup_format::{BackupError, Manifest, MetadataReader, blob_path};
 use super::progress::Progress;
+use super::store::tell_not_kept;
 use super::transfer::{Transfer, Transferred, sync_file_system};
 use super::{MaintenanceError, Verdict};
 use crate::config::{StoreArguments, StorePaths};
-use crate::domain::value_objects::StorageClass;
+use crate::domain::entities::{ClockMark, ClockMarks};
+use crate::domain::value_objects::{StorageClass, Timestamp};
 use crate::infrastructure::persistence::{
     BlobRow, Database, DatabaseSettings, DatabaseUrl, ExportedRow, ImportedRows, OpenError, claim_root,
+    keep_policies,
 };
 use crate::infrastructure::storage::{DataDirectoryLock, DatabaseLock, Roots, StorageRoot};
 
@@ -41,7 +46,7 @@ pub(super) async fn restore(arguments: RestoreArguments) -> Result<Verdict, Main
     let directory = arguments.directory;
     let paths = arguments.store.into_paths()?;
     let manifest = Manifest::read(&directory)?;
-    let ticks = check_backup(&directory, &manifest)?;
+    let checked = check_backup(&directory, &manifest)?;
     check_target(&paths).await?;
 
     let _data_directory = DataDirectoryLock::acquire(&paths.data_dir)?;
@@ -54,8 +59,15 @@ pub(super) async fn restore(arguments: RestoreArguments) -> Result<Verdict, Main
     for class in StorageClass::ALL {
         claim_root(&database, roots.of(class)).await?;
     }
+    let now = Timestamp::from(SystemTime::now());
+    if checked.has_rules {
+        database.set_clock_marks(ClockMarks::resting(ClockMark { wall: now, tick: checked.ticks })).await?;
+    }
     place_bytes(&directory, &manifest, &roots, Transfer { copy: arguments.copy }).await?;
-    put_rows(&database, &directory, ticks).await?;
+    put_rows(&database, &directory, (checked.ticks, now)).await?;
+    if let Err(error) = keep_policies(&database, &roots).await {
+        tell_not_kept(&error);
+    }
     database.close().await;
     DataDirectoryLock::make_durable(&paths.data_dir)?;
     println!("restored {} objects from the backup of {}", manifest.objects, manifest.created_at);
@@ -66,19 +78,28 @@ pub(super) async fn restore(arguments: RestoreArguments) -> Result<Verdict, Main
     Ok(Verdict::Clean)
 }
 
-/// Reads all of it but the bytes themselves, and gives how far the clock was.
-fn check_backup(directory: &Path, manifest: &Manifest) -> Result<u64, BackupError> {
+/// What a backup turned out to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Checked {
+    /// How far the clock was.
+    ticks: u64,
+    has_rules: bool,
+}
+
+/// Reads all of it but the bytes themselves.
+fn check_backup(directory: &Path, manifest: &Manifest) -> Result<Checked, BackupError> {
     let mut metadata = MetadataReader::open(directory)?;
-    let mut last_ticks = 0;
+    let mut checked = Checked::default();
     while let Some(row) = metadata.next()? {
         match row {
-            ExportedRow::Clock { ticks } => last_ticks = ticks,
+            ExportedRow::Clock { ticks } => checked.ticks = ticks,
+            ExportedRow::Rule { .. } => checked.has_rules = true,
             ExportedRow::Limits { .. } | ExportedRow::Object { .. } => {}
             ExportedRow::Blob(blob) => check_file(directory, &blob)?,
         }
     }
     metadata.check(manifest)?;
-    Ok(last_ticks)
+    Ok(checked)
 }
 
 fn check_file(directory: &Path, blob: &BlobRow) -> Result<(), BackupError> {
@@ -169,21 +190,25 @@ fn damaged(path: PathBuf, what: &str) -> MaintenanceError {
     BackupError::Damaged { path, what: what.into() }.into()
 }
 
-async fn put_rows(database: &Database, directory: &Path, ticks: u64) -> Result<(), MaintenanceError> {
+async fn put_rows(
+    database: &Database,
+    directory: &Path,
+    (ticks, now): (u64, Timestamp),
+) -> Result<(), MaintenanceError> {
     let mut metadata = MetadataReader::open(directory)?;
     let mut next = || -> std::io::Result<Option<ImportedRows>> {
         let mut rows = ImportedRows::default();
-        while rows.objects.len() + rows.blobs.len() + rows.limits.len() < ROWS_AT_ONCE {
+        while rows.len() < ROWS_AT_ONCE {
             match metadata.next().map_err(std::io::Error::other)? {
                 Some(ExportedRow::Clock { .. }) => {}
                 Some(ExportedRow::Limits { tenant_id, limits }) => rows.limits.push((tenant_id, limits)),
+                Some(ExportedRow::Rule { namespace, rule }) => rows.rules.push((namespace, rule, now)),
                 Some(ExportedRow::Object { sequence, object }) => rows.objects.push((sequence, *object)),
                 Some(ExportedRow::Blob(blob)) => rows.blobs.push(blob),
                 None => break,
             }
         }
-        let is_end = rows.objects.is_empty() && rows.blobs.is_empty() && rows.limits.is_empty();
-        Ok((!is_end).then_some(rows))
+        Ok((rows.len() > 0).then_some(rows))
     };
     Ok(database.import(ticks, &mut next).await?)
 }

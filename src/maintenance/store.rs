@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::MaintenanceError;
+use super::{MaintenanceError, with_causes};
 use crate::config::StorePaths;
 use crate::domain::value_objects::{InstanceId, StorageClass, Timestamp};
-use crate::infrastructure::persistence::{BlobFilter, BlobRow, Database, DatabaseError, apply_log};
+use crate::infrastructure::persistence::{
+    BlobFilter, BlobRow, Database, DatabaseError, apply_log, keep_policies,
+};
 use crate::infrastructure::storage::{
     DatabaseLock, DatabaseUse, LeftoverPacks, LogReplay, Roots, blob_length, file_path,
 };
@@ -66,6 +68,29 @@ impl Store {
         let now = self.database.blob((row.location.content_hash, row.location.storage_class)).await?;
         Ok(now.is_some_and(|now| now.location == row.location))
     }
+}
+
+/// Keeps what has just been set where `rebuild` finds it. Where that cannot be, it is set all the same: a server keeps it
+/// at its start.
+pub(super) async fn keep_what_is_set(database: &Database, paths: &StorePaths) {
+    if paths.database_url.is_shared() {
+        return;
+    }
+    match open_roots(database, paths).await {
+        Ok(roots) => {
+            if let Err(error) = keep_policies(database, &roots).await {
+                tell_not_kept(&error);
+            }
+        }
+        Err(error) => tell_not_kept(&error),
+    }
+}
+
+pub(super) fn tell_not_kept(error: &dyn std::error::Error) {
+    eprintln!(
+        "what operators have set is in the database alone until a server starts: {}",
+        with_causes(error)
+    );
 }
 
 /// The roots, if they are those of the database.

@@ -5,7 +5,7 @@ use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
 use super::audit::{AuditTrail, ToolChange};
-use super::store::Store;
+use super::store::{Store, keep_what_is_set};
 use super::{MaintenanceError, Verdict};
 use crate::config::{AuditArguments, StoreArguments};
 use crate::domain::entities::{Quota, QuotaLimits};
@@ -113,6 +113,7 @@ async fn set(arguments: SetArguments) -> Result<(), MaintenanceError> {
             objects_max: objects_max.map_or(before.objects_max, Limit::number),
         };
         store.database.set_limits(&tenant, limits).await?;
+        keep_what_is_set(&store.database, &paths).await;
         Ok(store.database.quota(&tenant).await?)
     })
     .await?;

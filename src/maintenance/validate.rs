@@ -153,6 +153,9 @@ fn meaning(name: &str) -> &'static str {
         "wrong_usage" => {
             "tenants whose usage is not what their objects amount to: `gc --repair` counts it anew"
         }
+        "objects_found_by_no_content" => {
+            "objects that their tenants do not find by content: `gc --repair` has them found again"
+        }
         "wrong_grace" => {
             "blobs whose grace does not run though nothing refers to them, or the other way: `gc --repair`"
         }

@@ -73,8 +73,8 @@ fn tell(report: &PassReport, took: Duration) {
     let PassReport { deleted, moved, not_moved, is_whole, rests } = report;
     if *rests {
         return tracing::warn!(
-            "the wall clock has leapt by more than a day: until it has been steady for a day, no rule of a namespace does \
-             anything; if it is right, `just_storage lifecycle trust-clock` says so"
+            "the wall clock has leapt by more than a day, or the store was restored or rebuilt: until the clock has been \
+             steady for a day, no rule of a namespace does anything; if it is right, `just_storage lifecycle trust-clock` says so"
         );
     }
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);

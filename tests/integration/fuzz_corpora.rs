@@ -19,7 +19,8 @@ const INPUT_BYTES_MAX: usize = 4096;
 
 type Check = fn(&[u8]);
 
-const TARGETS: [(&str, Check); 9] = [
+const TARGETS: [(&str, Check); 11] = [
+    ("archive", targets::archive::check),
     ("chunked_body", targets::chunked_body::check),
     ("conditions", targets::conditions::check),
     ("credentials", targets::credentials::check),
@@ -29,6 +30,7 @@ const TARGETS: [(&str, Check); 9] = [
     ("query", targets::query::check),
     ("range", targets::range::check),
     ("request_head", targets::request_head::check),
+    ("signed_url", targets::signed_url::check),
 ];
 
 #[test]

@@ -495,8 +495,8 @@ fn a_restore_that_cannot_be_right_touches_nothing() {
         fs::write(backup.join("manifest.json"), manifest).unwrap();
         fs::write(backup.join("metadata.jsonl"), metadata).unwrap();
     };
-    restored(&manifest.replace("\"format\": 1", "\"format\": 3"), &metadata);
-    refuse(&empty, "has the backup format 3");
+    restored(&manifest.replace("\"format\": 1", "\"format\": 4"), &metadata);
+    refuse(&empty, "has the backup format 4");
     restored("{", &metadata);
     refuse(&empty, "manifest.json is damaged");
     restored(&manifest, &metadata.replace("models", "modems"));

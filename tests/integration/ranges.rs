@@ -10,14 +10,14 @@ const KEY: &str = "/v1/keys/models/acme/k";
 
 /// One part as it came.
 #[derive(Debug, PartialEq, Eq)]
-struct Part {
-    content_type: String,
-    content_range: String,
-    bytes: Vec<u8>,
+pub(crate) struct Part {
+    pub(crate) content_type: String,
+    pub(crate) content_range: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// Takes a body apart, and holds it to consist of parts and boundaries alone.
-fn parts(response: &Response) -> Vec<Part> {
+pub(crate) fn parts(response: &Response) -> Vec<Part> {
     assert_eq!(response.status, 206, "{:?}", response.headers);
     assert_eq!(response.header("Content-Range"), None, "RFC 9110 §15.3.7.2");
     let content_type = response.header("Content-Type").unwrap();

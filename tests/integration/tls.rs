@@ -21,6 +21,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::content::{chunked, content, sha256_hex};
+use crate::ranges::parts;
 use crate::raw::{Connection, kernel_state, request, socket};
 use crate::server::{SCOPE, Server, program, refused, serve_command, wait_until};
 
@@ -218,6 +219,48 @@ fn a_large_body_is_the_same_on_both_sides() {
         let target = format!("/v1/objects/{}", stored["id"].as_str().unwrap());
         let received = connection.exchange("GET", &target, &[], b"").body;
         assert_eq!(sha256_hex(&received), sha256_hex(&body), "{driver}");
+    }
+}
+
+#[test]
+fn several_ranges_are_the_parts_of_one_body() {
+    for driver in DRIVERS {
+        let tls = TlsServer::start(&["--io-driver", driver]);
+        let mut connection = tls.connect();
+        // In a pack, in a file, and over many records; in both classes, since cold ones are read around the page cache.
+        for (seed, length, class) in
+            [(1, 3000, "hot"), (2, 700_000, "hot"), (3, 5_000_000, "hot"), (4, 5_000_000, "cold")]
+        {
+            let body = content(seed, length);
+            let target = format!("{UPLOAD}&storage_class={class}");
+            let id = connection.exchange("POST", &target, &[], &body).json()["id"].clone();
+            let target = format!("/v1/objects/{}", id.as_str().unwrap());
+            let last = length - 1;
+            let wanted = [(0, 0), (last - 1500, last), (7, 999), (1000, last - 1600), (5, 5)];
+            let ranges: Vec<_> = wanted.iter().map(|(first, last)| format!("{first}-{last}")).collect();
+            // Twice on one connection: an answer of a wrong length would be noticed by the next one.
+            for ranges in [&ranges[..], &ranges[..2], &ranges[3..]] {
+                let range = format!("bytes={}", ranges.join(","));
+                let response = connection.exchange("GET", &target, &[("Range", &range)], b"");
+                let parts = parts(&response);
+                let told: Vec<_> = parts.iter().map(|part| part.content_range.clone()).collect();
+                let expected: Vec<_> = ranges.iter().map(|range| format!("{range}/{length}")).collect();
+                assert_eq!(told, expected, "{driver}");
+                for (part, range) in parts.iter().zip(ranges) {
+                    let (first, last) = range.split_once('-').unwrap();
+                    let range = first.parse::<usize>().unwrap()..=last.parse().unwrap();
+                    assert!(part.bytes == body[range.clone()], "{driver}: {range:?} of {length}");
+                }
+            }
+        }
+        // A client that goes in the middle of a part leaves the server as it was.
+        let body = content(5, 8_000_000);
+        assert_eq!(connection.exchange("PUT", KEY, &[], &body).status, 201);
+        let mut leaving = tls.connect();
+        leaving.send(request("GET", KEY, &[("Range", "bytes=0-3999999,4000001-7999999")], b""));
+        drop(leaving);
+        let response = connection.exchange("GET", KEY, &[("Range", "bytes=0-1,3-7999999")], b"");
+        assert!(parts(&response)[1].bytes == body[3..], "{driver}");
     }
 }
 

@@ -15,7 +15,7 @@ use super::super::service::Service;
 use super::super::signed_url::parse_digest;
 use super::{CACHE_CONTROL, DOWNLOAD, Response, download, parse_object};
 use crate::application::ports::{BlobStore, Freshness, LEASE_SECONDS, ObjectName, ObjectRepository};
-use crate::domain::entities::{Forbidden, Principal, Reach};
+use crate::domain::entities::{Forbidden, Principal, Reach, StoredContent};
 use crate::domain::value_objects::{ContentHash, TenantId};
 
 /// How many digests one request asks about at most.
@@ -72,20 +72,12 @@ pub(super) async fn missing<S: BlobStore, R: ObjectRepository, C>(
     let parameters = Parameters::parse(head.query(), &["tenant_id"])?;
     let (tenant_id, reach) = tenant(&parameters, principal)?;
     let _turn = Turn::take().ok_or_else(|| Problem::new(503, "overloaded", "too much at once"))?;
-    let asked = Asked::parse(&body.read_whole(BODY_BYTES_MAX).await?)?;
-    let hashes = asked.digests.iter().map(|(_, hash)| *hash).collect();
+    // Beside the core, which thousands of digests would hold for milliseconds.
+    let bytes = body.read_whole(BODY_BYTES_MAX).await?;
+    let (asked, hashes) = service.batches.read(move || Asked::parse(&bytes).map(Asked::with_hashes)).await?;
     let leased = service.repository.lease(hashes, &reach).await?;
-    let there: HashSet<_> = leased
-        .iter()
-        .filter(|content| !content.damaged)
-        .map(|content| content.location.content_hash)
-        .collect();
-    let is_missing = |(_, hash): &&(String, ContentHash)| !there.contains(hash);
-    let missing: Vec<_> = asked.digests.iter().filter(is_missing).map(|(text, _)| text.as_str()).collect();
-    let answer = MissingDto { missing, lease_seconds: LEASE_SECONDS };
-    // A struct of texts and numbers always has a JSON form.
-    let mut response = Response::json(200, serde_json::to_vec(&answer).unwrap_or_default());
-    let contents = there.len();
+    let (json, contents) = service.batches.read(move || Ok(asked.without(&leased))).await?;
+    let mut response = Response::json(200, json);
     response.change = service.audit_log.is_on().then(|| Box::new(Change::Leased(tenant_id, contents)));
     Ok(response)
 }
@@ -136,7 +128,7 @@ pub(in crate::api) struct MissingDto<'a> {
     lease_seconds: u32,
 }
 
-/// The digests of a body, each once and in its order, as they were written and what they mean.
+/// Read and answered beside the core: the digests of a body, each once and in its order, as they were written and what they mean.
 struct Asked {
     digests: Vec<(String, ContentHash)>,
 }
@@ -160,6 +152,22 @@ impl Asked {
             }
         }
         Ok(Self { digests: asked })
+    }
+
+    fn with_hashes(self) -> (Self, Vec<ContentHash>) {
+        let hashes = self.digests.iter().map(|(_, hash)| *hash).collect();
+        (self, hashes)
+    }
+
+    /// Those that are missing, as JSON, and how many are there.
+    fn without(&self, leased: &[StoredContent]) -> (Vec<u8>, usize) {
+        let whole = leased.iter().filter(|content| !content.damaged);
+        let there: HashSet<_> = whole.map(|content| content.location.content_hash).collect();
+        let is_missing = |(_, hash): &&(String, ContentHash)| !there.contains(hash);
+        let missing = self.digests.iter().filter(is_missing).map(|(text, _)| text.as_str()).collect();
+        let answer = MissingDto { missing, lease_seconds: LEASE_SECONDS };
+        // A struct of texts and numbers always has a JSON form.
+        (serde_json::to_vec(&answer).unwrap_or_default(), there.len())
     }
 }
 

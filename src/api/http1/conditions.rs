@@ -80,6 +80,17 @@ impl Conditions {
     }
 }
 
+/// Puts `If-Match` or `If-None-Match`, by its name in lower case, into what must hold for a write, in the place of what was
+/// said before. `false` if it is neither.
+pub fn set_condition(precondition: &mut Precondition, name: &str, value: &str) -> bool {
+    match name {
+        "if-match" => precondition.if_match = Some(entity_tags(value, Comparison::Strong)),
+        "if-none-match" => precondition.if_none_match = Some(entity_tags(value, Comparison::Weak)),
+        _ => return false,
+    }
+    true
+}
+
 /// Reads `*` or a list of tags. What is not one of ours matches nothing and is left out.
 fn entity_tags(list: &str, comparison: Comparison) -> EntityTags {
     if list.trim() == "*" {

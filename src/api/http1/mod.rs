@@ -12,7 +12,7 @@ mod range;
 mod response;
 
 pub use body::{BodyDecoder, BodyError, Decoded};
-pub use conditions::{Conditions, Verdict};
+pub use conditions::{Conditions, Verdict, set_condition};
 pub(crate) use date::append_http_date;
 pub use digest::{DigestError, parse_digests};
 pub use disposition::{FILE_NAME_BYTES_MAX, InvalidFileName, append_attachment, check_file_name};

@@ -9,9 +9,11 @@
 
 mod header;
 mod reader;
+mod whole;
 mod writer;
 
-pub(super) use reader::{ArchiveError, Entry, EntryKind, Reader, Step};
+pub(super) use reader::{ArchiveError, Entry, EntryKind, OWN_RECORDS, Reader, Step};
+pub use whole::{read_archive, write_archive};
 pub(super) use writer::{END_BYTES, append_end, append_header, append_padding, entry_bytes};
 
 /// What everything in an archive is padded to.

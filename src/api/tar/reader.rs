@@ -13,6 +13,9 @@ pub(crate) const EXTENSION_BYTES_MAX: u64 = 64 * 1024;
 /// What begins a file of gzip, zstd or xz. No name of a file that can be a key begins so.
 const COMPRESSED: [&[u8]; 3] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0"];
 
+/// What the keywords of records begin with that this store has a meaning for.
+pub(crate) const OWN_RECORDS: &str = "JUSTSTORAGE.";
+
 /// Why the rest of an archive cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum ArchiveError {
@@ -28,7 +31,7 @@ pub(crate) enum ArchiveError {
     ExtensionTooLong,
     #[error("pax records are malformed")]
     Records,
-    #[error("global pax records name a path or a size")]
+    #[error("global pax records name a path or a size, or are this store's own")]
     GlobalRecords,
     #[error("one block of zeros is followed by something else")]
     LoneZeroBlock,
@@ -54,6 +57,8 @@ pub(crate) struct Entry {
     pub(crate) name: Vec<u8>,
     /// How much content follows.
     pub(crate) size_bytes: u64,
+    /// The records about it that are this store's own, by what stands behind [`OWN_RECORDS`].
+    pub(crate) own_records: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// What came of a look at the input.
@@ -101,6 +106,7 @@ struct Extensions {
     name: Option<Vec<u8>>,
     size_bytes: Option<u64>,
     is_sparse: bool,
+    own_records: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Default for Reader {
@@ -270,7 +276,7 @@ impl Reader {
             (self.content_left, self.padding_left) = (0, 0);
             return Ok(None);
         }
-        Ok(Some(Entry { kind, name, size_bytes }))
+        Ok(Some(Entry { kind, name, size_bytes, own_records: extensions.own_records }))
     }
 
     fn begin_sparse(&mut self) -> Entry {
@@ -278,7 +284,7 @@ impl Reader {
         let (name, size_bytes) = (name.unwrap_or_default(), size_bytes.unwrap_or(0));
         self.state = State::Header;
         self.expect_content(size_bytes);
-        Entry { kind: EntryKind::Other("a sparse file"), name, size_bytes }
+        Entry { kind: EntryKind::Other("a sparse file"), name, size_bytes, own_records: Vec::new() }
     }
 
     fn expect_content(&mut self, size_bytes: u64) {
@@ -293,6 +299,8 @@ impl Extensions {
             ExtensionKind::LongLink => {}
             ExtensionKind::LongName => self.name = Some(header::text(bytes).to_vec()),
             ExtensionKind::Records => {
+                // There is one block of records before an entry; of more, the last one is bounded as one is.
+                self.own_records.clear();
                 for record in Records(bytes) {
                     self.read_record(record?)?;
                 }
@@ -303,7 +311,8 @@ impl Extensions {
                     global.read_record(record?)?;
                 }
                 // They would be about every entry that follows, which nobody means.
-                if global.name.is_some() || global.size_bytes.is_some() || global.is_sparse {
+                let is_about_path = global.name.is_some() || global.size_bytes.is_some() || global.is_sparse;
+                if is_about_path || !global.own_records.is_empty() {
                     return Err(ArchiveError::GlobalRecords);
                 }
             }
@@ -322,7 +331,11 @@ impl Extensions {
             }
             b"GNU.sparse.name" => (self.name, self.is_sparse) = (Some(value.to_vec()), true),
             _ if keyword.starts_with(b"GNU.sparse.") => self.is_sparse = true,
-            _ => {}
+            _ => {
+                if let Some(name) = keyword.strip_prefix(OWN_RECORDS.as_bytes()) {
+                    self.own_records.push((name.to_vec(), value.to_vec()));
+                }
+            }
         }
         Ok(())
     }

@@ -223,7 +223,8 @@ mod tests {
             let mut header = Vec::new();
             append_header(&mut header, "a", size, 0);
             let (_, step) = Reader::default().read(&header).unwrap();
-            let expected = Entry { kind: EntryKind::File, name: b"a".to_vec(), size_bytes: size };
+            let (kind, name) = (EntryKind::File, b"a".to_vec());
+            let expected = Entry { kind, name, size_bytes: size, own_records: Vec::new() };
             assert_eq!(step, Step::Entry(expected));
         }
     }
@@ -334,12 +335,40 @@ mod tests {
             (records("1 "), ArchiveError::Records),
             (global("9 path=a\n"), ArchiveError::GlobalRecords),
             (global("9 size=1\n"), ArchiveError::GlobalRecords),
+            (global(&recorded("JUSTSTORAGE.if-match=*")), ArchiveError::GlobalRecords),
             ([whole.clone(), vec![0; 9000], vec![1]].concat(), ArchiveError::Trailing),
             ([whole[..whole.len() - 512].to_vec(), whole.clone()].concat(), ArchiveError::LoneZeroBlock),
         ] {
             assert_eq!(read(&bytes, usize::MAX).map(|entries| entries.len()), Err(error));
         }
         assert_eq!(read(&[whole, vec![0; 9000]].concat(), 4096).unwrap().len(), 2, "archives are padded");
+    }
+
+    #[test]
+    fn records_of_this_store_s_own_are_about_the_next_entry_alone() {
+        let records = |texts: &[&str]| {
+            let records: String = texts.iter().map(|text| recorded(text)).collect();
+            [block("x", b'x', records.len() as u64, |_| ()), padded(records.as_bytes())].concat()
+        };
+        let bytes = ended(&[
+            records(&["comment=x", "JUSTSTORAGE.if-match=\"a\"", "OTHER.if-match=b", "JUSTSTORAGE.=="]),
+            block("a", b'0', 0, |_| ()),
+            block("b", b'0', 0, |_| ()),
+            records(&["JUSTSTORAGE.x=gone"]),
+            records(&["JUSTSTORAGE.y=", "path=c"]),
+            block("short", b'0', 0, |_| ()),
+        ]);
+        let entries = read(&bytes, usize::MAX).unwrap();
+        let own: Vec<_> = entries.iter().map(|(entry, _)| (&entry.name[..], &entry.own_records)).collect();
+        let record = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+        assert_eq!(
+            own,
+            [
+                (&b"a"[..], &vec![record("if-match", "\"a\""), record("", "=")]),
+                (b"b", &vec![]),
+                (b"c", &vec![record("y", "")]),
+            ]
+        );
     }
 
     #[test]

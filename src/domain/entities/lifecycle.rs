@@ -200,6 +200,11 @@ impl ClockMarks {
         Self { trusted: now, leapt: None }
     }
 
+    /// A clock of which nothing is known, so that it is not trusted before it has been steady.
+    pub fn resting(now: ClockMark) -> Self {
+        Self { trusted: ClockMark { wall: Timestamp::from_millis(0), tick: now.tick }, leapt: Some(now) }
+    }
+
     /// The marks as they are after a look.
     #[must_use]
     pub fn after_look(self, now: ClockMark) -> Self {
@@ -357,6 +362,17 @@ mod tests {
         // Downtime of less than a day, and a clock that is set back.
         assert!(marks.after_look(mark(1000.0 / 24.0 + 0.9, 1000.0 / 24.0)).is_trusted());
         assert!(marks.after_look(mark(-4000.0, 1000.0 / 24.0)).is_trusted());
+    }
+
+    #[test]
+    fn a_clock_of_which_nothing_is_known_is_trusted_once_it_has_been_steady_for_a_day() {
+        let resting = ClockMarks::resting(mark(0.0, 5.0));
+        assert!(!resting.is_trusted());
+        let later = resting.after_look(mark(0.9, 5.9));
+        assert!(!later.is_trusted() && later.leapt == resting.leapt);
+        assert_eq!(later.after_look(mark(1.0, 6.0)), ClockMarks::trusting(mark(1.0, 6.0)));
+        let leapt = later.after_look(mark(30.0, 6.0));
+        assert!(!leapt.is_trusted() && leapt.leapt != resting.leapt, "it begins anew");
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! What a tenant has by its content, in whatever database.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::application::ports::LEASE_SECONDS;
 use crate::domain::entities::{BlobLocation, Object, Scope, StoredContent, StoredObject};
-use crate::domain::value_objects::{ContentType, Metadata, ObjectId, ObjectStatus, StorageClass, Timestamp};
+use crate::domain::value_objects::{
+    ContentHash, ContentType, Metadata, ObjectId, ObjectStatus, StorageClass, Timestamp,
+};
 
 /// How many contents one transaction is about at most: it holds up no batch for long.
 pub(super) const CONTENTS_AT_ONCE: usize = 1000;
@@ -60,6 +63,12 @@ impl HeldContent {
     /// Whether it takes a lease that it does not have.
     pub(super) fn wants_lease(&self, term: LeaseTerm) -> bool {
         self.is_named && !self.damaged && !term.is_well_covered(self.lease_end)
+    }
+
+    /// Which contents have to be leased anew: nobody else's are named in the transaction that does it.
+    pub(super) fn wanting(held: &[Self], term: LeaseTerm) -> HashSet<ContentHash> {
+        let wanting = held.iter().filter(|held| held.wants_lease(term));
+        wanting.map(|held| held.location.content_hash).collect()
     }
 
     pub(super) fn stored(&self) -> StoredContent {

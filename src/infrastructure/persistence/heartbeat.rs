@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::database::Database;
 use super::group_commit::Latch;
 use super::lifecycle::Lifecycles;
+use super::policies::PolicyKeeper;
 use super::quotas::Quotas;
 use crate::domain::value_objects::InstanceId;
 
@@ -29,6 +30,8 @@ pub(super) struct Heartbeat {
     pub(super) quotas: Arc<Quotas>,
     /// Told of each, since rules may be among them.
     pub(super) lifecycles: Arc<Lifecycles>,
+    /// Told of each, since it may be about one of these.
+    pub(super) policies: Arc<PolicyKeeper>,
     pub(super) is_shared: bool,
 }
 
@@ -61,6 +64,7 @@ impl Heartbeat {
             (self.on_outside_change)();
             self.quotas.ask();
             self.lifecycles.ask();
+            self.policies.ask();
         } else if self.is_shared {
             self.quotas.ask();
         }

@@ -193,6 +193,13 @@ pub(crate) enum ExportedRow {
         /// The limits, one of them at least.
         limits: QuotaLimits,
     },
+    /// What becomes of a namespace's objects with time.
+    Rule {
+        /// Which namespace.
+        namespace: Namespace,
+        /// The rule, one number of it at least.
+        rule: LifecycleRule,
+    },
     /// A committed or forgotten object. All of them come before the blobs, in the order of their sequences.
     Object {
         /// Its place in the order of commits.
@@ -224,9 +231,16 @@ pub(crate) struct ImportedRows {
     pub blobs: Vec<BlobRow>,
     /// What tenants may have at most.
     pub limits: Vec<(TenantId, QuotaLimits)>,
+    /// What becomes of namespaces' objects with time, and from when on reads are noted for it.
+    pub rules: Vec<(Namespace, LifecycleRule, Timestamp)>,
 }
 
 impl ImportedRows {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.objects.len() + self.blobs.len() + self.limits.len() + self.rules.len()
+    }
+
     pub(super) fn into_changes(self) -> Changes {
         let blob = |row: BlobRow| {
             let key: BlobKey = (row.location.content_hash, row.location.storage_class);
@@ -337,6 +351,12 @@ on_either! {
 
     /// Counts these blobs anew, in one transaction: nothing comes between the counting and the change.
     pub(crate) async fn recount(&self, keys: &[(ContentHash, StorageClass)]) -> Result<u64, DatabaseError>;
+
+    /// At most `limit` objects that nobody finds by their content: neither its blob nor the index names them.
+    pub(crate) async fn unfound_objects(&self, limit: u32) -> Result<Vec<ObjectId>, DatabaseError>;
+
+    /// Puts those of them into the index that nobody finds still, and says how many these were.
+    pub(crate) async fn index_objects(&self, ids: &[ObjectId]) -> Result<u64, DatabaseError>;
 
     /// The limits and the usage of every tenant that has either.
     pub(crate) async fn tenants(&self) -> Result<Vec<(TenantId, Quota)>, DatabaseError>;

@@ -9,8 +9,8 @@ use super::maintenance::{BlobFilter, BlobRow, ExportedRow, ImportedRows, Miscoun
 use crate::application::contract::{a_commit, key_path};
 use crate::application::fakes::{an_api_key, an_object};
 use crate::application::ports::{CommitOutcome, ObjectCommit, ObjectName};
-use crate::domain::entities::{ApiKey, ApiKeyId, QuotaLimits};
-use crate::domain::value_objects::{ObjectStatus, Precondition, StorageClass, Timestamp};
+use crate::domain::entities::{ApiKey, ApiKeyId, LifecycleRule, QuotaLimits, StandingRule};
+use crate::domain::value_objects::{Namespace, ObjectStatus, Precondition, StorageClass, Timestamp};
 use crate::infrastructure::plane_channel::{Write, WriteOutcome};
 
 /// Runs all of it. `database` is empty but for the instance [`WRITER`], `other` is quite empty.
@@ -221,6 +221,9 @@ async fn a_copy_of_everything_is_the_same_elsewhere(database: &Database, other: 
     let tenant_id = a_commit(None, 1, 1).stored.object.scope.tenant_id;
     let limits = QuotaLimits { bytes_max: Some(1 << 40), objects_max: None };
     database.set_limits(&tenant_id, limits).await.unwrap();
+    let (namespace, noted_since) = (Namespace::parse("logs").unwrap(), Timestamp::from_millis(77));
+    let rule = LifecycleRule { cold_after_days: Some(3), ..LifecycleRule::default() };
+    database.set_lifecycle_rule(&namespace, rule, Timestamp::from_millis(5)).await.unwrap();
     let rows = exported(database).await;
     let Some(ExportedRow::Clock { ticks }) = rows.first() else { panic!("the clock comes first") };
     let mut imported = ImportedRows::default();
@@ -228,6 +231,9 @@ async fn a_copy_of_everything_is_the_same_elsewhere(database: &Database, other: 
         match row {
             ExportedRow::Clock { .. } => {}
             ExportedRow::Limits { tenant_id, limits } => imported.limits.push((tenant_id.clone(), *limits)),
+            ExportedRow::Rule { namespace, rule } => {
+                imported.rules.push((namespace.clone(), *rule, noted_since));
+            }
             ExportedRow::Object { sequence, object } => {
                 imported.objects.push((*sequence, (**object).clone()))
             }
@@ -240,6 +246,8 @@ async fn a_copy_of_everything_is_the_same_elsewhere(database: &Database, other: 
     other.import(*ticks, &mut || Ok(imported.take())).await.unwrap();
     assert!(!other.is_empty().await.unwrap());
     assert_eq!(exported(other).await, rows);
+    let standing = StandingRule { rule, reads_noted_since: Some(noted_since) };
+    assert_eq!(other.lifecycle_rules().await.unwrap(), [(namespace, standing)]);
     let quota = other.quota(&tenant_id).await.unwrap();
     assert_eq!((quota, quota.limits), (database.quota(&tenant_id).await.unwrap(), limits));
     assert_eq!((quota.usage.objects, other.wrong_usage().await.unwrap().count), (22, 0));

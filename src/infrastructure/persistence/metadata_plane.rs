@@ -25,6 +25,7 @@ use super::heartbeat::Heartbeat;
 use super::holds::HoldWatch;
 use super::lifecycle::Lifecycles;
 use super::pack_space::PackSpace;
+use super::policies::PolicyKeeper;
 use super::quotas::Quotas;
 use super::recovery::{claim_root, sweep};
 use super::replay::replay;
@@ -157,6 +158,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
         quotas.refresh().await?;
         let lifecycles = Lifecycles::new(database.clone(), ticks, channel.noted.clone());
         lifecycles.refresh().await?;
+        let policies = PolicyKeeper::new(database.clone(), self.roots.clone());
         if let Some(order) = &order {
             order.start_at(next_sequence);
         }
@@ -203,6 +205,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             on_outside_change: self.on_outside_change,
             quotas: quotas.clone(),
             lifecycles: lifecycles.clone(),
+            policies: policies.clone(),
             is_shared: self.url.is_shared(),
         };
         let asked = (quotas.clone(), lifecycles.clone());
@@ -217,6 +220,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             heartbeat,
             quotas,
             lifecycles,
+            policies,
             roots: self.roots,
             order,
         })
@@ -257,6 +261,7 @@ struct Service<C> {
     heartbeat: Heartbeat,
     quotas: Arc<Quotas>,
     lifecycles: Arc<Lifecycles>,
+    policies: Arc<PolicyKeeper>,
     roots: Roots,
     order: Option<Arc<LogOrder>>,
 }
@@ -271,6 +276,7 @@ impl<C: Clock + Send + 'static> Service<C> {
         let beating = tokio::task::spawn_local(self.heartbeat.run());
         let keeping_quotas = tokio::task::spawn_local(self.quotas.run());
         let keeping_rules = tokio::task::spawn_local(self.lifecycles.run());
+        let keeping_policies = tokio::task::spawn_local(self.policies.clone().run());
         let collecting = tokio::task::spawn_local(self.collector.run());
         let counting = tokio::task::spawn_local(self.census.run());
         let queries = answer_queries(self.reader, channel.queries);
@@ -283,6 +289,10 @@ impl<C: Clock + Send + 'static> Service<C> {
         beating.abort();
         keeping_quotas.abort();
         keeping_rules.abort();
+        keeping_policies.abort();
+        if !latch.is_set() {
+            self.policies.finish().await;
+        }
         // Otherwise each stop would set the grace of everything back to where the last cycle stored it.
         if !latch.is_set()
             && let Err(error) = self.database.store_ticks(ticks.now()).await

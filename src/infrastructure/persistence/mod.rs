@@ -21,6 +21,7 @@ mod maintenance;
 mod maintenance_contract;
 mod metadata_plane;
 mod pack_space;
+mod policies;
 mod postgres;
 mod postgres_api_keys;
 mod postgres_contents;
@@ -60,9 +61,10 @@ pub use errors::DatabaseError;
 pub(crate) use holds::{HOLD_RENEWAL_INTERVAL, HOLD_TIMEOUT, HoldId};
 pub use maintenance::OpenError;
 pub(crate) use maintenance::{
-    BlobFilter, BlobRow, CopyError, ExportedRow, Finding, ImportedRows, InstanceRow,
+    BlobFilter, BlobRow, CopyError, EXAMPLES_MAX, ExportedRow, Finding, ImportedRows, InstanceRow,
 };
 pub use metadata_plane::{MetadataPlane, StartError};
+pub(crate) use policies::{Policies, PoliciesError, keep_policies, kept_policies};
 pub(crate) use recovery::{adopt_root, claim_root};
 pub(crate) use replay::apply_log;
 pub(crate) use snapshot::snapshots;

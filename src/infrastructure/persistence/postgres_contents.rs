@@ -35,13 +35,16 @@ impl PostgresDatabase {
         term: LeaseTerm,
     ) -> Result<Vec<StoredContent>, DatabaseError> {
         let mut leased = Vec::new();
-        for hashes in hashes.chunks(CONTENTS_AT_ONCE) {
-            let rows = self.rows(bind(queries::CONTENTS, hashes, reach)).await;
+        for chunk in hashes.chunks(CONTENTS_AT_ONCE) {
+            let rows = self.rows(bind(queries::CONTENTS, chunk, reach)).await;
             let held = rows.and_then(|rows| held_contents(&rows, reach));
             let mut held = held.map_err(DatabaseError::of("look for contents"))?;
-            if held.iter().any(|held| held.wants_lease(term)) {
-                let taken = self.take_leases(hashes, reach, term).await;
-                held = taken.map_err(DatabaseError::of("lease contents"))?;
+            let wanting = HeldContent::wanting(&held, term);
+            if !wanting.is_empty() {
+                held.retain(|held| !wanting.contains(&held.location.content_hash));
+                let wanting: Vec<_> = chunk.iter().filter(|hash| wanting.contains(hash)).copied().collect();
+                let taken = self.take_leases(&wanting, reach, term).await;
+                held.extend(taken.map_err(DatabaseError::of("lease contents"))?);
             }
             leased.extend(held.iter().filter(|held| held.is_held(term)).map(HeldContent::stored));
         }

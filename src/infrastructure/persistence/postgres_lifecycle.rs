@@ -46,21 +46,9 @@ impl PostgresDatabase {
         rule: LifecycleRule,
         now: Timestamp,
     ) -> Result<(), DatabaseError> {
-        let number = |number: Option<u32>| number.and_then(|number| i32::try_from(number).ok());
         let set = async |connection: &mut PgConnection| {
             let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-            if rule.is_none() {
-                let drop_rule = sqlx::query(queries::DROP_LIFECYCLE_RULE).bind(namespace.as_str());
-                drop_rule.execute(&mut *transaction).await?;
-            } else {
-                let set_rule = sqlx::query(queries::SET_LIFECYCLE_RULE)
-                    .bind(namespace.as_str())
-                    .bind(number(rule.cold_after_days))
-                    .bind(number(rule.delete_after_days))
-                    .bind(number(rule.keep_versions))
-                    .bind(now.as_millis());
-                set_rule.execute(&mut *transaction).await?;
-            }
+            put_rule(&mut transaction, namespace, rule, now).await?;
             sqlx::query(queries::NOTE_OUTSIDE_CHANGE).execute(&mut *transaction).await?;
             transaction.commit().await
         };
@@ -181,7 +169,28 @@ impl PostgresDatabase {
     }
 }
 
-fn rule_of_namespace(row: &PgRow) -> sqlx::Result<(Namespace, StandingRule)> {
+/// Gives a namespace this rule instead of the one that it had.
+pub(super) async fn put_rule(
+    connection: &mut PgConnection,
+    namespace: &Namespace,
+    rule: LifecycleRule,
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    let number = |number: Option<u32>| number.and_then(|number| i32::try_from(number).ok());
+    let query = if rule.is_none() {
+        sqlx::query(queries::DROP_LIFECYCLE_RULE).bind(namespace.as_str())
+    } else {
+        sqlx::query(queries::SET_LIFECYCLE_RULE)
+            .bind(namespace.as_str())
+            .bind(number(rule.cold_after_days))
+            .bind(number(rule.delete_after_days))
+            .bind(number(rule.keep_versions))
+            .bind(now.as_millis())
+    };
+    query.execute(&mut *connection).await.map(|_| ())
+}
+
+pub(super) fn rule_of_namespace(row: &PgRow) -> sqlx::Result<(Namespace, StandingRule)> {
     Ok((Namespace::parse(column(row, 0)?).map_err(undecodable)?, standing(row, 1)?))
 }
 

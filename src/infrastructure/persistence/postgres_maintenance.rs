@@ -6,9 +6,10 @@ use futures_util::TryStreamExt as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions as _, Row as _};
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::batch::BatchContext;
-use super::columns::class_number;
+use super::columns::{class_number, undecodable};
 use super::database::{DatabaseSettings, DatabaseUrl};
 use super::errors::DatabaseError;
 use super::holds::{Hold, HoldId};
@@ -17,12 +18,24 @@ use super::maintenance::{
     Miscount, OpenError, check_schema,
 };
 use super::postgres::{PostgresDatabase, migrator};
+use super::postgres_lifecycle::{put_rule, rule_of_namespace};
 use super::postgres_queries as queries;
-use super::postgres_rows::{bind_blob_keys, blob_location, column, content_hash, object, storage_class};
+use super::postgres_rows::{
+    bind_blob_keys, bind_ids, blob_location, column, content_hash, object, storage_class,
+};
 use super::postgres_tenants::{WRONG_USAGE, put_limits, quotas};
 use super::postgres_writer::{PostgresWriter, store};
 use crate::domain::entities::BlobLocation;
-use crate::domain::value_objects::{ContentHash, InstanceId, StorageClass, Timestamp};
+use crate::domain::value_objects::{ContentHash, InstanceId, ObjectId, StorageClass, Timestamp};
+
+/// Objects that are to be found by their content, and are by neither way.
+macro_rules! unfound {
+    () => {
+        "o.status = 1 AND NOT o.indexed AND NOT EXISTS (
+            SELECT 1 FROM blobs AS b WHERE b.content_hash = o.content_hash
+              AND b.storage_class = o.storage_class AND b.first_object = o.sequence)"
+    };
+}
 
 /// Rows that contradict each other, by what is wrong with them.
 const CHECKS: [Check; 10] = [
@@ -49,9 +62,7 @@ const CHECKS: [Check; 10] = [
     WRONG_USAGE,
     Check {
         name: "objects_found_by_no_content",
-        statement: "SELECT o.id::text FROM objects AS o WHERE o.status = 1 AND NOT o.indexed AND NOT EXISTS (
-                SELECT 1 FROM blobs AS b WHERE b.content_hash = o.content_hash
-                  AND b.storage_class = o.storage_class AND b.first_object = o.sequence)",
+        statement: concat!("SELECT o.id::text FROM objects AS o WHERE ", unfound!()),
     },
     Check {
         name: "wrong_grace",
@@ -120,6 +131,12 @@ const MISCOUNTS: &str = "
         SELECT content_hash, storage_class, count(*) AS objects FROM objects WHERE status = 1 GROUP BY 1, 2
     ) AS n ON n.content_hash = b.content_hash AND n.storage_class = b.storage_class
     WHERE b.ref_count <> coalesce(n.objects, 0) OR (b.ref_count = 0) <> (b.zero_since IS NOT NULL) LIMIT $1";
+
+const UNFOUND_OBJECTS: &str = concat!("SELECT o.id FROM objects AS o WHERE ", unfound!(), " LIMIT $1");
+
+/// `$1`: ids
+const INDEX_OBJECTS: &str =
+    concat!("UPDATE objects AS o SET indexed = true WHERE o.id = ANY ($1::uuid[]) AND ", unfound!());
 
 impl PostgresDatabase {
     pub(super) async fn open_existing(
@@ -311,6 +328,26 @@ impl PostgresDatabase {
         recount.await.map_err(DatabaseError::of("count blobs anew"))
     }
 
+    pub(super) async fn unfound_objects(&self, limit: u32) -> Result<Vec<ObjectId>, DatabaseError> {
+        let rows = sqlx::query(UNFOUND_OBJECTS).bind(i64::from(limit)).fetch_all(&self.readers).await;
+        let id = |row: &PgRow| column::<Uuid>(row, 0).map(|id| ObjectId::from_slice(id.as_bytes()));
+        let ids = rows.and_then(|rows| rows.iter().map(|row| id(row)?.map_err(undecodable)).collect());
+        ids.map_err(DatabaseError::of("look for objects that no content finds"))
+    }
+
+    pub(super) async fn index_objects(&self, ids: &[ObjectId]) -> Result<u64, DatabaseError> {
+        let index = async {
+            let mut transaction = self.readers.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+            // Every batch changes a row of this table first: no blob is given another first object meanwhile.
+            sqlx::query("LOCK TABLE instances IN EXCLUSIVE MODE").execute(&mut *transaction).await?;
+            let query = bind_ids(sqlx::query(INDEX_OBJECTS), ids.iter());
+            let indexed = query.execute(&mut *transaction).await?.rows_affected();
+            transaction.commit().await?;
+            Ok(indexed)
+        };
+        index.await.map_err(DatabaseError::of("index objects by content"))
+    }
+
     pub(super) async fn check_rows(&self) -> Result<Vec<(&'static str, Finding)>, DatabaseError> {
         let mut findings = Vec::new();
         for check in &CHECKS {
@@ -338,6 +375,12 @@ impl PostgresDatabase {
         let limited = sqlx::query(queries::QUOTAS).fetch_all(&mut *snapshot).await;
         for (tenant_id, quota) in limited.and_then(|rows| quotas(&rows)).map_err(failed())? {
             take(ExportedRow::Limits { tenant_id, limits: quota.limits })?;
+        }
+        let rules = sqlx::query(queries::LIFECYCLE_RULES_AFTER).bind("").bind(i64::MAX);
+        let rules = rules.fetch_all(&mut *snapshot).await.map_err(failed())?;
+        for row in &rules {
+            let (namespace, standing) = rule_of_namespace(row).map_err(failed())?;
+            take(ExportedRow::Rule { namespace, rule: standing.rule })?;
         }
         let mut rows = sqlx::query(queries::EXPORT_OBJECTS).fetch(&mut *snapshot);
         while let Some(row) = rows.try_next().await.map_err(failed())? {
@@ -375,6 +418,9 @@ impl PostgresDatabase {
         while let Some(rows) = next()? {
             for (tenant_id, limits) in &rows.limits {
                 put_limits(&mut transaction, tenant_id, *limits).await.map_err(failed())?;
+            }
+            for (namespace, rule, noted_since) in &rows.rules {
+                put_rule(&mut transaction, namespace, *rule, *noted_since).await.map_err(failed())?;
             }
             store(&mut transaction, &rows.into_changes(), context).await.map_err(failed())?;
         }

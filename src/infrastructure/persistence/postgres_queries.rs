@@ -432,35 +432,37 @@ pub(super) const FORGET_LEASES: &str = "
         ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED) AS e
     WHERE l.content_hash = e.content_hash AND l.tenant_id = e.tenant_id AND l.storage_class = e.storage_class";
 
-/// An object by which the tenant `$2` has the blob `b`: it is the blob's first, or it is found by its content. In the
+/// An object by which the tenant `$2` has the blob `b` of the hash `n`: it is the blob's first, or it is found by its content. In the
 /// namespaces `$3`; `NULL` for all.
 macro_rules! had_by {
     () => {
         "(SELECT f.id, f.namespace, f.updated_at FROM objects AS f
-          WHERE f.sequence = b.first_object AND f.status = 1 AND f.content_hash = b.content_hash
+          WHERE f.sequence = coalesce(b.first_object, 0) AND f.status = 1 AND f.content_hash = b.content_hash
             AND f.storage_class = b.storage_class AND f.tenant_id = $2
             AND ($3::text[] IS NULL OR f.namespace = ANY ($3))
           UNION ALL
           (SELECT s.id, s.namespace, s.updated_at FROM objects AS s
-           WHERE s.content_hash = b.content_hash AND s.tenant_id = $2 AND s.storage_class = b.storage_class
-             AND s.status = 1 AND s.indexed AND ($3::text[] IS NULL OR s.namespace = ANY ($3)) LIMIT 1)
+           WHERE s.content_hash = n.content_hash AND s.tenant_id = $2
+             AND s.storage_class = coalesce(b.storage_class, 0::smallint) AND s.status = 1 AND s.indexed AND ($3::text[] IS NULL OR s.namespace = ANY ($3)) LIMIT 1)
           LIMIT 1) AS o"
     };
 }
 
 /// Which of the contents `$1` the tenant `$2` has, in which classes and how, if they are in one of the namespaces `$3`;
-/// `NULL` for all.
+/// `NULL` for all. One that others have costs the same searches as one that nobody has.
 pub(super) const CONTENTS: &str = concat!(
     "SELECT b.content_hash, b.storage_class, b.place, b.size_bytes, b.damaged, o.id IS NOT NULL,
             coalesce(l.expires_at, 0), coalesce(o.id, l.object_id), coalesce(o.namespace, l.namespace),
             coalesce(o.updated_at, l.updated_at)
      FROM unnest($1::bytea[]) AS n (content_hash)
-     JOIN blobs AS b ON b.content_hash = n.content_hash
-     LEFT JOIN leases AS l ON l.content_hash = b.content_hash AND l.tenant_id = $2
-       AND l.storage_class = b.storage_class AND l.expires_at > (SELECT ticks FROM clock WHERE id = 1)
+     LEFT JOIN blobs AS b ON b.content_hash = n.content_hash
+     LEFT JOIN LATERAL (
+        SELECT * FROM leases AS s WHERE s.content_hash = n.content_hash AND s.tenant_id = $2
+          AND s.storage_class = coalesce(b.storage_class, 0::smallint)
+          AND s.expires_at > (SELECT ticks FROM clock WHERE id = 1) LIMIT 1) AS l ON true
      LEFT JOIN LATERAL ",
     had_by!(),
-    " ON true WHERE o.id IS NOT NULL OR l.expires_at IS NOT NULL"
+    " ON true WHERE CASE WHEN o.id IS NOT NULL OR l.expires_at IS NOT NULL THEN b.place IS NOT NULL END"
 );
 
 /// Leases the contents that [`CONTENTS`] finds by an object, from the tick `$4` on for `$5` ticks, and lets their blobs say

@@ -388,18 +388,19 @@ pub(super) const FORGET_LEASES: &str = "
         SELECT content_hash, tenant_id, storage_class FROM leases WHERE expires_at <= ?1
         ORDER BY expires_at LIMIT ?2)";
 
-/// The sequence of an object by which the tenant `?2` has the blob `b`: it is the blob's first, or it is found by its content.
+/// The sequence of an object by which the tenant `?2` has the blob `b` of the hash `j`: it is the blob's first, or it is found by its
+/// content. Both are looked for whether or not there is a blob.
 macro_rules! had_by {
     ($namespaces:literal) => {
         concat!(
             "coalesce(
                 (SELECT h.sequence FROM objects AS h
-                 WHERE h.sequence = b.first_object AND h.status = 1 AND h.content_hash = b.content_hash
+                 WHERE h.sequence = coalesce(b.first_object, 0) AND h.status = 1 AND h.content_hash = b.content_hash
                    AND h.storage_class = b.storage_class AND h.tenant_id = ?2",
             $namespaces,
             "), (SELECT h.sequence FROM objects AS h
-                 WHERE h.content_hash = b.content_hash AND h.tenant_id = ?2 AND h.storage_class = b.storage_class
-                   AND h.status = 1 AND h.indexed = 1",
+                 WHERE h.content_hash = unhex(j.value) AND h.tenant_id = ?2
+                   AND h.storage_class = coalesce(b.storage_class, 0) AND h.status = 1 AND h.indexed = 1",
             $namespaces,
             " LIMIT 1))"
         )
@@ -412,17 +413,18 @@ macro_rules! contents {
             "SELECT b.content_hash, b.storage_class, b.place, b.size_bytes, b.damaged, o.id IS NOT NULL,
                     coalesce(l.expires_at, 0), coalesce(o.id, l.object_id), coalesce(o.namespace, l.namespace),
                     coalesce(o.updated_at, l.updated_at)
-             FROM json_each(?1) AS j CROSS JOIN blobs AS b
-             LEFT JOIN leases AS l ON l.content_hash = b.content_hash AND l.tenant_id = ?2
-               AND l.storage_class = b.storage_class AND l.expires_at > (SELECT ticks FROM clock)
+             FROM json_each(?1) AS j LEFT JOIN blobs AS b ON b.content_hash = unhex(j.value)
+             LEFT JOIN leases AS l ON l.content_hash = unhex(j.value) AND l.tenant_id = ?2
+               AND l.storage_class = coalesce(b.storage_class, 0) AND l.expires_at > (SELECT ticks FROM clock)
              LEFT JOIN objects AS o ON o.sequence = ",
             $had_by,
-            " WHERE b.content_hash = unhex(j.value) AND (o.sequence IS NOT NULL OR l.expires_at IS NOT NULL)"
+            " WHERE CASE WHEN o.sequence IS NOT NULL OR l.expires_at IS NOT NULL THEN b.place IS NOT NULL END"
         )
     };
 }
 
-/// Which of the contents `?1` (`["<hash>", …]`) the tenant `?2` has, in which classes and how.
+/// Which of the contents `?1` (`["<hash>", …]`) the tenant `?2` has, in which classes and how. One that others have costs the same
+/// searches as one that nobody has: so nothing is asked of the blob by itself, which would end the search early.
 pub(super) const CONTENTS: &str = contents!(had_by!(""));
 
 /// The same, if they are in one of the namespaces `?3` (`["<namespace>", …]`).

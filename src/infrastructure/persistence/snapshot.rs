@@ -55,7 +55,8 @@ pub(crate) fn snapshots(roots: &Roots) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-fn directory(roots: &Roots) -> PathBuf {
+/// Where they are.
+pub(super) fn directory(roots: &Roots) -> PathBuf {
     roots.of(StorageClass::Hot).path().join(DIRECTORY)
 }
 

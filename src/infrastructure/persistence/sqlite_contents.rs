@@ -36,13 +36,16 @@ impl SqliteDatabase {
         term: LeaseTerm,
     ) -> Result<Vec<StoredContent>, DatabaseError> {
         let mut leased = Vec::new();
-        for hashes in hashes.chunks(CONTENTS_AT_ONCE) {
-            let hashes = hashes_json(hashes);
+        for chunk in hashes.chunks(CONTENTS_AT_ONCE) {
+            let hashes = hashes_json(chunk);
             let rows = bind(contents(reach), &hashes, reach).fetch_all(&self.readers).await;
             let held = rows.and_then(|rows| held_contents(&rows, reach));
             let mut held = held.map_err(DatabaseError::of("look for contents"))?;
-            if held.iter().any(|held| held.wants_lease(term)) {
-                held = self.take_leases(&hashes, reach, term).await?;
+            let wanting = HeldContent::wanting(&held, term);
+            if !wanting.is_empty() {
+                held.retain(|held| !wanting.contains(&held.location.content_hash));
+                let wanting = hashes_json(chunk.iter().filter(|hash| wanting.contains(hash)));
+                held.extend(self.take_leases(&wanting, reach, term).await?);
             }
             leased.extend(held.iter().filter(|held| held.is_held(term)).map(HeldContent::stored));
         }
@@ -87,8 +90,8 @@ fn bind<'q>(text: &'static str, hashes: &'q str, reach: &'q Reach) -> Query<'q, 
     query.bind(reach.namespaces().map(namespaces_json))
 }
 
-fn hashes_json(hashes: &[ContentHash]) -> String {
-    Value::Array(hashes.iter().map(|hash| json!(hash.to_string())).collect()).to_string()
+fn hashes_json<'h>(hashes: impl IntoIterator<Item = &'h ContentHash>) -> String {
+    Value::Array(hashes.into_iter().map(|hash| json!(hash.to_string())).collect()).to_string()
 }
 
 fn held_contents(rows: &[SqliteRow], reach: &Reach) -> sqlx::Result<Vec<HeldContent>> {
@@ -107,4 +110,49 @@ fn held_contents(rows: &[SqliteRow], reach: &Reach) -> sqlx::Result<Vec<HeldCont
         })
     };
     rows.iter().map(decode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::batch::BatchContext;
+    use super::super::database::{Database, DatabaseSettings, DatabaseUrl};
+    use super::*;
+    use crate::application::contract::a_commit;
+    use crate::domain::value_objects::InstanceId;
+    use crate::infrastructure::plane_channel::Write;
+
+    const SETTINGS: DatabaseSettings = DatabaseSettings {
+        max_connections: 2,
+        min_connections: 0,
+        acquire_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(60),
+        max_lifetime: Duration::from_secs(60),
+        answer_timeout: Duration::from_secs(30),
+    };
+
+    #[tokio::test]
+    async fn a_lease_writes_no_row_of_what_others_have() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(&DatabaseUrl::in_directory(directory.path()), SETTINGS).await.unwrap();
+        let (own, mut foreign) = (a_commit(None, 1, 1), a_commit(None, 2, 2));
+        foreign.stored.object.scope.tenant_id = TenantId::parse("other").unwrap();
+        let hashes = [foreign.stored.content_hash, ContentHash::from_bytes([9; 32]), own.stored.content_hash];
+        let reach = Reach::everything().of_tenant(&own.stored.object.scope.tenant_id).unwrap();
+        let context =
+            BatchContext { writer: InstanceId::from_i64(1), now: Timestamp::from_millis(0), tick: 0 };
+        database.apply(&[Write::Commit(own), Write::Commit(foreign)], &mut 1, context).await.unwrap();
+        let Database::Sqlite(sqlite) = &database else { panic!("it is SQLite") };
+        let changes = async || {
+            let row = sqlx::query("SELECT total_changes()").fetch_one(&sqlite.writer).await.unwrap();
+            column::<i64>(&row, 0).unwrap()
+        };
+        // A lease and what its blob says of that; then it is good still.
+        for (asked, leased, rows) in [(&hashes[..2], 0, 0), (&hashes[..], 1, 2), (&hashes[..], 1, 0)] {
+            let before = changes().await;
+            assert_eq!(sqlite.lease(asked, &reach, LeaseTerm::from(0)).await.unwrap().len(), leased);
+            assert_eq!(changes().await - before, rows, "{asked:?}");
+        }
+    }
 }

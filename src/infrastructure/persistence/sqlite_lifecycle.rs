@@ -1,6 +1,6 @@
 //! The rules of namespaces and what they look at, on SQLite.
 
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteRow, SqliteTransaction};
 
 use super::columns::{class_number, undecodable};
 use super::errors::DatabaseError;
@@ -47,18 +47,7 @@ impl SqliteDatabase {
     ) -> Result<(), DatabaseError> {
         self.in_transaction(async |transaction| {
             let set = async {
-                if rule.is_none() {
-                    let drop_rule = sqlx::query(queries::DROP_LIFECYCLE_RULE).bind(namespace.as_str());
-                    drop_rule.execute(&mut **transaction).await?;
-                } else {
-                    let set_rule = sqlx::query(queries::SET_LIFECYCLE_RULE)
-                        .bind(namespace.as_str())
-                        .bind(rule.cold_after_days)
-                        .bind(rule.delete_after_days)
-                        .bind(rule.keep_versions)
-                        .bind(now.as_millis());
-                    set_rule.execute(&mut **transaction).await?;
-                }
+                put_rule(transaction, namespace, rule, now).await?;
                 sqlx::query(queries::NOTE_OUTSIDE_CHANGE).execute(&mut **transaction).await
             };
             set.await.map(|_| ()).map_err(DatabaseError::of("set a namespace's rule"))
@@ -203,7 +192,27 @@ impl SqliteDatabase {
     }
 }
 
-fn rule_of_namespace(row: &SqliteRow) -> sqlx::Result<(Namespace, StandingRule)> {
+/// Gives a namespace this rule instead of the one that it had.
+pub(super) async fn put_rule(
+    transaction: &mut SqliteTransaction<'_>,
+    namespace: &Namespace,
+    rule: LifecycleRule,
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    let query = if rule.is_none() {
+        sqlx::query(queries::DROP_LIFECYCLE_RULE).bind(namespace.as_str())
+    } else {
+        sqlx::query(queries::SET_LIFECYCLE_RULE)
+            .bind(namespace.as_str())
+            .bind(rule.cold_after_days)
+            .bind(rule.delete_after_days)
+            .bind(rule.keep_versions)
+            .bind(now.as_millis())
+    };
+    query.execute(&mut **transaction).await.map(|_| ())
+}
+
+pub(super) fn rule_of_namespace(row: &SqliteRow) -> sqlx::Result<(Namespace, StandingRule)> {
     Ok((Namespace::parse(column(row, 0)?).map_err(undecodable)?, standing(row, 1)?))
 }
 

@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow};
 use sqlx::{Row as _, SqlitePool};
 
 use super::batch::BatchContext;
-use super::columns::class_number;
+use super::columns::{class_number, undecodable};
 use super::database::DatabaseUrl;
 use super::errors::DatabaseError;
 use super::holds::{Hold, HoldId};
@@ -20,16 +20,26 @@ use super::maintenance::{
     Miscount, OpenError, check_schema,
 };
 use super::queries;
-use super::sqlite::{SqliteDatabase, migrator, store};
+use super::sqlite::{SqliteDatabase, ids_json, migrator, store};
 use super::sqlite_columns::{blob_location, column, content_hash, object, storage_class};
+use super::sqlite_lifecycle::{put_rule, rule_of_namespace};
 use super::sqlite_tenants::{WRONG_USAGE, put_limits, quotas};
 use crate::domain::entities::BlobLocation;
-use crate::domain::value_objects::{ContentHash, InstanceId, StorageClass, Timestamp};
+use crate::domain::value_objects::{ContentHash, InstanceId, ObjectId, StorageClass, Timestamp};
 
 /// How long a tool waits for a busy server's transactions: it has to catch a moment between two of them.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The files of SQLite begin so (<https://www.sqlite.org/fileformat.html>, 1.3).
 const MAGIC: &[u8] = b"SQLite format 3\0";
+
+/// Objects that are to be found by their content, and are by neither way.
+macro_rules! unfound {
+    () => {
+        "o.status = 1 AND o.indexed = 0 AND NOT EXISTS (
+            SELECT 1 FROM blobs AS b WHERE b.content_hash = o.content_hash
+              AND b.storage_class = o.storage_class AND b.first_object = o.sequence)"
+    };
+}
 
 /// Rows that contradict each other, by what is wrong with them.
 const CHECKS: [Check; 10] = [
@@ -56,9 +66,7 @@ const CHECKS: [Check; 10] = [
     WRONG_USAGE,
     Check {
         name: "objects_found_by_no_content",
-        statement: "SELECT lower(hex(o.id)) FROM objects AS o WHERE o.status = 1 AND o.indexed = 0 AND NOT EXISTS (
-                SELECT 1 FROM blobs AS b WHERE b.content_hash = o.content_hash
-                  AND b.storage_class = o.storage_class AND b.first_object = o.sequence)",
+        statement: concat!("SELECT lower(hex(o.id)) FROM objects AS o WHERE ", unfound!()),
     },
     Check {
         name: "wrong_grace",
@@ -127,6 +135,14 @@ const MISCOUNTS: &str = "
         SELECT content_hash, storage_class, count(*) AS objects FROM objects WHERE status = 1 GROUP BY 1, 2
     ) AS n ON n.content_hash = b.content_hash AND n.storage_class = b.storage_class
     WHERE b.ref_count <> coalesce(n.objects, 0) OR (b.ref_count = 0) <> (b.zero_since IS NOT NULL) LIMIT ?1";
+
+const UNFOUND_OBJECTS: &str = concat!("SELECT o.id FROM objects AS o WHERE ", unfound!(), " LIMIT ?1");
+
+/// `?1`: `["<id>", …]`
+const INDEX_OBJECTS: &str = concat!(
+    "UPDATE objects AS o SET indexed = 1 WHERE o.id IN (SELECT unhex(value) FROM json_each(?1)) AND ",
+    unfound!()
+);
 
 impl SqliteDatabase {
     pub(super) async fn open_existing(url: &DatabaseUrl, path: &Path) -> Result<Self, OpenError> {
@@ -302,6 +318,22 @@ impl SqliteDatabase {
         recount.await.map_err(DatabaseError::of("count blobs anew"))
     }
 
+    pub(super) async fn unfound_objects(&self, limit: u32) -> Result<Vec<ObjectId>, DatabaseError> {
+        let rows = sqlx::query(UNFOUND_OBJECTS).bind(limit).fetch_all(&self.readers).await;
+        let id = |row: &SqliteRow| ObjectId::from_slice(column(row, 0)?).map_err(undecodable);
+        let ids = rows.and_then(|rows| rows.iter().map(id).collect());
+        ids.map_err(DatabaseError::of("look for objects that no content finds"))
+    }
+
+    pub(super) async fn index_objects(&self, ids: &[ObjectId]) -> Result<u64, DatabaseError> {
+        self.in_transaction(async |transaction| {
+            let query = sqlx::query(INDEX_OBJECTS).bind(ids_json(ids.iter()));
+            let indexed = query.execute(&mut **transaction).await;
+            indexed.map(|done| done.rows_affected()).map_err(DatabaseError::of("index objects by content"))
+        })
+        .await
+    }
+
     pub(super) async fn check_rows(&self) -> Result<Vec<(&'static str, Finding)>, DatabaseError> {
         let mut findings = Vec::new();
         let integrity = Check { name: "database_damage", statement: "PRAGMA integrity_check" };
@@ -333,6 +365,12 @@ impl SqliteDatabase {
         let limited = sqlx::query(queries::QUOTAS).fetch_all(&mut *snapshot).await;
         for (tenant_id, quota) in limited.and_then(|rows| quotas(&rows)).map_err(failed())? {
             take(ExportedRow::Limits { tenant_id, limits: quota.limits })?;
+        }
+        let rules = sqlx::query(queries::LIFECYCLE_RULES_AFTER).bind("").bind(u32::MAX);
+        let rules = rules.fetch_all(&mut *snapshot).await.map_err(failed())?;
+        for row in &rules {
+            let (namespace, standing) = rule_of_namespace(row).map_err(failed())?;
+            take(ExportedRow::Rule { namespace, rule: standing.rule })?;
         }
         let mut rows = sqlx::query(queries::EXPORT_OBJECTS).fetch(&mut *snapshot);
         while let Some(row) = rows.try_next().await.map_err(failed())? {
@@ -370,6 +408,9 @@ impl SqliteDatabase {
         while let Some(rows) = next()? {
             for (tenant_id, limits) in &rows.limits {
                 put_limits(&mut transaction, tenant_id, *limits).await.map_err(failed())?;
+            }
+            for (namespace, rule, noted_since) in &rows.rules {
+                put_rule(&mut transaction, namespace, *rule, *noted_since).await.map_err(failed())?;
             }
             store(&mut transaction, &rows.into_changes(), context).await.map_err(failed())?;
         }

@@ -1,9 +1,11 @@
 //! `POST /v1/batch/delete`: many objects or keys are forgotten.
 
+use std::pin::pin;
+
 use futures_util::stream::{self, StreamExt as _};
 
 use super::super::super::audit_log::{Change, audit_unavailable};
-use super::super::super::batches::{BATCH_NAMES_BYTES_MAX, ITEMS_IN_FLIGHT_MAX};
+use super::super::super::batches::{BATCH_NAMES_BYTES_MAX, ITEMS_BETWEEN_TURNS, ITEMS_IN_FLIGHT_MAX};
 use super::super::super::errors::Problem;
 use super::super::super::http1::RequestHead;
 use super::super::super::query::Parameters;
@@ -32,8 +34,15 @@ pub(in super::super) async fn delete<S: BlobStore, R: ObjectRepository, C>(
     let (bytes, reach) = (body.read_whole(BATCH_NAMES_BYTES_MAX).await?, principal.reach.clone());
     let names = service.batches.read(move || parse_unwanted(&bytes, scope.as_ref(), &reach)).await?;
     let audit = ItemAudit::new(&service.audit_log, head, body, (principal, request_id));
-    let deletes = names.iter().map(|name| delete_one(&service.repository, name, &audit));
-    let mut deleted = stream::iter(deletes).buffered(ITEMS_IN_FLIGHT_MAX).enumerate();
+    let deletes = stream::unfold((names.iter().enumerate(), body), async |(mut rest, body)| {
+        let (index, name) = rest.next()?;
+        if index % ITEMS_BETWEEN_TURNS == ITEMS_BETWEEN_TURNS - 1 {
+            // What has been begun is done, whether or not anybody waits for the answer.
+            let _ = body.take_turns().await;
+        }
+        Some((delete_one(&service.repository, name, &audit), (rest, body)))
+    });
+    let mut deleted = pin!(deletes.buffered(ITEMS_IN_FLIGHT_MAX).enumerate());
     let mut lines = Vec::new();
     while let Some((index, outcome)) = deleted.next().await {
         match outcome {

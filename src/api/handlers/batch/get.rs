@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::super::archive_transfer::{Archive, Part};
-use super::super::super::batches::{BATCH_NAMES_BYTES_MAX, ITEMS_IN_FLIGHT_MAX};
+use super::super::super::batches::{BATCH_NAMES_BYTES_MAX, ITEMS_BETWEEN_TURNS, ITEMS_IN_FLIGHT_MAX};
 use super::super::super::errors::Problem;
 use super::super::super::http1::{Fields, RequestHead};
 use super::super::super::query::Parameters;
@@ -40,8 +40,10 @@ pub(in super::super) async fn get<S: BlobStore, R: ObjectRepository, C: Clock>(
             }
             parts.extend(judge(index, wanted, found, &mut results));
             index += 1;
+            if index % ITEMS_BETWEEN_TURNS == 0 {
+                body.take_turns().await?;
+            }
         }
-        body.take_turns().await?;
     }
     let archive = Archive::new(parts, results, service.clock.now(), place);
     let mut fields = Fields::default();

@@ -5,6 +5,7 @@ mod delete;
 mod get;
 mod items;
 mod put;
+mod records;
 
 pub(super) use self::delete::delete;
 pub(super) use self::get::get;
@@ -109,7 +110,12 @@ fn scope_if_named(parameters: &Parameters<'_>, principal: &Principal) -> Result<
 
 /// Refuses a head that says something that would have to hold for each item.
 fn refuse_fields_about_one(head: &RequestHead) -> Result<(), Problem> {
-    match ABOUT_ONE.into_iter().find(|name| head.has(name)) {
+    refuse_fields(head, &ABOUT_ONE)
+}
+
+/// Refuses a head that has one of these fields.
+fn refuse_fields(head: &RequestHead, names: &[&'static str]) -> Result<(), Problem> {
+    match names.iter().find(|name| head.has(name)) {
         Some(name) => Err(Problem::not_implemented(name)),
         None => Ok(()),
     }

@@ -8,6 +8,7 @@
 //!                                 store ├─► results, in the order of the entries
 //!         entry ─► large: store as it comes
 //! ```
+//! Conditions of the head hold for each file, and a file's own records say otherwise for it alone.
 
 use std::collections::HashSet;
 use std::future::{poll_fn, ready};
@@ -20,20 +21,23 @@ use futures_util::stream::{FuturesOrdered, StreamExt as _};
 
 use super::super::super::archive_body::{ArchiveBody, ArchiveFailure};
 use super::super::super::audit_log::{Change, audit_unavailable};
-use super::super::super::batches::{BATCH_ITEMS_MAX, BATCH_NAMES_BYTES_MAX, ITEMS_IN_FLIGHT_MAX};
+use super::super::super::batches::{
+    BATCH_ITEMS_MAX, BATCH_NAMES_BYTES_MAX, ITEMS_BETWEEN_TURNS, ITEMS_IN_FLIGHT_MAX,
+};
 use super::super::super::errors::Problem;
-use super::super::super::http1::RequestHead;
+use super::super::super::http1::{Conditions, RequestHead};
 use super::super::super::query::Parameters;
 use super::super::super::request_body::RequestBody;
 use super::super::super::service::Service;
 use super::super::super::tar::{Entry, EntryKind};
 use super::super::{Response, scope_of, upload};
-use super::{Audited, ItemAudit, ResultDto, answer, refuse_fields_about_one};
+use super::records::precondition;
+use super::{Audited, ItemAudit, ResultDto, answer, refuse_fields};
 use crate::application::errors::{RepositoryError, SourceError, UploadError};
 use crate::application::ports::{BlobStore, ByteSource, Clock, ObjectRepository, ReadPace, ReadProgress};
 use crate::application::use_cases::{UploadOrder, Uploaded, upload_object};
 use crate::domain::entities::Principal;
-use crate::domain::value_objects::{ContentHash, ContentType, Key, Precondition, StorageClass};
+use crate::domain::value_objects::{ContentHash, ContentType, Key, StorageClass};
 use crate::infrastructure::data_plane::buffers::Block;
 
 /// Files up to this size are stored beside each other.
@@ -44,6 +48,8 @@ const BYTES_IN_FLIGHT_MAX: usize = 2 * 1024 * 1024;
 const TRIES_MAX: usize = 8;
 /// How much of a name that cannot be a key is told.
 const NAME_BYTES_TOLD_MAX: usize = Key::BYTES_MAX;
+/// Fields of a head that could hold for the archive alone, and are about nothing that is stored.
+const ABOUT_THE_ARCHIVE: [&str; 3] = ["If-Modified-Since", "Content-Digest", "Repr-Digest"];
 
 /// Answers when the archive has ended and every file is durable, or has failed.
 pub(in super::super) async fn put<S, R, C>(
@@ -63,8 +69,9 @@ where
     let prefix = parameters.get("prefix").unwrap_or_default();
     Key::parse(&format!("{prefix}x"))
         .map_err(|error| Problem::parameter("invalid_parameter", "prefix", error))?;
-    refuse_fields_about_one(head)?;
-    let mut order = upload::order(head, scope.clone(), None, storage_class, Precondition::default())?;
+    refuse_fields(head, &ABOUT_THE_ARCHIVE)?;
+    let precondition = Conditions::of(head).into_precondition();
+    let mut order = upload::order(head, scope.clone(), None, storage_class, precondition)?;
     // What is said of the archive's type is not said of the files in it.
     order.content_type = ContentType::octet_stream();
     let bytes_max = service.limits.body_bytes_max;
@@ -140,7 +147,12 @@ where
 
     /// Takes one entry after the other, until the archive ends or cannot be read on.
     async fn take_all(&mut self, archive: &mut ArchiveBody<'_, '_, S>) -> Result<(), Problem> {
-        loop {
+        for entries in 1_usize.. {
+            // Many that are empty come in one read.
+            if entries.is_multiple_of(ITEMS_BETWEEN_TURNS) {
+                let turns = self.beside(archive.take_turns()).await;
+                turns.map_err(|failure| told(failure, archive.offset()))?;
+            }
             let entry = self.beside(archive.next_entry()).await;
             let Some(entry) = entry.map_err(|failure| told(failure, archive.offset()))? else {
                 return Ok(());
@@ -148,16 +160,18 @@ where
             if entry.kind == EntryKind::Directory {
                 continue;
             }
-            self.name_bytes += entry.name.len();
+            let of_records = entry.own_records.iter().map(|(name, value)| name.len() + value.len());
+            self.name_bytes += entry.name.len() + of_records.sum::<usize>();
             if self.count == BATCH_ITEMS_MAX || self.name_bytes > BATCH_NAMES_BYTES_MAX {
                 let detail = format!(
-                    "a batch has at most {BATCH_ITEMS_MAX} files, and {BATCH_NAMES_BYTES_MAX} bytes of names"
+                    "a batch has at most {BATCH_ITEMS_MAX} files, and {BATCH_NAMES_BYTES_MAX} bytes of names and conditions"
                 );
                 return Err(Problem::new(413, "batch_too_large", detail));
             }
             let taken = self.take(archive, &entry).await;
             taken.map_err(|failure| told(failure, archive.offset()))?;
         }
+        Ok(())
     }
 
     async fn take(
@@ -170,15 +184,19 @@ where
             let name = String::from_utf8_lossy(&entry.name).into_owned();
             Item { index, name, key, size_bytes: entry.size_bytes, held_bytes, result }
         };
-        let key = match self.admit(entry).await {
-            Ok(key) => key,
+        let admitted = match precondition(&self.order.precondition, &entry.own_records) {
+            Ok(precondition) => self.admit(entry).await.map(|key| (key, precondition)),
+            Err(problem) => Err(problem),
+        };
+        let (key, precondition) = match admitted {
+            Ok(admitted) => admitted,
             Err(problem) => {
                 self.push(ready(item(None, 0, Err(problem))).boxed_local());
                 return Ok(());
             }
         };
         let length_bytes = Some(entry.size_bytes);
-        let order = UploadOrder { key: Some(key.clone()), length_bytes, ..self.order.clone() };
+        let order = UploadOrder { key: Some(key.clone()), length_bytes, precondition, ..self.order.clone() };
         let service = self.service;
         if entry.size_bytes > SMALL_BYTES_MAX {
             let ports = (&service.store, &service.repository, &service.clock);
