@@ -8,8 +8,9 @@ use std::time::SystemTime;
 
 use clap::Args;
 
+use super::audit::{AuditTrail, ToolChange};
 use super::{MaintenanceError, Verdict};
-use crate::config::StoreArguments;
+use crate::config::{AuditArguments, StoreArguments};
 use crate::domain::value_objects::{StorageClass, Timestamp};
 use crate::infrastructure::persistence::{Database, DatabaseSettings, adopt_root, apply_log, snapshots};
 use crate::infrastructure::storage::{DataDirectoryLock, DatabaseLock, Roots};
@@ -19,6 +20,8 @@ use crate::infrastructure::storage::{DataDirectoryLock, DatabaseLock, Roots};
 pub struct RebuildArguments {
     #[command(flatten)]
     store: StoreArguments,
+    #[command(flatten)]
+    audit: AuditArguments,
 }
 
 pub(super) async fn rebuild(arguments: RebuildArguments) -> Result<Verdict, MaintenanceError> {
@@ -30,6 +33,7 @@ pub(super) async fn rebuild(arguments: RebuildArguments) -> Result<Verdict, Main
     }
     let _data_directory = DataDirectoryLock::acquire(&paths.data_dir)?;
     let _database = DatabaseLock::acquire(file)?;
+    let audit = AuditTrail::open(arguments.audit)?;
     let copies = snapshots(&roots)
         .map_err(MaintenanceError::files("list the copies in", roots.of(StorageClass::Hot).path()))?;
     match copies.first() {
@@ -49,6 +53,7 @@ pub(super) async fn rebuild(arguments: RebuildArguments) -> Result<Verdict, Main
     database.close().await;
     DataDirectoryLock::make_durable(&paths.data_dir)?;
     println!("rebuilt; {applied} changes came from the log");
+    audit.tell(ToolChange::Rebuilt { changes: applied, from_copy: !copies.is_empty() })?;
     Ok(Verdict::Clean)
 }
 
