@@ -27,6 +27,7 @@ mod postgres_contents;
 mod postgres_lifecycle;
 mod postgres_listing;
 mod postgres_maintenance;
+mod postgres_migrations;
 mod postgres_queries;
 mod postgres_rows;
 mod postgres_tenants;
