@@ -84,6 +84,7 @@ pub(super) fn migrator() -> Migrator {
         ("tenants", include_str!("../../../migrations/postgres/0005_tenants.sql")),
         ("contents", include_str!("../../../migrations/postgres/0006_contents.sql")),
         ("lifecycle", include_str!("../../../migrations/postgres/0007_lifecycle.sql")),
+        ("scrub", include_str!("../../../migrations/postgres/0008_scrub.sql")),
     ];
     let migration = |(version, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)

@@ -31,7 +31,7 @@ use crate::infrastructure::persistence::errors::Consequence;
 use crate::infrastructure::persistence::maintenance_contract::{give_out_or_change, maintenance_contract};
 use crate::infrastructure::persistence::postgres_migrations::migrate;
 use crate::infrastructure::persistence::throwaway_postgres::ThrowawayPostgres;
-use crate::infrastructure::persistence::{GcSettings, MetadataPlane};
+use crate::infrastructure::persistence::{GcSettings, MetadataPlane, ScrubSettings};
 use crate::infrastructure::plane_channel::{
     BATCH_WRITES_MAX, DataEnd, Durability, WriteOutcome, plane_channel,
 };
@@ -83,6 +83,7 @@ fn start_plane(url: &DatabaseUrl, node: &str, roots: Roots) -> DataEnd {
             grace: Duration::from_secs(600),
         },
         room: None,
+        scrub: ScrubSettings::NEVER,
         on_outside_change: Box::new(|| ()),
         metrics: Arc::default(),
     };
@@ -301,7 +302,7 @@ fn a_full_batch_takes_sequences_of_its_own() {
 }
 
 /// Every statement, and the indexes that it finds its rows by; none for those that find none.
-const INDEXES: [(&str, &[&str]); 68] = [
+const INDEXES: [(&str, &[&str]); 71] = [
     (queries::BEGIN_BATCH, &["instances_pkey", "clock_pkey"]),
     (queries::HELD_BY_ID, &["objects_id_key"]),
     (queries::HELD_VERSIONS, &["objects_keyed"]),
@@ -376,6 +377,9 @@ const INDEXES: [(&str, &[&str]); 68] = [
     (queries::FORGET_READS, &["object_reads_by_day", "object_reads_pkey"]),
     (queries::LIFECYCLE_CLOCK, &["lifecycle_clock_pkey"]),
     (queries::SET_LIFECYCLE_CLOCK, &["lifecycle_clock_pkey"]),
+    (queries::SCRUB_STATE, &["scrub_pkey"]),
+    (queries::PUT_SCRUB_STATE, &["scrub_pkey"]),
+    (queries::DAMAGED_BLOBS, &["blobs_damaged"]),
 ];
 
 #[test]
