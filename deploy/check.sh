@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Holds the files of the deployment to their formats, with the tools that are there; it says which are not.
 # install_checkers.sh brings those that can be had beside the system; the others are
-#   apt-get install docker-compose systemd; actionlint
+#   apt-get install docker-compose systemd
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PWD/target/checkers/bin:$PATH

@@ -20,7 +20,9 @@ use crate::client::shell::{CompletionArguments, ManArguments};
 use crate::fault_injection::gc_interval;
 use crate::infrastructure::data_plane::buffers::LARGE_BLOCK_BYTES;
 use crate::infrastructure::data_plane::tls_configuration::TlsFiles;
-use crate::infrastructure::persistence::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, GcSettings};
+use crate::infrastructure::persistence::{
+    DatabaseSettings, DatabaseUrl, DatabaseUrlError, GcSettings, ScrubSettings,
+};
 use crate::infrastructure::plane_channel::Durability;
 use crate::maintenance::MaintenanceCommand;
 
@@ -161,6 +163,8 @@ pub struct ServeArguments {
     #[command(flatten)]
     gc: GcArguments,
     #[command(flatten)]
+    scrub: ServerScrubArguments,
+    #[command(flatten)]
     lifecycle: LifecycleSettings,
     #[command(flatten)]
     log: LogArguments,
@@ -274,6 +278,17 @@ struct GcArguments {
     gc_interval_secs: u64,
     #[command(flatten)]
     collection: CollectionArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Scrub")]
+struct ServerScrubArguments {
+    /// From the beginning of one pass through all that is stored to that of the next; 0 for none
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 604_800, value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
+    scrub_interval_secs: u64,
+    /// How many bytes it reads in a second at most; a blob counts as 64 KiB at least
+    #[arg(long, env, value_name = "BYTES", default_value_t = 8 << 20, value_parser = clap::value_parser!(u64).range(1 << 16..=1 << 40))]
+    scrub_bytes_per_second: u64,
 }
 
 #[derive(Debug, Args)]
@@ -515,6 +530,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How what nothing refers to is removed.
     pub gc: GcSettings,
+    /// How what is stored is read, to see whether it is what it was.
+    pub scrub: ScrubSettings,
     /// Between two passes through the rules of namespaces.
     pub lifecycle_interval: Duration,
     /// How the log reads.
@@ -570,6 +587,10 @@ impl ServeArguments {
             metadata_timeout: Duration::from_secs(self.timeouts.metadata_timeout_secs),
             drain_timeout: Duration::from_secs(self.timeouts.drain_timeout_secs),
             gc: self.gc.settings(),
+            scrub: ScrubSettings {
+                interval: Duration::from_secs(self.scrub.scrub_interval_secs),
+                bytes_per_second: self.scrub.scrub_bytes_per_second,
+            },
             lifecycle_interval: Duration::from_secs(self.lifecycle.lifecycle_interval_secs),
             log_format: self.log.log_format,
             log_level: self.log.log_level,
@@ -862,6 +883,9 @@ mod tests {
             (&["--dev", "--gc-interval-secs", "9"], "--gc-interval-secs"),
             (&["--dev", "--gc-batch-size", "1001"], "--gc-batch-size"),
             (&["--dev", "--gc-batch-size", "0"], "--gc-batch-size"),
+            (&["--dev", "--scrub-interval-secs", "31536001"], "--scrub-interval-secs"),
+            (&["--dev", "--scrub-bytes-per-second", "65535"], "--scrub-bytes-per-second"),
+            (&["--dev", "--scrub-bytes-per-second", "1099511627777"], "--scrub-bytes-per-second"),
             (&["--dev", "--lifecycle-interval-secs", "0"], "--lifecycle-interval-secs"),
             (&["--dev", "--lifecycle-interval-secs", "604801"], "--lifecycle-interval-secs"),
             (&["--dev", "--metrics-addr", "9090"], "--metrics-addr"),

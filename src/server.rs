@@ -186,6 +186,7 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
         room,
         clock: SystemClock,
         gc: config.gc,
+        scrub: config.scrub,
         on_outside_change: {
             let cache = cache.clone();
             Box::new(move || cache.clear())

@@ -18,7 +18,9 @@ use just_storage::infrastructure::data_plane::buffers::{Block, BufferPool, LARGE
 use just_storage::infrastructure::data_plane::deadline_list::{DeadlineList, WaitLimit};
 use just_storage::infrastructure::data_plane::descriptors::OpenFiles;
 use just_storage::infrastructure::data_plane::runtime::{IoDriver, probe_io_uring, run, spawn};
-use just_storage::infrastructure::persistence::{DatabaseSettings, DatabaseUrl, GcSettings, MetadataPlane};
+use just_storage::infrastructure::persistence::{
+    DatabaseSettings, DatabaseUrl, GcSettings, MetadataPlane, ScrubSettings,
+};
 use just_storage::infrastructure::plane_channel::{DataEnd, Durability, plane_channel};
 use just_storage::infrastructure::storage::{
     FileStore, FileStoreParts, PackLog, PackLogParts, Packs, PlaceSequence, RootHelpers, Roots,
@@ -111,6 +113,7 @@ impl Site {
             node: "bench".to_owned(),
             clock: SystemClock,
             gc: GcSettings { interval: PATIENCE, batch_size: 1000, grace: PATIENCE },
+            scrub: ScrubSettings::NEVER,
             on_outside_change: Box::new(|| {}),
             metrics: Arc::default(),
         };

@@ -12,7 +12,7 @@ use crate::application::staging::StagingError;
 use crate::application::use_cases::{InvalidCursor, UpdateError};
 
 /// When to come back after `503`.
-const RETRY_AFTER_SECONDS: u32 = 1;
+pub(super) const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// An answer that says what went wrong (RFC 9457).
 #[derive(Debug, Clone)]

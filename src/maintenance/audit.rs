@@ -23,6 +23,19 @@ pub(super) enum ToolChange<'c> {
     LimitsSet(&'c TenantId, QuotaLimits),
     RuleSet(&'c Namespace, LifecycleRule),
     ClockTrusted,
+    /// An empty store has what a backup had.
+    Restored {
+        /// When the backup was made, as it says itself.
+        backup_created_at: &'c str,
+        objects: u64,
+    },
+    /// A database was made anew.
+    Rebuilt {
+        /// How many changes came from the log, behind the copy.
+        changes: u64,
+        /// Whether there was a copy to begin with.
+        from_copy: bool,
+    },
 }
 
 /// A line. What is not of this event is left out.
@@ -58,6 +71,14 @@ struct Line<'c> {
     delete_after_days: Option<Option<u32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keep_versions: Option<Option<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backup_created_at: Option<&'c str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    objects: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_copy: Option<bool>,
     /// Whose process it was, in the words of the system.
     uid: u32,
 }
@@ -112,6 +133,18 @@ impl<'c> Line<'c> {
                 ..plain
             },
             ToolChange::ClockTrusted => Self { event: "clock_trusted", ..plain },
+            ToolChange::Restored { backup_created_at, objects } => Self {
+                event: "store_restored",
+                backup_created_at: Some(backup_created_at),
+                objects: Some(objects),
+                ..plain
+            },
+            ToolChange::Rebuilt { changes, from_copy } => Self {
+                event: "database_rebuilt",
+                changes: Some(changes),
+                from_copy: Some(from_copy),
+                ..plain
+            },
         }
     }
 }

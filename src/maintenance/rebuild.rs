@@ -8,8 +8,9 @@ use std::time::SystemTime;
 
 use clap::Args;
 
+use super::audit::{AuditTrail, ToolChange};
 use super::{MaintenanceError, Verdict};
-use crate::config::StoreArguments;
+use crate::config::{AuditArguments, StoreArguments};
 use crate::domain::value_objects::{StorageClass, Timestamp};
 use crate::infrastructure::persistence::{
     Database, DatabaseSettings, Policies, adopt_root, apply_log, kept_policies, snapshots,
@@ -21,6 +22,8 @@ use crate::infrastructure::storage::{DataDirectoryLock, DatabaseLock, Roots};
 pub struct RebuildArguments {
     #[command(flatten)]
     store: StoreArguments,
+    #[command(flatten)]
+    audit: AuditArguments,
 }
 
 pub(super) async fn rebuild(arguments: RebuildArguments) -> Result<Verdict, MaintenanceError> {
@@ -33,6 +36,7 @@ pub(super) async fn rebuild(arguments: RebuildArguments) -> Result<Verdict, Main
     let _data_directory = DataDirectoryLock::acquire(&paths.data_dir)?;
     let _database = DatabaseLock::acquire(file)?;
     let policies = kept_policies(&roots)?;
+    let audit = AuditTrail::open(arguments.audit)?;
     let copies = snapshots(&roots)
         .map_err(MaintenanceError::files("list the copies in", roots.of(StorageClass::Hot).path()))?;
     match copies.first() {
@@ -64,6 +68,7 @@ pub(super) async fn rebuild(arguments: RebuildArguments) -> Result<Verdict, Main
             "{keys} API keys, the limits of {limits} tenants and the rules of {rules} namespaces are as they were last set"
         );
     }
+    audit.tell(ToolChange::Rebuilt { changes: applied, from_copy: !copies.is_empty() })?;
     Ok(Verdict::Clean)
 }
 

@@ -14,12 +14,13 @@ use std::time::SystemTime;
 use clap::Args;
 use tokio::task::spawn_blocking;
 
+use super::audit::{AuditTrail, ToolChange};
 use super::backup_format::{BackupError, Manifest, MetadataReader, blob_path};
 use super::progress::Progress;
 use super::store::tell_not_kept;
 use super::transfer::{Transfer, Transferred, sync_file_system};
 use super::{MaintenanceError, Verdict};
-use crate::config::{StoreArguments, StorePaths};
+use crate::config::{AuditArguments, StoreArguments, StorePaths};
 use crate::domain::entities::{ClockMark, ClockMarks};
 use crate::domain::value_objects::{StorageClass, Timestamp};
 use crate::infrastructure::persistence::{
@@ -40,6 +41,8 @@ pub struct RestoreArguments {
     /// Copy every byte, also where a hard link would do
     #[arg(long)]
     copy: bool,
+    #[command(flatten)]
+    audit: AuditArguments,
 }
 
 pub(super) async fn restore(arguments: RestoreArguments) -> Result<Verdict, MaintenanceError> {
@@ -48,6 +51,7 @@ pub(super) async fn restore(arguments: RestoreArguments) -> Result<Verdict, Main
     let manifest = Manifest::read(&directory)?;
     let checked = check_backup(&directory, &manifest)?;
     check_target(&paths).await?;
+    let audit = AuditTrail::open(arguments.audit)?;
 
     let _data_directory = DataDirectoryLock::acquire(&paths.data_dir)?;
     let _database = paths.database_url.file().map(DatabaseLock::acquire).transpose()?;
@@ -71,6 +75,8 @@ pub(super) async fn restore(arguments: RestoreArguments) -> Result<Verdict, Main
     database.close().await;
     DataDirectoryLock::make_durable(&paths.data_dir)?;
     println!("restored {} objects from the backup of {}", manifest.objects, manifest.created_at);
+    let (backup_created_at, objects) = (manifest.created_at.as_str(), manifest.objects);
+    audit.tell(ToolChange::Restored { backup_created_at, objects })?;
     if manifest.damaged_blobs > 0 {
         println!("{} blobs were damaged when it was made, and still are", manifest.damaged_blobs);
         return Ok(Verdict::NotClean);

@@ -1,27 +1,15 @@
 //! `just_storage scrub`: reads every blob at a bounded rate and compares it with its hash. What is lost or altered is
 //! marked, so that it is never served again and the next upload of its content replaces it.
 
-use std::io::{self, IoSliceMut};
-use std::time::{Duration, Instant};
-
 use clap::Args;
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
-use sha2::{Digest as _, Sha256};
 
 use super::gc::name;
 use super::progress::Progress;
 use super::store::Store;
 use super::{MaintenanceError, Verdict};
 use crate::config::StoreArguments;
-use crate::domain::value_objects::ContentHash;
-use crate::infrastructure::persistence::{BlobFilter, BlobRow};
-use crate::infrastructure::storage::{Extent, open_stored};
-
-/// What is read at once.
-const READ_BYTES: usize = 1 << 20;
-/// `RWF_DONTCACHE` (preadv2(2), Linux 6.14): what the scrub brings into the page cache leaves it at once, and what was
-/// there before, because it is in use, stays.
-const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+use crate::infrastructure::persistence::{BlobFilter, BlobRow, CheckOutcome, Pace, Sight, conclude};
+use crate::infrastructure::storage::ReadBuffer;
 
 /// What `scrub` is told.
 #[derive(Debug, Args)]
@@ -42,10 +30,9 @@ async fn scrub_all(store: &Store, bytes_per_second: u64) -> Result<Verdict, Main
     let mut reader = Reader {
         pace: Pace::new(bytes_per_second),
         progress: Progress::new("scrubbed", total_bytes(store).await?),
-        buffer: vec![0; READ_BYTES],
-        flags: DONT_CACHE,
+        buffer: ReadBuffer::default(),
     };
-    let mut damaged = 0;
+    let (mut damaged, mut unread) = (0_u64, 0_u64);
     let mut pages = store.blobs(BlobFilter::All);
     loop {
         let page = pages.next().await?;
@@ -53,15 +40,21 @@ async fn scrub_all(store: &Store, bytes_per_second: u64) -> Result<Verdict, Main
             break;
         }
         for row in &page {
-            damaged += u64::from(scrub_blob(store, &mut reader, row).await?);
+            match scrub_blob(store, &mut reader, row).await? {
+                Found::Good => {}
+                Found::Damaged => damaged += 1,
+                Found::Unread => unread += 1,
+            }
         }
     }
     reader.progress.finish();
-    if damaged == 0 {
-        return Ok(Verdict::Clean);
+    if damaged > 0 {
+        println!("{damaged} of them are damaged; whoever uploads their content again mends them");
     }
-    println!("{damaged} of them are damaged; whoever uploads their content again mends them");
-    Ok(Verdict::NotClean)
+    if unread > 0 {
+        println!("{unread} of them could not be read, which says nothing of their bytes");
+    }
+    Ok(if damaged == 0 && unread == 0 { Verdict::Clean } else { Verdict::NotClean })
 }
 
 async fn total_bytes(store: &Store) -> Result<u64, MaintenanceError> {
@@ -75,110 +68,62 @@ async fn total_bytes(store: &Store) -> Result<u64, MaintenanceError> {
     }
 }
 
-/// Whether the blob is damaged; the database knows it then.
-async fn scrub_blob(store: &Store, reader: &mut Reader, row: &BlobRow) -> Result<bool, MaintenanceError> {
-    let root = store.roots.of(row.location.storage_class);
-    let read = match open_stored(root, &row.location) {
-        Ok(Some(extent)) => reader.read(&extent).await,
-        Ok(None) => Err(io::ErrorKind::NotFound.into()),
-        Err(error) => Err(error),
-    };
+/// What became of one blob.
+enum Found {
+    Good,
+    /// The database knows it.
+    Damaged,
+    Unread,
+}
+
+async fn scrub_blob(store: &Store, reader: &mut Reader, row: &BlobRow) -> Result<Found, MaintenanceError> {
+    let sight = reader.read(store, row).await;
     reader.progress.add_blob();
-    let what = match read {
-        Ok((hash, _)) if hash == row.location.content_hash => None,
-        Ok((_, length)) if length != row.size_bytes => {
-            Some(format!("{length} bytes instead of {}", row.size_bytes))
+    let blob = name(&row.location);
+    Ok(match conclude(&store.database, &store.roots, row, sight).await? {
+        CheckOutcome::Whole | CheckOutcome::Replaced => Found::Good,
+        CheckOutcome::Mended => {
+            reader.progress.say(&format!("{blob}: whole after all, no longer marked"));
+            Found::Good
         }
-        Ok((hash, _)) => Some(format!("its bytes have the hash {hash}")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Some("its file is gone".into()),
-        Err(error) => Some(format!("it cannot be read: {error}")),
-    };
-    match what {
-        None => {
-            if row.damaged && store.database.mark(&row.location, false).await? {
-                reader.progress.say(&format!("{}: whole after all, no longer marked", name(&row.location)));
-            }
-            Ok(false)
+        CheckOutcome::Damaged { what, .. } => {
+            reader.progress.say(&format!("{blob}: {what}; {} objects name it", row.ref_count));
+            Found::Damaged
         }
-        // The row names another copy by now, or none: then this one was rightly removed.
-        Some(_) if !store.still_serves(row).await? => Ok(false),
-        Some(what) => {
-            let objects = row.ref_count;
-            reader.progress.say(&format!("{}: {what}; {objects} objects name it", name(&row.location)));
-            Ok(row.damaged || store.database.mark(&row.location, true).await?)
+        CheckOutcome::Unread(error) => {
+            reader.progress.say(&format!("{blob}: it could not be read: {error}"));
+            Found::Unread
         }
-    }
+        CheckOutcome::RootAway => {
+            let (class, path) =
+                (row.location.storage_class, store.roots.of(row.location.storage_class).path().into());
+            return Err(MaintenanceError::ForeignRoot { class, path });
+        }
+    })
 }
 
 struct Reader {
     pace: Pace,
     progress: Progress,
-    buffer: Vec<u8>,
-    flags: ReadWriteFlags,
+    buffer: ReadBuffer,
 }
 
 impl Reader {
-    /// The hash and the length of what is there of a blob.
-    async fn read(&mut self, blob: &Extent) -> io::Result<(ContentHash, u64)> {
-        let (mut hasher, mut length) = (Sha256::new(), 0);
-        while length < blob.length {
-            let wanted = self.buffer.len().min(usize::try_from(blob.length - length).unwrap_or(usize::MAX));
-            let room = &mut [IoSliceMut::new(&mut self.buffer[..wanted])];
-            let count = match preadv2(&blob.file, room, blob.offset + length, self.flags) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(Errno::INTR) => continue,
-                // This kernel or file system does not know it.
-                Err(Errno::OPNOTSUPP | Errno::INVAL) if self.flags == DONT_CACHE => {
-                    self.flags = ReadWriteFlags::empty();
-                    continue;
+    async fn read(&mut self, store: &Store, row: &BlobRow) -> Sight {
+        let root = store.roots.of(row.location.storage_class);
+        let mut reading = match Sight::begin(root, row, &mut self.buffer) {
+            Ok(reading) => reading,
+            Err(sight) => return sight,
+        };
+        loop {
+            match reading.read_piece(&mut self.buffer) {
+                Ok(0) => return Sight::end(reading, row),
+                Ok(bytes) => {
+                    self.progress.add_bytes(bytes);
+                    self.pace.wait_after(bytes).await;
                 }
-                Err(error) => return Err(error.into()),
-            };
-            hasher.update(&self.buffer[..count]);
-            length += count as u64;
-            self.progress.add_bytes(count as u64);
-            self.pace.wait_after(count as u64).await;
+                Err(error) => return Sight::Unread(error),
+            }
         }
-        Ok((ContentHash::from_bytes(hasher.finalize().into()), length))
-    }
-}
-
-/// Keeps a rate: never ahead of it, and no making up for what was missed.
-struct Pace {
-    bytes_per_second: u64,
-    /// When the next bytes may be read.
-    next: Instant,
-}
-
-impl Pace {
-    fn new(bytes_per_second: u64) -> Self {
-        Self { bytes_per_second, next: Instant::now() }
-    }
-
-    async fn wait_after(&mut self, bytes: u64) {
-        tokio::time::sleep_until(self.read(bytes, Instant::now()).into()).await;
-    }
-
-    /// Counts bytes that were read, and says when the next may be.
-    fn read(&mut self, bytes: u64, now: Instant) -> Instant {
-        self.next = self.next.max(now) + Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
-        self.next
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_rate_is_kept_and_not_made_up_for() {
-        let start = Instant::now();
-        let seconds = Duration::from_secs;
-        let mut pace = Pace { bytes_per_second: 1000, next: start };
-        assert_eq!(pace.read(2000, start), start + seconds(2));
-        assert_eq!(pace.read(1000, start + seconds(2)), start + seconds(3));
-        // The disk took longer than the rate allows: what was missed is missed.
-        assert_eq!(pace.read(1000, start + seconds(10)), start + seconds(11));
     }
 }

@@ -444,3 +444,49 @@ fn a_server_whose_audit_log_cannot_be_opened_does_not_start() {
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing was begun");
     }
 }
+
+#[test]
+fn a_store_that_is_made_anew_is_told() {
+    let directory = directory();
+    let (server, _) = audited(&directory, &CREDENTIALS);
+    let acme = format!("Bearer {}", token_of("acme"));
+    assert_eq!(server.request("PUT", KEY, &[("Authorization", &acme)], b"x").status, 201);
+    let place = tempfile::tempdir().unwrap();
+    let (backup, told) = (place.path().join("backup"), place.path().join("audit.log"));
+    let backup = backup.to_str().unwrap();
+    tool_on(directory.path(), None, &["backup", backup]).assert_code(0);
+    assert!(server.stop().0.success());
+
+    let restored = place.path().join("restored");
+    std::fs::create_dir(&restored).unwrap();
+    let audit = |path: &Path| format!("--audit-log-file={}", path.display());
+    let nowhere = audit(place.path());
+    let run = tool_on(&restored, None, &["restore", backup, &nowhere]);
+    assert!(run.errors.contains("AUDIT_LOG_FILE"), "{}", run.errors);
+    run.assert_code(2);
+    assert_eq!(std::fs::read_dir(&restored).unwrap().count(), 0, "nothing was begun");
+    tool_on(&restored, None, &["restore", backup, &audit(&told)]).assert_code(0);
+    tool_on(&restored, None, &["restore", backup, &audit(&told)]).assert_code(2);
+
+    std::fs::remove_file(directory.path().join("metadata.db")).unwrap();
+    let run = tool_on(directory.path(), None, &["rebuild", &nowhere]);
+    assert!(run.errors.contains("AUDIT_LOG_FILE"), "{}", run.errors);
+    run.assert_code(2);
+    assert!(!directory.path().join("metadata.db").exists(), "nothing was begun");
+    tool_on(directory.path(), None, &["rebuild", &audit(&told)]).assert_code(0);
+
+    let manifest = std::fs::read(place.path().join("backup/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let told = lines(&told);
+    let expected = [
+        json!({"event": "store_restored", "backup_created_at": manifest["created_at"], "objects": 1}),
+        json!({"event": "database_rebuilt", "changes": 1, "from_copy": false}),
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    for (line, expected) in told.iter().zip(&expected) {
+        for (name, value) in expected.as_object().unwrap() {
+            assert_eq!(line.get(name), Some(value), "{name} in {line}");
+        }
+        assert!(line["uid"].is_u64(), "{line}");
+    }
+}

@@ -66,7 +66,7 @@ fn assert_away(server: &Server, stored: &Stored) {
     assert!(matches!(recent.status, 200 | 503), "{recent:?}");
     assert_eq!(server.get("/health").status, 200, "the process lives");
     let ready = server.get("/health/ready");
-    assert_eq!(ready.status, 503);
+    assert_eq!((ready.status, ready.header("Retry-After")), (503, Some("1")));
     let checks = &ready.json()["checks"];
     assert_eq!(checks["database"], "failed", "{checks}");
     assert_eq!((&checks["hot_storage"], &checks["cold_storage"]), (&"ok".into(), &"ok".into()), "{checks}");
@@ -168,6 +168,29 @@ fn a_database_that_stands_still_keeps_nobody_waiting_for_ever() {
         }
     });
     valve.open();
+    assert_back(&server, &stored);
+}
+
+/// As a standby does, to which the address of a PostgreSQL leads after a failover by mistake.
+#[test]
+fn a_database_that_answers_and_takes_no_writes_is_told_and_found_again() {
+    let site = Site::new();
+    let server = site.start("one", &IMPATIENT);
+    let stored = Stored::on(&server);
+    let read_only = |value: &str| {
+        site.postgres.ask(&format!("ALTER SYSTEM SET default_transaction_read_only = {value}"));
+        site.postgres.ask("SELECT pg_reload_conf()");
+    };
+    read_only("on");
+    let ready = wait_until("it to be noticed", || {
+        let ready = server.get("/health/ready");
+        (ready.status == 503).then_some(ready)
+    });
+    assert_eq!(ready.header("Retry-After"), Some("1"));
+    assert_eq!(ready.json()["checks"]["database"], "failed");
+    assert_unavailable(&server.request("PUT", "/v1/keys/models/acme/k", &[], b"x"), "PUT");
+    stored.assert_there(&server);
+    read_only("off");
     assert_back(&server, &stored);
 }
 

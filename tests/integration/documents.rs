@@ -1,13 +1,14 @@
 //! What the documents tell a newcomer to type works as it is printed: their `sh` blocks are run from top to bottom, in a
 //! fresh directory, against the servers that they start.
 
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use crate::server::{Server, program};
+use crate::server::{Server, program, wait_until};
 
 /// What the documents assume of the machine, and what stands in for it here: a port of the kernel's choice, and a
 /// directory of the test's own. All else is run to the letter.
@@ -15,6 +16,8 @@ const DOCUMENTED_ADDRESS: &str = "127.0.0.1:8080";
 /// What stands for a server with credentials, of which `$KEY` is one.
 const DOCUMENTED_STORE: &str = "https://store.example";
 const DOCUMENTED_DIRECTORY: &str = "/srv/just_storage";
+/// Where a system keeps what all its users share.
+const DOCUMENTED_SHARE: &str = "/usr/local/share";
 /// Runs all tests, this one among them.
 const THE_TESTS: &str = "tools/test.sh\n";
 
@@ -26,12 +29,14 @@ struct Terminal {
     directory: TempDir,
     server: Option<Server>,
     key: Option<String>,
+    /// What `s3:` is to rclone.
+    s3: Option<S3Store>,
 }
 
 impl Terminal {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("there is room for a directory");
-        let terminal = Self { directory, server: None, key: None };
+        let terminal = Self { directory, server: None, key: None, s3: None };
         std::fs::create_dir(terminal.path("bin")).unwrap();
         std::fs::create_dir(terminal.path("work")).unwrap();
         // The documents pack this repository's own `docs` as an example.
@@ -53,6 +58,8 @@ impl Terminal {
         let directory = self.path("srv");
         let text = text.replace(DOCUMENTED_STORE, &format!("http://{DOCUMENTED_ADDRESS}"));
         let text = text.replace(DOCUMENTED_DIRECTORY, directory.to_str().expect("its path is text"));
+        let share = self.path("share");
+        let text = text.replace(DOCUMENTED_SHARE, share.to_str().expect("its path is text"));
         match &self.server {
             Some(server) => text.replace(DOCUMENTED_ADDRESS, &server.address().to_string()),
             None => text,
@@ -77,8 +84,11 @@ impl Terminal {
         if let Some(key) = &self.key {
             shell.env("KEY", key);
         }
+        if let Some(s3) = &self.s3 {
+            shell.envs(s3.remote());
+        }
         let path = std::env::var("PATH").unwrap_or_default();
-        shell.env("PATH", format!("{}:{path}", self.path("bin").display()));
+        shell.env("PATH", format!("{}:{CHECKERS}:{path}", self.path("bin").display()));
         let output = shell.stdin(Stdio::null()).output().expect("bash can be run");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         match output.status.success() {
@@ -95,6 +105,61 @@ impl Terminal {
         command.arg("serve").args(self.here(arguments).split_whitespace()).current_dir(directory.path());
         command.env("LISTEN_ADDR", "127.0.0.1:0").env("LOG_FORMAT", "json");
         self.server = Some(Server::listening(command, &directory));
+    }
+}
+
+/// What `deploy/install_checkers.sh` brings.
+const CHECKERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/checkers/bin");
+
+/// An S3 store with some objects in it, served by rclone: gone when dropped.
+struct S3Store {
+    server: Child,
+    port: u16,
+}
+
+impl S3Store {
+    fn holding(directory: &Path, objects: &[(&str, &str)]) -> Self {
+        for (path, body) in objects {
+            let path = directory.join(path);
+            std::fs::create_dir_all(path.parent().expect("it is in a bucket")).unwrap();
+            std::fs::write(path, body).unwrap();
+        }
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let path = std::env::var("PATH").unwrap_or_default();
+        // It ends with the test also when that is killed.
+        let server = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "rclone", "serve", "s3", "--auth-key", "key,secret", "--addr"])
+            .arg(format!("127.0.0.1:{port}"))
+            .arg(directory)
+            .env("PATH", format!("{CHECKERS}:{path}"))
+            .env("HOME", directory)
+            .stderr(Stdio::null())
+            .spawn();
+        let mut server = server.expect("it starts");
+        wait_until("an S3 store", || {
+            let ended = server.try_wait().unwrap();
+            assert!(ended.is_none(), "there is no rclone that serves S3: deploy/install_checkers.sh");
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
+        });
+        Self { server, port }
+    }
+
+    /// The settings that make it rclone's remote of the name `s3`.
+    fn remote(&self) -> [(&'static str, String); 5] {
+        [
+            ("RCLONE_CONFIG_S3_TYPE", "s3".to_owned()),
+            ("RCLONE_CONFIG_S3_PROVIDER", "Other".to_owned()),
+            ("RCLONE_CONFIG_S3_ENDPOINT", format!("http://127.0.0.1:{}", self.port)),
+            ("RCLONE_CONFIG_S3_ACCESS_KEY_ID", "key".to_owned()),
+            ("RCLONE_CONFIG_S3_SECRET_ACCESS_KEY", "secret".to_owned()),
+        ]
+    }
+}
+
+impl Drop for S3Store {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
     }
 }
 
@@ -133,12 +198,12 @@ fn every_command_of_the_quickstart_works_as_printed() {
     assert!(outputs.concat().contains("HTTP/1.1 200 OK"), "headers are shown: {outputs:#?}");
 }
 
-/// Runs the first block of a document, which is for a server that runs already.
-fn run_first(document: &str) -> String {
-    let mut terminal = Terminal::new();
+/// Runs all blocks of a document that is for a server which runs already.
+fn run_beside_server(terminal: &mut Terminal, document: &str) -> String {
     terminal.serve(" --dev");
-    let first = blocks(document).into_iter().next().expect("there is a block");
-    terminal.run(&first).unwrap_or_else(|failure| panic!("{document}:\n{failure}"))
+    let told = blocks(document);
+    let told = told.iter().map(|block| terminal.run(block));
+    told.map(|told| told.unwrap_or_else(|failure| panic!("{document}:\n{failure}"))).collect()
 }
 
 #[test]
@@ -169,13 +234,27 @@ fn every_curl_line_of_the_api_works_as_printed() {
 }
 
 #[test]
-fn what_the_client_page_begins_with_works_as_printed() {
-    assert!(run_first("docs/CLIENT.md").contains(r#"{"layers": 2}"#), "cat shows what was put");
+fn every_command_of_the_client_page_works_as_printed() {
+    let mut terminal = Terminal::new();
+    std::fs::create_dir_all(terminal.path("share/man/man1")).unwrap();
+    let told = run_beside_server(&mut terminal, "docs/CLIENT.md");
+    assert!(told.contains(r#"{"layers": 2}"#), "cat shows what was put: {told}");
+    assert!(told.contains("SYNOPSIS"), "the manual is shown: {told}");
+    let completions = terminal.path(".local/share/bash-completion/completions/just_storage");
+    assert!(std::fs::read_to_string(completions).unwrap().contains("just_storage"));
+    assert!(terminal.path("share/man/man1/just_storage-put.1").exists());
 }
 
 #[test]
-fn a_directory_is_migrated_as_printed() {
-    run_first("docs/MIGRATING.md");
+fn every_way_of_migrating_works_as_printed() {
+    let mut terminal = Terminal::new();
+    let objects = [("bucket/prefix/model.bin", "weights of old"), ("bucket/prefix/a/b.bin", "more of them")];
+    terminal.s3 = Some(S3Store::holding(&terminal.path("s3"), &objects));
+    run_beside_server(&mut terminal, "docs/MIGRATING.md");
+    for (object, body) in objects {
+        let back = object.replace("bucket", "work/back");
+        assert_eq!(std::fs::read_to_string(terminal.path(&back)).unwrap(), body, "{object}");
+    }
 }
 
 #[test]

@@ -69,6 +69,7 @@ mod ranges;
 mod request_rates;
 mod resumable;
 mod roots;
+mod scrub;
 mod service_manager;
 mod settings;
 mod several_servers;

@@ -600,8 +600,8 @@ fn a_tool_names_what_it_cannot_use_and_touches_nothing() {
         refuse(&empty, &[], "there is no database at sqlite://");
         refuse(&text, &[], "is not a database of JustStorage");
         refuse(&foreign, &[], "is not a database of JustStorage");
-        refuse(newer.path(), &[], "has the schema 999, and this program knows 8 at most");
-        refuse(older.path(), &[], "has the schema 1, and this program needs 8");
+        refuse(newer.path(), &[], "has the schema 999, and this program knows 9 at most");
+        refuse(older.path(), &[], "has the schema 1, and this program needs 9");
         refuse(missing_root.path(), &[], "cold storage root");
         let flags = ["--hot-storage-root", strange_root.to_str().unwrap()];
         refuse(newer.path(), &flags, "has the schema 999");

@@ -265,3 +265,31 @@ fn seen_last_but(server: &Server, target: &str, is_new: &dyn Fn(&Response) -> bo
         None
     })
 }
+
+#[test]
+fn a_server_that_waits_with_its_migration_says_for_whom() {
+    let site = Site::new();
+    let (status, _) = site.start("one", &[]).stop();
+    assert!(status.success());
+    site.postgres.ask(
+        "DELETE FROM _sqlx_migrations WHERE version = 7; \
+         DROP TABLE lifecycle_rules, object_reads, lifecycle_clock",
+    );
+    let held = site.postgres.hold("CREATE TABLE lifecycle_rules (namespace text)");
+    thread::scope(|scope| {
+        let starting = scope.spawn(|| site.start("one", &[]));
+        // It waits, and has looked for whom since.
+        let waits = "SELECT count(*) FROM pg_stat_activity AS waiting, pg_stat_activity AS looking \
+                     WHERE waiting.application_name = 'just_storage' AND waiting.wait_event_type = 'Lock' \
+                       AND looking.application_name = 'just_storage' AND looking.state = 'idle' \
+                       AND looking.query LIKE '%pg_blocking_pids%' AND looking.query_start > waiting.query_start";
+        wait_until("the migration to wait", || (site.postgres.ask(waits) != "0").then_some(()));
+        drop(held);
+        let server = starting.join().unwrap();
+        assert_eq!(server.get("/health/ready").status, 200);
+        let lines = server.log_lines();
+        let told = lines.iter().find(|line| line.contains("waits for what others hold"));
+        assert!(told.is_some_and(|line| line.contains("psql, postgres, idle in transaction")), "{lines:#?}");
+        assert!(lines.iter().any(|line| line.contains("bringing the schema of the database up to date")));
+    });
+}

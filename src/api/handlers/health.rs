@@ -5,7 +5,7 @@ use std::pin::pin;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::errors::Problem;
+use super::super::errors::{Problem, RETRY_AFTER_SECONDS};
 use super::super::http1::RequestHead;
 use super::super::query::Parameters;
 use super::super::service::Service;
@@ -68,5 +68,11 @@ pub(super) async fn ready<S: BlobStore, R: ObjectRepository, C>(
         },
     };
     // A struct of texts always has a JSON form.
-    Ok(Response::json(if ready { 200 } else { 503 }, serde_json::to_vec(&answer).unwrap_or_default()))
+    let answer = serde_json::to_vec(&answer).unwrap_or_default();
+    if ready {
+        return Ok(Response::json(200, answer));
+    }
+    let mut response = Response::json(503, answer);
+    response.fields.add("Retry-After", RETRY_AFTER_SECONDS);
+    Ok(response)
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::Notify;
 
 use super::cells::{Counter, Durations, Sizes};
+use super::scrub_metrics::ScrubMetrics;
 use super::store_figures::{ObjectCounts, PackFigures, RootFigures};
 use crate::domain::value_objects::StorageClass;
 
@@ -34,6 +35,8 @@ pub struct PlaneMetrics {
     pub pack_blobs_moved: Counter,
     /// Whether a backup keeps it from removing bytes: 0 or 1.
     pub gc_held: Counter,
+    /// What the scrub has found.
+    pub scrub: ScrubMetrics,
     state: OnceLock<PlaneState>,
     figures: Mutex<Figures>,
     asked: Notify,

@@ -42,6 +42,7 @@ impl StoreMetrics {
         write_objects(&figures, text, names);
         self.write_collector(text);
         self.write_lifecycle(text);
+        self.plane.scrub.write_to(text);
         write_packs(&figures, text);
         self.write_storage(text);
         self.write_roots(&figures, text);

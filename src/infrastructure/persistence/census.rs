@@ -93,6 +93,7 @@ impl Census {
             // What was acknowledged before somebody asked is counted.
             order.is_applied(order.last_taken(), || self.latch.is_set()).await;
         }
+        self.metrics.scrub.set_damaged(self.database.damaged_blobs().await?);
         let packs = self.database.packs().await?;
         for class in StorageClass::ALL {
             let mut figures = PackFigures::default();

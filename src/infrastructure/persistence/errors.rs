@@ -43,6 +43,7 @@ mod sqlstate {
     pub(super) const SERIALIZATION_FAILURE: &str = "40001";
     pub(super) const DEADLOCK_DETECTED: &str = "40P01";
     pub(super) const DISK_FULL: &str = "53100";
+    pub(super) const LOCK_NOT_AVAILABLE: &str = "55P03";
     /// Connection exceptions, and shutdown or start of the server.
     pub(super) const LOST_CONNECTION: [&str; 2] = ["08", "57P0"];
     pub(super) const DATA_CORRUPTED: &str = "XX001";
@@ -96,6 +97,26 @@ impl Unsettled {
     pub(super) fn after(error: sqlx::Error) -> sqlx::Error {
         sqlx::Error::AnyDriverError(Box::new(Self(error)))
     }
+}
+
+/// Others keep what a migration needs, for longer than it is waited for.
+#[derive(Debug, Error)]
+#[error("others hold what it needs: {holders} ({refusal})")]
+pub(super) struct LocksHeld {
+    holders: String,
+    #[source]
+    refusal: sqlx::Error,
+}
+
+impl LocksHeld {
+    pub(super) fn into_database_error(holders: String, refusal: sqlx::Error) -> sqlx::Error {
+        sqlx::Error::AnyDriverError(Box::new(Self { holders, refusal }))
+    }
+}
+
+/// Whether a lock could not be had within `lock_timeout`.
+pub(super) fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    postgres_code(error) == Some(sqlstate::LOCK_NOT_AVAILABLE)
 }
 
 /// Whether another transaction came between, so that the same one may succeed now.

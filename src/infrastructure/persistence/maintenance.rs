@@ -17,6 +17,7 @@ use super::errors::DatabaseError;
 use super::holds::{Hold, HoldId};
 use super::lifecycle::{AgesPage, LifecycleFacts, VersionRow};
 use super::postgres::PostgresDatabase;
+use super::scrub::ScrubState;
 use super::sqlite::SqliteDatabase;
 use crate::domain::entities::{
     ApiKey, ApiKeyId, BlobLocation, ClockMarks, Day, LifecycleRule, Object, Quota, QuotaLimits, Scope,
@@ -345,6 +346,15 @@ on_either! {
 
     /// Notes of a copy whether it is damaged. `false` if it serves no more.
     pub(crate) async fn mark(&self, copy: &BlobLocation, damaged: bool) -> Result<bool, DatabaseError>;
+
+    /// How many copies are known to be lost or altered.
+    pub(super) async fn damaged_blobs(&self) -> Result<u64, DatabaseError>;
+
+    /// How far the scrub of servers is, once a pass has begun.
+    pub(super) async fn scrub_state(&self) -> Result<Option<ScrubState>, DatabaseError>;
+
+    /// Notes how far it is. `false` if it is not any more as it was seen, by its beats; `None` is that it was not there.
+    pub(super) async fn put_scrub_state(&self, state: &ScrubState, seen: Option<u64>) -> Result<bool, DatabaseError>;
 
     /// At most `limit` blobs with a wrong count.
     pub(crate) async fn miscounts(&self, limit: u32) -> Result<Vec<Miscount>, DatabaseError>;

@@ -6,6 +6,7 @@ use super::collector::Collected;
 use super::database::Database;
 use super::holds::Hold;
 use super::maintenance::{BlobFilter, BlobRow, ExportedRow, ImportedRows, Miscount};
+use super::scrub::ScrubState;
 use crate::application::contract::{a_commit, key_path};
 use crate::application::fakes::{an_api_key, an_object};
 use crate::application::ports::{CommitOutcome, ObjectCommit, ObjectName};
@@ -20,6 +21,7 @@ pub(super) async fn maintenance_contract(database: &Database, other: &Database) 
     blobs_come_in_pages(database).await;
     objects_are_counted_page_by_page(database, &commits).await;
     a_damaged_copy_is_known_and_gives_way(database, &commits[0]).await;
+    how_far_the_scrub_is_is_one_row_of_whoever_saw_it_last(database).await;
     a_hold_keeps_bytes(database).await;
     keys_are_given_out_listed_and_revoked(database).await;
     reservations_of_ended_runs_are_cleared(database).await;
@@ -80,6 +82,43 @@ async fn objects_are_counted_page_by_page(database: &Database, commits: &[Object
         let owner = (scope.namespace.clone(), scope.tenant_id.clone());
         assert!(counted.iter().all(|counted| counted.owner == owner));
     }
+}
+
+async fn how_far_the_scrub_is_is_one_row_of_whoever_saw_it_last(database: &Database) {
+    assert_eq!(database.scrub_state().await.unwrap(), None);
+    let state = ScrubState {
+        beats: 1,
+        is_running: true,
+        started_at: Timestamp::from_millis(7),
+        finished_at: None,
+        after: None,
+        blobs: 0,
+        bytes: 0,
+        damaged: 0,
+    };
+    let location = a_commit(None, 5, 5).stored.location();
+    let after = Some((location.content_hash, StorageClass::Cold));
+    let finished_at = Some(Timestamp::from_millis(8));
+    let next = ScrubState {
+        beats: 2,
+        is_running: false,
+        finished_at,
+        after,
+        blobs: 3,
+        bytes: 1 << 40,
+        damaged: 2,
+        ..state
+    };
+    for (state, seen, is_put) in [
+        (state, None, true),
+        (state, None, false),
+        (next, Some(7), false),
+        (next, Some(1), true),
+        (next, Some(1), false),
+    ] {
+        assert_eq!(database.put_scrub_state(&state, seen).await.unwrap(), is_put, "{seen:?}");
+    }
+    assert_eq!(database.scrub_state().await.unwrap(), Some(next));
 }
 
 async fn blobs_come_in_pages(database: &Database) {

@@ -29,6 +29,7 @@ use super::policies::PolicyKeeper;
 use super::quotas::Quotas;
 use super::recovery::{claim_root, sweep};
 use super::replay::replay;
+use super::scrub::{Scrub, ScrubSettings, note_place};
 use crate::application::errors::RepositoryError;
 use crate::application::ports::{Clock, Freshness};
 use crate::domain::value_objects::{InstanceId, StorageClass};
@@ -101,6 +102,8 @@ pub struct MetadataPlane<C> {
     pub clock: C,
     /// How what nothing refers to is removed.
     pub gc: GcSettings,
+    /// How what is stored is read, to see whether it is what it was.
+    pub scrub: ScrubSettings,
     /// Called after a tool beside the server has changed something that caches must not outlive.
     pub on_outside_change: Box<dyn Fn() + Send>,
     /// Where it counts.
@@ -189,6 +192,13 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             }),
             metrics: self.metrics.clone(),
         };
+        let scrub = Scrub::new(
+            database.clone(),
+            latch.clone(),
+            self.roots.clone(),
+            (self.scrub, self.url.is_shared()),
+            self.metrics.clone(),
+        );
         let census = Census {
             database: database.clone(),
             latch: latch.clone(),
@@ -217,6 +227,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             commit,
             collector,
             census,
+            scrub,
             heartbeat,
             quotas,
             lifecycles,
@@ -258,6 +269,7 @@ struct Service<C> {
     commit: GroupCommit<C>,
     collector: Collector,
     census: Census,
+    scrub: Option<Scrub>,
     heartbeat: Heartbeat,
     quotas: Arc<Quotas>,
     lifecycles: Arc<Lifecycles>,
@@ -279,6 +291,8 @@ impl<C: Clock + Send + 'static> Service<C> {
         let keeping_policies = tokio::task::spawn_local(self.policies.clone().run());
         let collecting = tokio::task::spawn_local(self.collector.run());
         let counting = tokio::task::spawn_local(self.census.run());
+        let scrub_place = self.scrub.as_ref().map(Scrub::place);
+        let scrubbing = self.scrub.map(|scrub| tokio::task::spawn_local(scrub.run()));
         let queries = answer_queries(self.reader, channel.queries);
         tokio::join!(self.commit.run(channel.writes), queries);
         // What they have not done yet, the next start does.
@@ -293,11 +307,22 @@ impl<C: Clock + Send + 'static> Service<C> {
         if !latch.is_set() {
             self.policies.finish().await;
         }
+        if let Some(scrubbing) = scrubbing {
+            scrubbing.abort();
+            // It has to be gone before its place is noted.
+            let _ = scrubbing.await;
+        }
         // Otherwise each stop would set the grace of everything back to where the last cycle stored it.
         if !latch.is_set()
             && let Err(error) = self.database.store_ticks(ticks.now()).await
         {
             tracing::warn!(error = %error.source, "the clock could not be stored: what waits for it waits longer");
+        }
+        if !latch.is_set()
+            && let Some(place) = scrub_place
+            && let Err(error) = note_place(&self.database, &place).await
+        {
+            tracing::warn!(error = %error.source, "the scrub's place could not be noted: some of it is read again");
         }
         self.database.close().await;
     }

@@ -4,6 +4,7 @@
 mod batch;
 #[cfg(test)]
 mod batch_pairs;
+mod blob_check;
 mod census;
 mod collector;
 mod columns;
@@ -28,8 +29,10 @@ mod postgres_contents;
 mod postgres_lifecycle;
 mod postgres_listing;
 mod postgres_maintenance;
+mod postgres_migrations;
 mod postgres_queries;
 mod postgres_rows;
+mod postgres_scrub;
 mod postgres_tenants;
 mod postgres_writer;
 mod queries;
@@ -38,6 +41,7 @@ mod recovery;
 mod replay;
 #[cfg(test)]
 mod schedules;
+mod scrub;
 mod snapshot;
 mod sqlite;
 mod sqlite_api_keys;
@@ -48,11 +52,13 @@ mod sqlite_listing;
 mod sqlite_maintenance;
 mod sqlite_packs;
 mod sqlite_rows;
+mod sqlite_scrub;
 mod sqlite_tenants;
 #[cfg(test)]
 #[path = "../../../tests/throwaway_postgres/mod.rs"]
 mod throwaway_postgres;
 
+pub(crate) use blob_check::{CheckOutcome, Pace, Sight, conclude};
 pub use collector::GcSettings;
 pub(crate) use collector::{Collector, CycleError};
 pub(crate) use database::Database;
@@ -67,4 +73,5 @@ pub use metadata_plane::{MetadataPlane, StartError};
 pub(crate) use policies::{Policies, PoliciesError, keep_policies, kept_policies};
 pub(crate) use recovery::{adopt_root, claim_root};
 pub(crate) use replay::apply_log;
+pub use scrub::ScrubSettings;
 pub(crate) use snapshot::snapshots;

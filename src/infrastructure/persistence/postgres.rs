@@ -4,19 +4,20 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgRow};
 use sqlx::{Connection as _, PgPool, Postgres, SqlSafeStr as _};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::batch::{Applied, BatchContext};
 use super::census::CountedObjects;
 use super::collector::{Collected, Garbage};
 use super::columns::{class_number, status_number};
 use super::database::{DatabaseSettings, RootRow};
-use super::errors::{DatabaseError, WrongEncoding, is_race, silence};
+use super::errors::{DatabaseError, WrongEncoding, silence};
 use super::holds::HoldId;
+use super::postgres_migrations::{PATIENCE, migrate};
 use super::postgres_queries as queries;
 use super::postgres_rows::{
     PgQuery, bind_blob_keys, bind_garbage, bind_within, blob_location, column, counted_objects, garbage,
@@ -35,10 +36,6 @@ const IDLE_TRUSTED: Duration = Duration::from_secs(1);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long connections may take to be closed, once nothing is asked on them any more.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often migrations are tried, where other servers start at the same time.
-const MIGRATION_TRIES_MAX: u32 = 20;
-/// Between two such tries.
-const MIGRATION_PAUSE: Duration = Duration::from_millis(100);
 
 /// What every connection is told about its session.
 ///
@@ -87,6 +84,7 @@ pub(super) fn migrator() -> Migrator {
         ("tenants", include_str!("../../../migrations/postgres/0005_tenants.sql")),
         ("contents", include_str!("../../../migrations/postgres/0006_contents.sql")),
         ("lifecycle", include_str!("../../../migrations/postgres/0007_lifecycle.sql")),
+        ("scrub", include_str!("../../../migrations/postgres/0008_scrub.sql")),
     ];
     let migration = |(version, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
@@ -96,36 +94,6 @@ pub(super) fn migrator() -> Migrator {
     // can; the others are refused, and look again.
     migrator.set_locking(false);
     migrator
-}
-
-async fn migrate(pool: &PgPool) -> Result<(), DatabaseError> {
-    let mut tries = 1;
-    loop {
-        match migrator().run(pool).await {
-            Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
-                if is_race_of_migrations(&error) && tries < MIGRATION_TRIES_MAX =>
-            {
-                tracing::debug!(%error, "another server migrates the database");
-                sleep(MIGRATION_PAUSE).await;
-                tries += 1;
-            }
-            result => {
-                return result.map_err(|error| DatabaseError {
-                    operation: "migrate the database",
-                    source: error.into(),
-                });
-            }
-        }
-    }
-}
-
-/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>: somebody else has just made the same thing.
-fn is_race_of_migrations(error: &sqlx::Error) -> bool {
-    const DUPLICATE_TABLE: &str = "42P07";
-    const DUPLICATE_COLUMN: &str = "42701";
-    const DUPLICATE_OBJECT: &str = "42710";
-    let code = error.as_database_error().and_then(|error| error.code());
-    is_race(error) || matches!(code.as_deref(), Some(DUPLICATE_TABLE | DUPLICATE_COLUMN | DUPLICATE_OBJECT))
 }
 
 impl PostgresDatabase {
@@ -156,7 +124,7 @@ impl PostgresDatabase {
         if encoding != "UTF8" {
             return Err(DatabaseError::of("use the database")(WrongEncoding::into_database_error(encoding)));
         }
-        migrate(&readers).await?;
+        migrate(&migrator(), &options, settings.acquire_timeout, PATIENCE).await?;
         warn_of_lost_commits(&readers).await?;
         let answer_timeout = settings.answer_timeout;
         Ok(Self { readers, answer_timeout, writer: PostgresWriter::new(options, settings) })

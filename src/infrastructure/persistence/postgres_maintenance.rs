@@ -4,7 +4,7 @@ use std::io;
 
 use futures_util::TryStreamExt as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgRow};
-use sqlx::{ConnectOptions as _, Row as _};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -263,7 +263,7 @@ impl PostgresDatabase {
             None => (&[][..], -1),
         };
         let query = sqlx::query(statement).bind(hash).bind(class).bind(i64::from(limit));
-        let rows = query.fetch_all(&self.readers).await;
+        let rows = self.rows(query).await;
         rows.and_then(|rows| rows.iter().map(blob_row).collect()).map_err(DatabaseError::of("read blobs"))
     }
 
@@ -274,7 +274,7 @@ impl PostgresDatabase {
         let statement =
             concat!("SELECT ", blob_columns!(), " FROM blobs WHERE content_hash = $1 AND storage_class = $2");
         let query = sqlx::query(statement).bind(&hash.as_bytes()[..]).bind(class_number(class));
-        let row = query.fetch_optional(&self.readers).await;
+        let row = self.optional_row(query).await;
         row.and_then(|row| row.as_ref().map(blob_row).transpose()).map_err(DatabaseError::of("read a blob"))
     }
 
@@ -288,8 +288,8 @@ impl PostgresDatabase {
     }
 
     pub(super) async fn mark(&self, copy: &BlobLocation, damaged: bool) -> Result<bool, DatabaseError> {
-        let mark = async {
-            let mut transaction = self.readers.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        let mark = async |connection: &mut PgConnection| {
+            let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
             let query = sqlx::query(
                 "UPDATE blobs SET damaged = $4 WHERE content_hash = $1 AND storage_class = $2 AND place = $3",
             )
@@ -302,7 +302,7 @@ impl PostgresDatabase {
             transaction.commit().await?;
             Ok(serves)
         };
-        mark.await.map_err(DatabaseError::of("mark a blob"))
+        self.ask(mark).await.map_err(DatabaseError::of("mark a blob"))
     }
 
     pub(super) async fn miscounts(&self, limit: u32) -> Result<Vec<Miscount>, DatabaseError> {

@@ -621,3 +621,20 @@ pub(super) const SET_LIFECYCLE_CLOCK: &str = "
     ON CONFLICT (id) DO UPDATE SET
         trusted_wall = excluded.trusted_wall, trusted_tick = excluded.trusted_tick,
         leapt_wall = excluded.leapt_wall, leapt_tick = excluded.leapt_tick";
+
+/// How far the scrub is.
+pub(super) const SCRUB_STATE: &str = "
+    SELECT beats, running, started_at, finished_at, after_hash, after_class, blobs, bytes, damaged FROM scrub WHERE id = 1";
+
+/// `$1`: the beats that were seen, NULL where there was no row; `$2` to `$10`: the columns.
+pub(super) const PUT_SCRUB_STATE: &str = "
+    INSERT INTO scrub (id, beats, running, started_at, finished_at, after_hash, after_class, blobs, bytes, damaged)
+    VALUES (1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+    ON CONFLICT (id) DO UPDATE SET
+        beats = excluded.beats, running = excluded.running, started_at = excluded.started_at,
+        finished_at = excluded.finished_at, after_hash = excluded.after_hash, after_class = excluded.after_class,
+        blobs = excluded.blobs, bytes = excluded.bytes, damaged = excluded.damaged
+    WHERE scrub.beats = $1";
+
+/// How many copies are known to be lost or altered.
+pub(super) const DAMAGED_BLOBS: &str = "SELECT count(*) FROM blobs WHERE damaged";

@@ -29,8 +29,9 @@ use crate::infrastructure::persistence::batch_pairs::{
 use crate::infrastructure::persistence::database::{Database, DatabaseUrl};
 use crate::infrastructure::persistence::errors::Consequence;
 use crate::infrastructure::persistence::maintenance_contract::{give_out_or_change, maintenance_contract};
+use crate::infrastructure::persistence::postgres_migrations::migrate;
 use crate::infrastructure::persistence::throwaway_postgres::ThrowawayPostgres;
-use crate::infrastructure::persistence::{GcSettings, MetadataPlane};
+use crate::infrastructure::persistence::{GcSettings, MetadataPlane, ScrubSettings};
 use crate::infrastructure::plane_channel::{
     BATCH_WRITES_MAX, DataEnd, Durability, WriteOutcome, plane_channel,
 };
@@ -82,6 +83,7 @@ fn start_plane(url: &DatabaseUrl, node: &str, roots: Roots) -> DataEnd {
             grace: Duration::from_secs(600),
         },
         room: None,
+        scrub: ScrubSettings::NEVER,
         on_outside_change: Box::new(|| ()),
         metrics: Arc::default(),
     };
@@ -246,6 +248,42 @@ fn a_database_that_cannot_hold_every_key_is_refused() {
     assert!(error.source.to_string().contains("LATIN1"), "{error:?}");
 }
 
+/// Makes the schema that of before the migration that made these tables.
+const OLDER: &str = "DELETE FROM _sqlx_migrations WHERE version = 7; \
+                     DROP TABLE lifecycle_rules, object_reads, lifecycle_clock";
+
+#[test]
+fn a_migration_that_others_hold_up_gives_way_to_those_behind_it_and_names_them() {
+    let postgres = ThrowawayPostgres::start();
+    let url = database_of(&postgres);
+    block_on_tokio(async {
+        open(&url).await.close().await;
+        postgres.ask(OLDER);
+        let DatabaseUrl::Postgres(address) = &url else { panic!("it is one") };
+        let options = address.options().unwrap();
+        // As another server has it while it makes the same table.
+        let held = postgres.hold("CREATE TABLE lifecycle_rules (namespace text)");
+        let patience = Duration::from_secs(3);
+        let migrated = migrate(&migrator(), &options, SETTINGS.acquire_timeout, patience).await;
+        let error = migrated.unwrap_err().source.to_string();
+        assert!(error.contains("others hold what it needs: session "), "{error}");
+        assert!(error.contains("(psql, postgres, idle in transaction) for "), "{error}");
+        drop(held);
+        migrate(&migrator(), &options, SETTINGS.acquire_timeout, patience).await.unwrap();
+        open(&url).await;
+    });
+}
+
+#[test]
+fn a_table_of_somebody_else_stops_a_migration_at_once() {
+    let postgres = ThrowawayPostgres::start();
+    let url = database_of(&postgres);
+    postgres.ask("CREATE TABLE objects (foreign_to_us text)");
+    let Err(error) = block_on_tokio(Database::open(&url, SETTINGS)) else { panic!("it must not open") };
+    assert_eq!(error.operation, "migrate the database");
+    assert!(error.source.to_string().contains("objects"), "{error:?}");
+}
+
 #[test]
 fn a_full_batch_takes_sequences_of_its_own() {
     let postgres = ThrowawayPostgres::start();
@@ -264,7 +302,7 @@ fn a_full_batch_takes_sequences_of_its_own() {
 }
 
 /// Every statement, and the indexes that it finds its rows by; none for those that find none.
-const INDEXES: [(&str, &[&str]); 68] = [
+const INDEXES: [(&str, &[&str]); 71] = [
     (queries::BEGIN_BATCH, &["instances_pkey", "clock_pkey"]),
     (queries::HELD_BY_ID, &["objects_id_key"]),
     (queries::HELD_VERSIONS, &["objects_keyed"]),
@@ -339,6 +377,9 @@ const INDEXES: [(&str, &[&str]); 68] = [
     (queries::FORGET_READS, &["object_reads_by_day", "object_reads_pkey"]),
     (queries::LIFECYCLE_CLOCK, &["lifecycle_clock_pkey"]),
     (queries::SET_LIFECYCLE_CLOCK, &["lifecycle_clock_pkey"]),
+    (queries::SCRUB_STATE, &["scrub_pkey"]),
+    (queries::PUT_SCRUB_STATE, &["scrub_pkey"]),
+    (queries::DAMAGED_BLOBS, &["blobs_damaged"]),
 ];
 
 #[test]

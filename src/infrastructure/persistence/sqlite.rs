@@ -80,6 +80,7 @@ pub(super) fn migrator() -> Migrator {
         ("tenants", include_str!("../../../migrations/sqlite/0006_tenants.sql")),
         ("contents", include_str!("../../../migrations/sqlite/0007_contents.sql")),
         ("lifecycle", include_str!("../../../migrations/sqlite/0008_lifecycle.sql")),
+        ("scrub", include_str!("../../../migrations/sqlite/0009_scrub.sql")),
     ];
     let migration = |(version, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)

@@ -279,21 +279,23 @@ impl SqliteDatabase {
     }
 
     pub(super) async fn mark(&self, copy: &BlobLocation, damaged: bool) -> Result<bool, DatabaseError> {
-        let mark = async {
-            let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-            let query = sqlx::query(
-                "UPDATE blobs SET damaged = ?4 WHERE content_hash = ?1 AND storage_class = ?2 AND place = ?3",
-            )
-            .bind(&copy.content_hash.as_bytes()[..])
-            .bind(class_number(copy.storage_class))
-            .bind(copy.place.to_string())
-            .bind(damaged);
-            let serves = query.execute(&mut *transaction).await?.rows_affected() > 0;
-            sqlx::query(queries::NOTE_OUTSIDE_CHANGE).execute(&mut *transaction).await?;
-            transaction.commit().await?;
-            Ok(serves)
-        };
-        mark.await.map_err(DatabaseError::of("mark a blob"))
+        self.in_transaction(async |transaction| {
+            let mark = async {
+                let query = sqlx::query(
+                    "UPDATE blobs SET damaged = ?4
+                     WHERE content_hash = ?1 AND storage_class = ?2 AND place = ?3",
+                )
+                .bind(&copy.content_hash.as_bytes()[..])
+                .bind(class_number(copy.storage_class))
+                .bind(copy.place.to_string())
+                .bind(damaged);
+                let serves = query.execute(&mut **transaction).await?.rows_affected() > 0;
+                sqlx::query(queries::NOTE_OUTSIDE_CHANGE).execute(&mut **transaction).await?;
+                Ok(serves)
+            };
+            mark.await.map_err(DatabaseError::of("mark a blob"))
+        })
+        .await
     }
 
     pub(super) async fn miscounts(&self, limit: u32) -> Result<Vec<Miscount>, DatabaseError> {

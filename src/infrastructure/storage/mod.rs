@@ -9,6 +9,7 @@
 //! ```
 
 mod blob_file;
+mod blob_reading;
 mod blob_upload;
 mod file_store;
 mod locks;
@@ -26,6 +27,7 @@ mod staging;
 mod stored_blob;
 mod sweep;
 
+pub use blob_reading::{BlobReading, READ_BYTES, ReadBuffer};
 pub use file_store::{BlobReader, FileStore, FileStoreParts, Packs, PlaceSequence, RootHelpers};
 pub use locks::{DataDirectoryLock, DatabaseLock, DatabaseUse, LockError};
 pub use log_replay::{

@@ -15,7 +15,7 @@ use crate::infrastructure::persistence::batch_pairs::{
 use crate::infrastructure::persistence::database::Database;
 use crate::infrastructure::persistence::errors::Consequence;
 use crate::infrastructure::persistence::maintenance_contract::{give_out_or_change, maintenance_contract};
-use crate::infrastructure::persistence::{DatabaseUrl, GcSettings, MetadataPlane};
+use crate::infrastructure::persistence::{DatabaseUrl, GcSettings, MetadataPlane, ScrubSettings};
 use crate::infrastructure::plane_channel::{Durability, plane_channel};
 use crate::infrastructure::storage::Roots;
 
@@ -108,6 +108,7 @@ fn plane_in(directory: &tempfile::TempDir) -> MetadataPlane<FakeClock> {
             grace: Duration::from_secs(600),
         },
         room: None,
+        scrub: ScrubSettings::NEVER,
         on_outside_change: Box::new(|| ()),
         metrics: Arc::default(),
     }
@@ -169,7 +170,7 @@ fn block_on_tokio<F: Future>(future: F) -> F::Output {
 }
 
 /// Every statement, and how it finds its rows: what stands behind SEARCH in its plan.
-const SEARCHES: [(&str, &[&str]); 73] = [
+const SEARCHES: [(&str, &[&str]); 76] = [
     (queries::HELD_BY_ID, &["o USING INDEX sqlite_autoindex_objects_1 (id=?)"]),
     (queries::HELD_VERSIONS.few, VERSIONS),
     (queries::HELD_VERSIONS.many, VERSIONS),
@@ -310,6 +311,9 @@ const SEARCHES: [(&str, &[&str]); 73] = [
     ),
     (queries::LIFECYCLE_CLOCK, &["lifecycle_clock USING INTEGER PRIMARY KEY (rowid=?)"]),
     (queries::SET_LIFECYCLE_CLOCK, &[]),
+    (queries::SCRUB_STATE, &["scrub USING INTEGER PRIMARY KEY (rowid=?)"]),
+    (queries::PUT_SCRUB_STATE, &[]),
+    (queries::DAMAGED_BLOBS, &["blobs USING COVERING INDEX blobs_damaged (damaged=?)"]),
     (WRITING, &[]),
 ];
 const VERSIONS: &[&str] = &[
