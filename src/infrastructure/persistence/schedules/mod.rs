@@ -1,12 +1,13 @@
 //! The race of everything that writes, removes and reads copies of the same few contents: uploads, deletions,
-//! references, menders, a scrub, collectors, sweeps after a crash, backups and downloads, on the real repository and real
+//! references, moves between classes, menders, a scrub, collectors, sweeps after a crash, backups and downloads, on the real repository and real
 //! files.
 //!
 //! Each schedule is a world of its own: two contents, two keys, and five to nine actors whose steps a random scheduler
 //! interleaves. Many worlds go through one database at once, so that a batch's cost is shared.
 //!
 //! ```text
-//! actors:   write file · commit · compare · mend · discard | lease · refer | delete | look up · open | mark  (a world's own)
+//! actors:   write file · commit · compare · mend · discard | look up · copy · update · compare · mend · discard
+//!           | lease · refer | delete | look up · open | mark                                     (a world's own)
 //! shared:   batch · collect · read garbage · remove files · forget garbage (two collectors)
 //!           list · ask · remove (sweep) | hold · snapshot · check · release (backup) | crash and restart
 //! ```
@@ -14,6 +15,7 @@
 
 mod actors;
 mod guards;
+mod mover;
 mod random;
 mod shared;
 mod store;
