@@ -37,8 +37,8 @@ const WORLDS: usize = 400;
 const SCHEDULES: usize = 20_000;
 /// How many run on PostgreSQL.
 const SCHEDULES_POSTGRES: usize = 2_000;
-/// Within how many a missing guard must show. Most take a few hundred, the rarest some thousands.
-const SCHEDULES_WITHOUT_GUARD: usize = 100_000;
+/// Within how many a missing guard must show. Most take a few hundred, the rarest some tens of thousands.
+const SCHEDULES_WITHOUT_GUARD: usize = 500_000;
 
 fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
