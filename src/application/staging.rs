@@ -236,7 +236,7 @@ pub trait UploadStaging {
     /// [`StagingError::NotFound`], [`StagingError::Locked`] or the store's.
     async fn resume(&self, id: &UploadId) -> Result<Opened<Self::Session>, StagingError>;
 
-    /// Forgets an upload that is done.
+    /// Forgets an upload that is done, durably.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -251,7 +251,7 @@ pub trait UploadStaging {
     /// Why the bytes of uploads came to an early end, where that is no fault of whoever asked for them.
     fn take_failure(parts: &mut Self::Parts) -> Option<StoreError>;
 
-    /// Removes uploads.
+    /// Removes uploads, durably.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -307,7 +307,7 @@ pub trait StagingSession {
     /// [`StoreError`]
     async fn finish(&mut self) -> Result<(), StoreError>;
 
-    /// Removes the upload and its bytes.
+    /// Removes the upload and its bytes, durably.
     ///
     /// # Errors
     /// [`StoreError`]

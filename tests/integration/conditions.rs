@@ -17,7 +17,7 @@ fn create(server: &Server, body: &[u8]) -> (String, Value) {
 }
 
 /// The second of the last change, moved by so many seconds, as an HTTP date.
-fn http_date(object: &Value, moved_by: i64) -> String {
+pub(crate) fn http_date(object: &Value, moved_by: i64) -> String {
     let updated: jiff::Timestamp = object["updated_at"].as_str().unwrap().parse().unwrap();
     let second = u64::try_from(updated.as_second() + moved_by).unwrap();
     httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(second))

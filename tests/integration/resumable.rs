@@ -281,11 +281,12 @@ fn a_wrong_offset_changes_nothing() {
 fn of_two_clients_on_one_upload_one_writes() {
     let server = Server::start_with(&["--cores", "2"]);
     let body = content(8, 400_000);
-    let upload = create(&server, "", body.len(), &[]);
-    let mut first = begin(&server, &upload, 0, body.len(), &body[..100_000]);
-    let refused = wait_until("the lock", || {
-        let response = patch(&mut server.connect(), &upload, 0, &content(9, 1000));
-        (response.status == 423).then_some(response)
+    // On a busy machine it may be the second client who comes first; then another upload is tried.
+    let (upload, mut first, refused) = wait_until("the lock", || {
+        let upload = create(&server, "", body.len(), &[]);
+        let first = begin(&server, &upload, 0, body.len(), &body[..100_000]);
+        let second = patch(&mut server.connect(), &upload, 0, &content(9, 1000));
+        (second.status == 423).then_some((upload, first, second))
     });
     refused.assert_problem(423, "upload_locked", "the second client");
     assert_eq!(refused.header("Retry-After"), Some("1"));

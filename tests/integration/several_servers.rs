@@ -1,13 +1,16 @@
 //! Two servers on one PostgreSQL and one pair of roots: what either has acknowledged, both keep, while they write,
 //! delete and collect the same contents, and while one of them is killed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use serde_json::{Value, json};
+
+use crate::conditions::http_date;
 use crate::content::{Random, content, etag, sha256_hex};
 use crate::raw::{Connection, Response};
 use crate::server::{SCOPE, Server, wait_until};
@@ -211,6 +214,114 @@ fn of_many_clients_of_two_servers_one_creates_a_key() {
         let distinct = site.postgres.ask("SELECT count(DISTINCT content_hash) FROM objects");
         format!("{distinct}|4")
     });
+}
+
+const MERGE_PATCH: (&str, &str) = ("Content-Type", "application/merge-patch+json");
+
+/// What so many clients of each server are answered that all begin at once; the number of a client tells what it asks.
+fn at_once(
+    servers: &[Server; 2],
+    clients: usize,
+    ask: impl Fn(&mut Connection, usize) -> Response + Sync,
+) -> Vec<Response> {
+    let (start, ask) = (Barrier::new(2 * clients), &ask);
+    thread::scope(|scope| {
+        let asked: Vec<_> = (0..2 * clients)
+            .map(|client| {
+                let (mut connection, start) = (servers[client % 2].connect(), &start);
+                scope.spawn(move || {
+                    start.wait();
+                    ask(&mut connection, client)
+                })
+            })
+            .collect();
+        asked.into_iter().map(|client| client.join().unwrap()).collect()
+    })
+}
+
+fn count(responses: &[Response], status: u16) -> usize {
+    responses.iter().filter(|response| response.status == status).count()
+}
+
+#[test]
+fn of_many_patches_to_two_servers_from_one_date_one_is_made() {
+    let site = Site::new();
+    let servers = ["one", "two"].map(|node| site.start(node, &[]));
+    let mut object = servers[0].create(b"body");
+    let target = format!("/v1/objects/{}", object["id"].as_str().unwrap());
+    for round in 0..3 {
+        let date = http_date(&object, 0);
+        // Dates are of whole seconds: from the next one on, a change is seen by its date.
+        let next = httpdate::parse_http_date(&http_date(&object, 1)).unwrap();
+        wait_until("the next second", || (SystemTime::now() >= next).then_some(()));
+        let class = if round % 2 == 0 { "cold" } else { "hot" };
+        let responses = at_once(&servers, 10, |connection, client| {
+            let patch = json!({"metadata": {"winner": client.to_string()}, "storage_class": class});
+            let fields = [MERGE_PATCH, ("If-Unmodified-Since", date.as_str())];
+            connection.exchange("PATCH", &target, &fields, patch.to_string().as_bytes())
+        });
+        let statuses: Vec<_> = responses.iter().map(|response| response.status).collect();
+        assert_eq!((count(&responses, 200), count(&responses, 412)), (1, 19), "{statuses:?}");
+        let winner = responses.iter().position(|response| response.status == 200).unwrap();
+        object = responses[winner].json();
+        assert_eq!(object["metadata"], json!({"winner": winner.to_string()}));
+        for server in &servers {
+            assert_eq!(server.list(SCOPE), [object.clone()], "both tell of the same");
+            assert_is(&server.get(&target), b"body", "its bytes, wherever they are");
+        }
+    }
+}
+
+#[test]
+fn under_one_tag_two_servers_replace_a_key_once_and_make_every_patch() {
+    const KEY: &str = "/v1/keys/models/acme/k";
+    let site = Site::new();
+    let servers = ["one", "two"].map(|node| site.start(node, &EAGER_COLLECTORS));
+    let mut body = content(1, 100_000);
+    let mut versions = vec![servers[0].request("PUT", KEY, &[], &body).json()];
+    for round in 0..3 {
+        let (own, other) = (etag(&body), etag(b"other"));
+        let target = format!("/v1/objects/{}", versions[round]["id"].as_str().unwrap());
+        let new = |client: usize| content(100 * round as u64 + client as u64, 50_000);
+        let responses = at_once(&servers, 8, |connection, client| match client % 8 {
+            // The tag is that of the content, which no patch changes.
+            0..4 => {
+                let class = if client % 4 < 2 { "cold" } else { "hot" };
+                let patch = json!({"metadata": {client.to_string(): "said"}, "storage_class": class});
+                let fields = [MERGE_PATCH, ("If-Match", own.as_str())];
+                connection.exchange("PATCH", &target, &fields, patch.to_string().as_bytes())
+            }
+            4..6 => {
+                let fields = [MERGE_PATCH, ("If-Match", other.as_str())];
+                connection.exchange("PATCH", &target, &fields, br#"{"metadata":{"never":"said"}}"#)
+            }
+            _ => connection.exchange("PUT", KEY, &[("If-Match", own.as_str())], &new(client)),
+        });
+        let statuses: Vec<_> = responses.iter().map(|response| response.status).collect();
+        let of = |roles: std::ops::Range<usize>, status: u16| {
+            let answers = responses.iter().enumerate().filter(|(client, _)| roles.contains(&(client % 8)));
+            answers.filter(|(_, response)| response.status == status).count()
+        };
+        assert_eq!((of(0..4, 200), of(4..6, 412)), (8, 4), "{statuses:?}");
+        assert_eq!((of(6..8, 200), of(6..8, 412)), (1, 3), "{statuses:?}");
+        let winner = (0..16).find(|client| client % 8 >= 6 && responses[*client].status == 200).unwrap();
+        versions.push(responses[winner].json());
+        body = new(winner);
+        let listed = servers[round % 2].list(SCOPE);
+        assert_eq!(listed.len(), versions.len(), "one version more");
+        let id = &versions[round]["id"];
+        let patched = listed.iter().find(|object| object["id"] == *id).unwrap();
+        let said: Vec<_> = patched["metadata"].as_object().unwrap().keys().cloned().collect();
+        let expected: BTreeSet<_> =
+            (0..16).filter(|client| client % 8 < 4).map(|client| client.to_string()).collect();
+        assert_eq!(said, Vec::from_iter(expected), "all of them, and nothing else");
+        let newest: Value = listed[0]["id"].clone();
+        assert_eq!(newest, versions[round + 1]["id"]);
+    }
+    for server in &servers {
+        wait_until("the newest version on both", || (server.get(KEY).body == body).then_some(()));
+    }
+    site.wait_until_in_order(&servers[0]);
 }
 
 #[test]

@@ -17,6 +17,47 @@ pub(crate) const TENANT: &str = "harness";
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: Vec<u8>,
+    /// Names and values, as they came.
+    fields: Vec<(String, String)>,
+}
+
+impl Answer {
+    /// The value of a field of the head.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        let named = self.fields.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value.as_str())
+    }
+
+    /// One without a body.
+    #[cfg(test)]
+    pub(crate) fn of(status: u16, fields: &[(&str, &str)]) -> Self {
+        let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Self { status, body: Vec::new(), fields: fields.collect() }
+    }
+}
+
+/// What a client asks for.
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) target: &'a str,
+    /// Lines of the head.
+    pub(crate) fields: &'a str,
+    pub(crate) body: &'a [u8],
+    /// Called when half of the body has been sent, or all of it, if it is short.
+    pub(crate) halfway: &'a dyn Fn(),
+}
+
+impl Request<'_> {
+    /// A body that is shorter goes out at once.
+    const HALVED_BYTES_MIN: usize = 4096;
+
+    fn head(&self) -> Vec<u8> {
+        let Self { method, target, fields, body, .. } = self;
+        let length = body.len();
+        format!("{method} {target} HTTP/1.1\r\nHost: h\r\n{fields}Content-Length: {length}\r\n\r\n")
+            .into_bytes()
+    }
 }
 
 /// An object, as a listing tells it.
@@ -71,37 +112,60 @@ impl Client {
 
     /// One request and its answer. Any error leaves the outcome in doubt.
     pub(crate) fn request(&mut self, method: &str, target: &str, body: &[u8]) -> Result<Answer> {
-        let result = self.exchange(method, target, body);
+        let fields = match method {
+            "PATCH" => "Content-Type: application/merge-patch+json\r\n",
+            _ => "",
+        };
+        self.send(Request { method, target, fields, body, halfway: &|| {} })
+    }
+
+    /// The same with more in it.
+    pub(crate) fn send(&mut self, request: Request<'_>) -> Result<Answer> {
+        let result = self.exchange(request);
         if result.is_err() {
             self.connection = None;
         }
         result
     }
 
-    fn exchange(&mut self, method: &str, target: &str, body: &[u8]) -> Result<Answer> {
-        let connection = match self.connection.take() {
-            Some(connection) => self.connection.insert(connection),
-            None => {
-                let stream = TcpStream::connect(("127.0.0.1", self.port))?;
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(TIMEOUT))?;
-                stream.set_write_timeout(Some(TIMEOUT))?;
-                self.connection.insert(BufReader::new(stream))
-            }
+    /// Promises a whole body, sends so much of it, and goes away.
+    pub(crate) fn break_off(&mut self, request: Request<'_>, sent: usize) -> Result<()> {
+        let mut head = request.head();
+        head.extend_from_slice(&request.body[..sent]);
+        // Closed in any case.
+        let mut connection = self.open()?;
+        connection.get_mut().write_all(&head)?;
+        (request.halfway)();
+        Ok(())
+    }
+
+    /// The connection, which is kept for another request only if somebody puts it back.
+    fn open(&mut self) -> Result<BufReader<TcpStream>> {
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
+        }
+        let stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        Ok(BufReader::new(stream))
+    }
+
+    fn exchange(&mut self, request: Request<'_>) -> Result<Answer> {
+        let mut connection = self.open()?;
+        let half = match request.body.len() {
+            length @ Request::HALVED_BYTES_MIN.. => length / 2,
+            length => length,
         };
-        let length = body.len();
-        let media_type = match method {
-            "PATCH" => "Content-Type: application/merge-patch+json\r\n",
-            _ => "",
-        };
-        let mut request =
-            format!("{method} {target} HTTP/1.1\r\nHost: h\r\n{media_type}Content-Length: {length}\r\n\r\n")
-                .into_bytes();
-        request.extend_from_slice(body);
-        connection.get_mut().write_all(&request)?;
-        let (answer, closes) = read_answer(connection)?;
-        if closes {
-            self.connection = None;
+        let (first, second) = request.body.split_at(half);
+        let mut head = request.head();
+        head.extend_from_slice(first);
+        connection.get_mut().write_all(&head)?;
+        (request.halfway)();
+        connection.get_mut().write_all(second)?;
+        let (answer, closes) = read_answer(&mut connection, request.method != "HEAD")?;
+        if !closes {
+            self.connection = Some(connection);
         }
         Ok(answer)
     }
@@ -119,8 +183,8 @@ fn listed_object(object: &serde_json::Value) -> Listed {
 }
 
 /// The answer, and whether the connection ends behind it.
-fn read_answer(connection: &mut impl BufRead) -> Result<(Answer, bool)> {
-    let mut line = String::new();
+fn read_answer(connection: &mut impl BufRead, has_body: bool) -> Result<(Answer, bool)> {
+    let (mut line, mut fields) = (String::new(), Vec::new());
     connection.read_line(&mut line)?;
     let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status line")?;
     let (mut length, mut closes) = (0, false);
@@ -130,16 +194,21 @@ fn read_answer(connection: &mut impl BufRead) -> Result<(Answer, bool)> {
             bail!("the answer ends in its head");
         }
         match line.trim_end().split_once(": ") {
-            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse()?,
-            Some((name, value)) if name.eq_ignore_ascii_case("connection") => closes = value == "close",
-            Some(_) => {}
+            Some((name, value)) => {
+                match name {
+                    _ if name.eq_ignore_ascii_case("content-length") => length = value.parse()?,
+                    _ if name.eq_ignore_ascii_case("connection") => closes = value == "close",
+                    _ => {}
+                }
+                fields.push((name.to_owned(), value.to_owned()));
+            }
             None if line == "\r\n" => break,
             None => bail!("the head of the answer has the line {line:?}"),
         }
     }
-    let mut body = vec![0; length];
+    let mut body = vec![0; if has_body { length } else { 0 }];
     connection.read_exact(&mut body)?;
-    Ok((Answer { status, body }, closes))
+    Ok((Answer { status, body, fields }, closes))
 }
 
 #[cfg(test)]
@@ -147,7 +216,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<(Answer, bool)> {
-        read_answer(&mut text.as_bytes())
+        read_answer(&mut text.as_bytes(), true)
     }
 
     #[test]
@@ -156,6 +225,14 @@ mod tests {
         assert_eq!((answer.status, &answer.body[..], closes), (200, &b"abc"[..], false));
         let (answer, closes) = read("HTTP/1.1 503 Busy\r\nconnection: close\r\n\r\n").unwrap();
         assert_eq!((answer.status, answer.body.len(), closes), (503, 0, true));
+    }
+
+    #[test]
+    fn an_answer_to_a_head_has_its_fields_alone() {
+        let text = "HTTP/1.1 200 OK\r\nUpload-Offset: 7\r\nContent-Length: 3\r\n\r\nHTTP/1.1 ";
+        let (answer, _) = read_answer(&mut text.as_bytes(), false).unwrap();
+        assert_eq!((answer.field("upload-offset"), answer.field("location")), (Some("7"), None));
+        assert!(answer.body.is_empty());
     }
 
     #[test]

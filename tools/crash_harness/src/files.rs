@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,20 @@ pub(crate) fn check_files(port: u16, places: &Places) -> Result<()> {
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
     }
+}
+
+/// Holds how many uploads wait in the roots against how many can.
+pub(crate) fn check_uploads(places: &Places, allowed: &RangeInclusive<usize>) -> Result<()> {
+    let mut found = 0;
+    for root in [places.hot(), places.cold()] {
+        let open = root.join("uploads/open");
+        // There is none before the first upload.
+        let tenants = if open.exists() { names(&open)? } else { Vec::new() };
+        for tenant in tenants {
+            found += names(&open.join(tenant))?.iter().filter(|name| name.ends_with(".state")).count();
+        }
+    }
+    if allowed.contains(&found) { Ok(()) } else { bail!("{found} uploads wait, and {allowed:?} are known") }
 }
 
 /// Each blob once or more, against each file: its blob and its name. A blob without a file lies in a pack, and has been
@@ -94,6 +109,22 @@ mod tests {
 
     fn files(names: &[&str]) -> Vec<(String, String)> {
         names.iter().map(|name| ((*name).to_owned(), format!("{name}-1-2"))).collect()
+    }
+
+    #[test]
+    fn no_upload_waits_that_nobody_made() {
+        let directory = std::env::temp_dir().join(format!("waiting-uploads-{}", std::process::id()));
+        let places = Places::together(directory.clone());
+        assert!(check_uploads(&places, &(0..=0)).is_ok(), "there is no directory of them");
+        for (root, names) in [(places.hot(), &["a.state", "a.bytes"][..]), (places.cold(), &["b.state"])] {
+            let tenant = root.join("uploads/open/tenant");
+            fs::create_dir_all(&tenant).unwrap();
+            names.iter().for_each(|name| fs::write(tenant.join(name), "").unwrap());
+        }
+        for (allowed, holds) in [(2..=2, true), (0..=2, true), (0..=1, false), (3..=4, false)] {
+            assert_eq!(check_uploads(&places, &allowed).is_ok(), holds, "{allowed:?}");
+        }
+        fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::client::{Client, Listed, TENANT};
 use crate::content::Content;
+use crate::uploads::Uploads;
 
 /// Where the journal's objects are.
 pub(crate) const NAMESPACE: &str = "crash";
@@ -139,19 +140,19 @@ impl Entry {
     }
 
     /// Compares what is there, oldest first, with what was acknowledged. A change in doubt has happened whole or not at
-    /// all, and is settled by what is seen.
-    fn settle(&mut self, found: &[Shown]) -> Result<()> {
+    /// all, and is settled by what is seen: whether it has.
+    fn settle(&mut self, found: &[Shown]) -> Result<bool> {
         let shown = |versions: &[Version]| -> Vec<Shown> {
             versions.iter().map(|version| version.shown(&self.key)).collect()
         };
         if shown(&self.versions) == found {
             self.in_doubt = None;
-            return Ok(());
+            return Ok(false);
         }
         let newest = found.last().map(|newest| newest.id.clone()).unwrap_or_default();
         if self.in_doubt.is_some_and(|change| shown(&self.after(change, &newest)) == found) {
             self.happened(&newest);
-            return Ok(());
+            return Ok(true);
         }
         let known = |found: &&Shown| self.versions.iter().any(|version| version.id == found.id);
         let there = |version: &&Version| found.iter().any(|found| found.id == version.id);
@@ -217,29 +218,76 @@ pub(crate) fn id_target(id: &str) -> String {
     format!("/v1/objects/{id}")
 }
 
-/// All keys, in shares that each belong to one client: a key has one change under way at most.
+/// What belongs to one client alone: a key has one change under way at most.
+#[derive(Debug, Default)]
+pub(crate) struct Share {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) uploads: Uploads,
+    /// Those whose changes went in one batch that was not answered.
+    pub(crate) batch: Vec<usize>,
+}
+
+impl Share {
+    /// Those with no change in doubt.
+    pub(crate) fn settled(&self) -> Vec<usize> {
+        (0..self.entries.len()).filter(|index| self.entries[*index].in_doubt.is_none()).collect()
+    }
+}
+
+/// What became of changes that nobody was told of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Batches of which a part has happened, and a part has not.
+    pub(crate) split_batches: u64,
+    /// Uploads that go on behind the offset that was told last.
+    pub(crate) ahead: u64,
+    /// Uploads whose object was made by whoever asked after the crash, or before it with nobody told.
+    pub(crate) completed: u64,
+}
+
+/// All keys, in shares that each belong to one client.
 pub(crate) struct Journal {
-    shares: Vec<Vec<Entry>>,
+    shares: Vec<Share>,
+    pub(crate) seen: Seen,
 }
 
 impl Journal {
     pub(crate) fn new(clients: u32, keys: u32) -> Self {
-        let share = |client| (0..keys).map(|key| Entry::new(format!("{client}/{key}"))).collect();
-        Self { shares: (0..clients).map(share).collect() }
+        let share = |client| Share {
+            entries: (0..keys).map(|key| Entry::new(format!("{client}/{key}"))).collect(),
+            ..Share::default()
+        };
+        Self { shares: (0..clients).map(share).collect(), seen: Seen::default() }
     }
 
-    pub(crate) fn shares(&mut self) -> impl Iterator<Item = &mut Vec<Entry>> {
+    pub(crate) fn shares(&mut self) -> impl Iterator<Item = &mut Share> {
         self.shares.iter_mut()
+    }
+
+    /// How many uploads wait for their next piece, and how many states there may be at most: of those too that were made
+    /// without a word to anybody.
+    pub(crate) fn waiting_uploads(&self) -> std::ops::RangeInclusive<usize> {
+        let (mut open, mut perhaps) = (0, 0);
+        for share in &self.shares {
+            open += share.uploads.open_count();
+            perhaps += share.uploads.perhaps_count();
+        }
+        open..=open + perhaps
     }
 
     /// How many objects there are.
     pub(crate) fn present(&self) -> usize {
-        self.shares.iter().flatten().map(|entry| entry.versions.len()).sum()
+        self.shares.iter().flat_map(|share| &share.entries).map(|entry| entry.versions.len()).sum()
     }
 
     /// Compares everything that is there with everything that was acknowledged, and reads it.
     pub(crate) fn check(&mut self, port: u16) -> Result<()> {
         let mut client = Client::new(port);
+        // Before the listing: whoever asks for an upload that is whole has its object made.
+        for (number, share) in self.shares.iter_mut().enumerate() {
+            let checked = share.uploads.check(&mut client, &mut share.entries, &mut self.seen);
+            checked.with_context(|| format!("uploads of client {number}"))?;
+        }
         let half_done = client.list(NAMESPACE, "WRITING")?;
         if !half_done.is_empty() {
             bail!("uploads of a dead server are still listed: {half_done:?}");
@@ -250,7 +298,7 @@ impl Journal {
                 .map(|share| {
                     scope.spawn(move || {
                         let mut client = Client::new(port);
-                        share.iter_mut().try_for_each(|entry| entry.read_all(&mut client))
+                        share.entries.iter_mut().try_for_each(|entry| entry.read_all(&mut client))
                     })
                 })
                 .collect();
@@ -266,9 +314,18 @@ impl Journal {
             let shown = Shown { id: id.clone(), key: key.clone(), class: class.clone(), label: *label };
             found.entry(key.strip_suffix(RENAMED).unwrap_or(key)).or_default().push(shown);
         }
-        for entry in self.shares.iter_mut().flatten() {
-            let ids = found.remove(entry.key.as_str()).unwrap_or_default();
-            entry.settle(&ids).with_context(|| format!("key {}", entry.key))?;
+        for share in &mut self.shares {
+            let mut happened = Vec::new();
+            for (index, entry) in share.entries.iter_mut().enumerate() {
+                let ids = found.remove(entry.key.as_str()).unwrap_or_default();
+                let was_in_doubt = entry.in_doubt.is_some();
+                let has_happened = entry.settle(&ids).with_context(|| format!("key {}", entry.key))?;
+                if was_in_doubt && share.batch.contains(&index) {
+                    happened.push(has_happened);
+                }
+            }
+            share.batch.clear();
+            self.seen.split_batches += u64::from(happened.contains(&true) && happened.contains(&false));
         }
         match found.into_iter().next() {
             None => Ok(()),
@@ -374,6 +431,29 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_of_which_a_part_has_happened_is_counted() {
+        let listed = |id: &str, key: &str| Listed {
+            id: id.into(),
+            key: key.into(),
+            blob: String::new(),
+            class: "hot".into(),
+            label: 0,
+        };
+        for (found, split) in [(&["0/0", "0/1"][..], 0), (&[], 0), (&["0/1"], 1)] {
+            let mut journal = Journal::new(1, 3);
+            for index in [0, 1] {
+                journal.shares[0].entries[index].in_doubt = Some(PUT);
+                journal.shares[0].batch.push(index);
+            }
+            let found: Vec<_> = found.iter().map(|key| listed(key, key)).collect();
+            journal.settle(&found).unwrap();
+            assert_eq!(journal.seen.split_batches, split, "{found:?}");
+            journal.settle(&found).unwrap();
+            assert_eq!(journal.seen.split_batches, split, "once");
+        }
+    }
+
+    #[test]
     fn an_object_of_no_key_is_noticed() {
         let listed = |id: &str, key: &str| Listed {
             id: id.into(),
@@ -383,8 +463,8 @@ mod tests {
             label: 0,
         };
         let mut journal = Journal::new(1, 1);
-        journal.shares[0][0] = entry(&["a", "b"], None);
-        journal.shares[0][0].key = "0/0".into();
+        journal.shares[0].entries[0] = entry(&["a", "b"], None);
+        journal.shares[0].entries[0].key = "0/0".into();
         let (newest, oldest) = (listed("b", "0/0"), listed("a", "0/0"));
         assert!(journal.settle(&[newest.clone(), oldest.clone()]).is_ok());
         assert!(journal.settle(&[oldest.clone(), newest.clone()]).is_err());

@@ -10,6 +10,8 @@
 //! Power cuts and faults need root. A server that was built with the feature `fault-injection` finds in the environment which
 //! sync it leaves out (`SKIP_SYNC`) and how often it collects (`GC_INTERVAL_MS`).
 
+mod aim;
+mod batches;
 mod client;
 mod collect;
 mod content;
@@ -23,6 +25,8 @@ mod machine;
 mod race;
 mod random;
 mod server;
+mod under_way;
+mod uploads;
 mod volatile;
 mod work;
 

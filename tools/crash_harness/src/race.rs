@@ -42,6 +42,7 @@ pub(crate) fn race(arguments: &Arguments, minutes: u64, seed: u64) -> Result<()>
             .shares()
             .map(|share| {
                 let client = Client::new(server.port());
+                let share = &mut share.entries;
                 let racer = Racer { client, share, random: Random::new(random.next()), counts: &counts };
                 let stop = &stop;
                 scope.spawn(move || {

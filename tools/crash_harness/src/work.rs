@@ -5,13 +5,34 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
+use crate::batches::batch;
 use crate::client::{Client, TENANT};
 use crate::content::Content;
-use crate::journal::{Change, Entry, NAMESPACE, StorageClass, Version, id_target, key_target};
+use crate::journal::{Change, Entry, NAMESPACE, Share, StorageClass, Version, id_target, key_target};
 use crate::random::Random;
+use crate::under_way::UnderWay;
+use crate::uploads;
 
 /// More versions of a key are not kept, so that reading all of them stays short.
-const VERSIONS_MAX: usize = 4;
+pub(crate) const VERSIONS_MAX: usize = 4;
+/// One step in so many is a batch.
+const BATCH_ONE_IN: u64 = 12;
+/// One step in so many is about an upload in pieces.
+const UPLOAD_ONE_IN: u64 = 4;
+
+/// The cut that is to come, and what clients tell whoever makes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cut<'a> {
+    pub(crate) begun: &'a AtomicBool,
+    pub(crate) under_way: &'a UnderWay,
+}
+
+impl Cut<'_> {
+    /// Whether an answer that has come just now is none any more.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::SeqCst)
+    }
+}
 
 /// How a change went.
 #[derive(Debug)]
@@ -95,27 +116,38 @@ fn patch(change: Change, version: &Version, entry: &Entry) -> serde_json::Value 
 /// A client at work on the keys that are its own.
 pub(crate) struct Work<'j> {
     pub(crate) client: Client,
-    pub(crate) share: &'j mut Vec<Entry>,
+    pub(crate) share: &'j mut Share,
     pub(crate) random: Random,
 }
 
 impl Work<'_> {
     /// Puts, overwrites and deletes until it is told to stop, which is after the cut; says how much was acknowledged.
-    pub(crate) fn run_until(mut self, stop: &AtomicBool, cut_begun: &AtomicBool) -> Result<u64> {
+    pub(crate) fn run_until(mut self, stop: &AtomicBool, cut: Cut<'_>) -> Result<u64> {
         let mut acknowledged = 0;
         while !stop.load(Ordering::Relaxed) {
-            let settled: Vec<_> =
-                (0..self.share.len()).filter(|index| self.share[*index].in_doubt.is_none()).collect();
-            if settled.is_empty() {
-                break;
-            }
-            let entry = &mut self.share[settled[self.random.index(settled.len())]];
-            let change = choose(&mut self.random, entry);
-            if let Outcome::Acknowledged = perform(&mut self.client, entry, change, cut_begun)? {
-                acknowledged += 1;
-            }
+            let Some(more) = self.step(&cut)? else { break };
+            acknowledged += more;
         }
         Ok(acknowledged)
+    }
+
+    /// One request, or some; `None` if there is no key left whose changes are all known.
+    fn step(&mut self, cut: &Cut<'_>) -> Result<Option<u64>> {
+        let Self { client, share, random } = self;
+        let settled = share.settled();
+        if settled.is_empty() {
+            return Ok(None);
+        }
+        if random.below(BATCH_ONE_IN) == 0 {
+            return batch(client, share, random, cut).map(Some);
+        }
+        if random.below(UPLOAD_ONE_IN) == 0 {
+            return uploads::step(client, share, random, cut).map(|done| Some(u64::from(done)));
+        }
+        let entry = &mut share.entries[settled[random.index(settled.len())]];
+        let change = choose(random, entry);
+        let outcome = perform(client, entry, change, cut.begun)?;
+        Ok(Some(u64::from(matches!(outcome, Outcome::Acknowledged))))
     }
 }
 

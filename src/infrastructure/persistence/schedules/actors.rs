@@ -2,9 +2,10 @@
 //! can do too. A new kind is a new [`Actor`] with a line in [`KINDS`].
 
 use super::guards::Guard;
+use super::mover::Mover;
 use super::random::Random;
 use super::shared::{GRACE, LEASE};
-use super::world::{CONTENTS, KEYS, World};
+use super::world::{CONTENTS, KEYS, World, any_stored, other_class};
 use crate::application::ports::{CommitOutcome, ObjectName};
 use crate::domain::entities::{BlobLocation, Reach, StoredContent, StoredObject};
 use crate::domain::value_objects::{ContentHash, ObjectId, Place, Precondition};
@@ -14,13 +15,14 @@ use crate::infrastructure::storage::{PlaceSequence, Roots};
 type MakeActor = fn(&mut Random) -> Box<dyn Actor>;
 
 /// Each kind and how often it is met.
-pub(super) const KINDS: [(usize, MakeActor); 6] = [
+pub(super) const KINDS: [(usize, MakeActor); 7] = [
     (8, |random| Box::new(Uploader::new(random))),
     (6, |random| Box::new(Deleter::new(random))),
     (3, |random| Box::new(Referrer::new(random))),
     (4, |random| Box::new(Reader::new(random))),
-    (1, |random| Box::new(Damager { content: random.below(CONTENTS) })),
-    (1, |random| Box::new(Scrub { content: random.below(CONTENTS), name: None })),
+    (5, |_| Box::new(Mover::default())),
+    (1, |random| Box::new(Damager { content: any_stored(random) })),
+    (1, |random| Box::new(Scrub { content: any_stored(random), name: None })),
 ];
 
 /// What an actor has besides its world.
@@ -44,7 +46,7 @@ pub(super) enum Question {
 }
 
 impl Next {
-    fn write(write: Write) -> Self {
+    pub(super) fn write(write: Write) -> Self {
         Self::Ask(Question::Write(Box::new(write)))
     }
 }
@@ -106,7 +108,7 @@ impl Uploader {
         let key = random.chance(60).then(|| random.below(KEYS));
         let reserves = random.chance(15);
         Self {
-            content: random.below(CONTENTS),
+            content: any_stored(random),
             key,
             only_if_absent: key.is_some() && random.chance(25),
             reserves,
@@ -230,6 +232,8 @@ impl Actor for Uploader {
 struct Referrer {
     content: usize,
     key: Option<usize>,
+    /// Whether an object named it when it was asked for, in its usual class and in the other one.
+    is_named: [bool; 2],
     /// Until when the content is there for certain.
     until: u64,
     stage: ReferStage,
@@ -246,7 +250,8 @@ enum ReferStage {
 impl Referrer {
     fn new(random: &mut Random) -> Self {
         let key = random.chance(40).then(|| random.below(KEYS));
-        Self { content: random.below(CONTENTS), key, until: 0, stage: ReferStage::Asks }
+        let content = random.below(CONTENTS);
+        Self { content, key, is_named: [false; 2], until: 0, stage: ReferStage::Asks }
     }
 }
 
@@ -265,9 +270,8 @@ impl Actor for Referrer {
             ReferStage::Asks => {
                 let tenant_id = &world.keys[0].scope.tenant_id;
                 let Some(reach) = Reach::everything().of_tenant(tenant_id) else { return Ok(Next::Over) };
-                // What only a lease holds is not held longer; of what is leased already, half the time may be over.
-                let is_named = world.count(self.content) > 0;
-                self.until = if is_named { world.now.0 + LEASE / 2 + GRACE } else { 0 };
+                self.is_named = [self.content, other_class(self.content)].map(|one| world.count(one) > 0);
+                self.until = world.now.0 + LEASE / 2 + GRACE;
                 self.stage = ReferStage::IsTold;
                 Ok(Next::Ask(Question::Lease(world.contents[self.content].hash, reach)))
             }
@@ -278,6 +282,13 @@ impl Actor for Referrer {
                 };
                 let place = leased.location.place;
                 world.note("has a lease on", Some(place));
+                let there = world.content_of(&leased.location.content_hash, leased.location.storage_class);
+                // What only a lease holds is not held longer; of what is leased already, half the time may be over.
+                let [usual, other] = self.is_named;
+                if !(if there == self.content { usual } else { other }) {
+                    self.until = 0;
+                }
+                self.content = there;
                 self.stage = ReferStage::Refers(place);
                 Ok(Next::Again)
             }
@@ -345,7 +356,7 @@ impl Actor for Deleter {
     }
 }
 
-fn any_committed(world: &World, random: &mut Random) -> Option<ObjectId> {
+pub(super) fn any_committed(world: &World, random: &mut Random) -> Option<ObjectId> {
     let committed = world.objects.iter().filter(|object| object.committed);
     let ids: Vec<_> = committed.map(|object| object.id).collect();
     (!ids.is_empty()).then(|| ids[random.below(ids.len())])
@@ -413,7 +424,8 @@ impl Actor for Reader {
                 let Some(Answer::Found(Some(stored))) = answer else { return Ok(Next::Over) };
                 let place = stored.place;
                 world.note("was told", Some(place));
-                match world.is_whole(world.content_of(&stored.content_hash), place) {
+                let content = world.content_of(&stored.content_hash, stored.object.storage_class);
+                match world.is_whole(content, place) {
                     _ if world.damaged.contains(&place) => Ok(Next::Over),
                     _ if stored.damaged => Err(format!("{place} counts as damaged, and nobody damaged it")),
                     true => Ok(Next::Over),

@@ -43,11 +43,13 @@ pub(super) enum Guard {
     Grace,
     /// The statement that forgets a blob looks at its lease itself.
     Lease,
+    /// Who moves an object leaves the copy that it has read to the collector.
+    OldCopyStays,
 }
 
 impl Guard {
     /// Each of them.
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::PlaceOfItsOwn,
         Self::BytesFirst,
         Self::OwnCopyServes,
@@ -63,6 +65,7 @@ impl Guard {
         Self::SweepSparesGarbage,
         Self::Grace,
         Self::Lease,
+        Self::OldCopyStays,
     ];
 
     /// Whether only a backup could notice that it is missing.

@@ -1,12 +1,13 @@
 //! The race of everything that writes, removes and reads copies of the same few contents: uploads, deletions,
-//! references, menders, a scrub, collectors, sweeps after a crash, backups and downloads, on the real repository and real
+//! references, moves between classes, menders, a scrub, collectors, sweeps after a crash, backups and downloads, on the real repository and real
 //! files.
 //!
 //! Each schedule is a world of its own: two contents, two keys, and five to nine actors whose steps a random scheduler
 //! interleaves. Many worlds go through one database at once, so that a batch's cost is shared.
 //!
 //! ```text
-//! actors:   write file · commit · compare · mend · discard | lease · refer | delete | look up · open | mark  (a world's own)
+//! actors:   write file · commit · compare · mend · discard | look up · copy · update · compare · mend · discard
+//!           | lease · refer | delete | look up · open | mark                                     (a world's own)
 //! shared:   batch · collect · read garbage · remove files · forget garbage (two collectors)
 //!           list · ask · remove (sweep) | hold · snapshot · check · release (backup) | crash and restart
 //! ```
@@ -14,6 +15,7 @@
 
 mod actors;
 mod guards;
+mod mover;
 mod random;
 mod shared;
 mod store;
@@ -35,8 +37,8 @@ const WORLDS: usize = 400;
 const SCHEDULES: usize = 20_000;
 /// How many run on PostgreSQL.
 const SCHEDULES_POSTGRES: usize = 2_000;
-/// Within how many a missing guard must show. Most take a few hundred, the rarest some thousands.
-const SCHEDULES_WITHOUT_GUARD: usize = 100_000;
+/// Within how many a missing guard must show. Most take a few hundred, the rarest some tens of thousands.
+const SCHEDULES_WITHOUT_GUARD: usize = 500_000;
 
 fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)

@@ -63,6 +63,11 @@ impl Wave<'_> {
                     let what = format!("{} is there: {}", object.id, found.is_some());
                     return Err(Violation { world: Some(world.number), what });
                 }
+                let class = world.contents[object.content].class;
+                if found.is_some_and(|found| found.object.storage_class != class) {
+                    let what = format!("{} is not in the class that it has moved to", object.id);
+                    return Err(Violation { world: Some(world.number), what });
+                }
             }
         }
         Ok(())
@@ -108,7 +113,9 @@ fn check_rows_of(world: &World, rows: &HashMap<BlobFile, BlobRow>) -> Result<(),
         let serving = world.serving[number].and_then(|place| rows.get(&content.at(place)));
         let row = match serving {
             Some(row) => Some(row),
-            None => rows.values().find(|row| row.location.content_hash == content.hash),
+            None => rows.values().find(|row| {
+                (row.location.content_hash, row.location.storage_class) == (content.hash, content.class)
+            }),
         };
         match row {
             None if count == 0 => {}

@@ -290,7 +290,9 @@ impl<'a> Wave<'a> {
                 if self.without == Some(Guard::Lease) {
                     guards::hide_leases(&server.database).await;
                 }
-                RoleState::Ready(Some(Answer::Leased(leased.into_iter().next())))
+                // In whatever class it is whole.
+                let whole = leased.into_iter().find(|content| !content.damaged);
+                RoleState::Ready(Some(Answer::Leased(whole)))
             }
             Next::Ask(Question::Mark(copy)) => {
                 RoleState::Ready(Some(Answer::Marked(server.database.mark(&copy, true).await.unwrap())))
@@ -435,7 +437,7 @@ impl<'a> Wave<'a> {
         for file in files {
             let number = world_of(file);
             let world = &self.worlds[number];
-            let content = world.content_of(&file.content_hash);
+            let content = world.content_of(&file.content_hash, file.storage_class);
             if !world.is_whole(content, file.place) && !world.damaged.contains(&file.place) {
                 let what = format!("a backup's snapshot names {}, which is not there", file.place);
                 return Err(Violation { world: Some(number), what });

@@ -5,7 +5,7 @@ use std::fs;
 
 use super::random::Random;
 use super::wave::SHARDS;
-use crate::application::ports::{CommitOutcome, DeleteOutcome, ObjectCommit};
+use crate::application::ports::{CommitOutcome, DeleteOutcome, ObjectCommit, ObjectUpdate, UpdateOutcome};
 use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
 use crate::domain::value_objects::{
     ContentHash, ContentType, EntityTags, Key, Metadata, Namespace, ObjectId, ObjectStatus, Place,
@@ -16,12 +16,14 @@ use crate::infrastructure::storage::{BlobFile, Roots, remove_blob_files};
 
 /// How many contents a world has. Few, so that everybody is about the same.
 pub(super) const CONTENTS: usize = 2;
+/// Each of them may be in both classes: the first numbers are where it is put mostly, the others the other class.
+pub(super) const STORED: usize = 2 * CONTENTS;
 /// How many keys.
 pub(super) const KEYS: usize = 2;
 /// All bodies are as long.
 const BODY_BYTES: usize = 8;
 
-/// Bytes and what they are called. The hash is no hash of them: it only has to be theirs alone.
+/// Bytes in a class, and what they are called. The hash is no hash of them: it only has to be theirs alone.
 pub(super) struct Content {
     pub(super) hash: ContentHash,
     pub(super) class: StorageClass,
@@ -31,13 +33,12 @@ pub(super) struct Content {
 }
 
 impl Content {
-    fn new(world: usize, number: usize, roots: &Roots, random: &mut Random) -> Self {
+    fn new(world: usize, number: usize, class: StorageClass, roots: &Roots) -> Self {
         let name = (world * CONTENTS + number) as u64;
         let mut hash = [0; 32];
         hash[0] = u8::try_from(name % u64::from(SHARDS)).unwrap();
         hash[1..9].copy_from_slice(&name.to_be_bytes());
         let hash = ContentHash::from_bytes(hash);
-        let class = if random.chance(70) { StorageClass::Hot } else { StorageClass::Cold };
         let shard = format!("blobs/{:02x}/{hash}-", hash.as_bytes()[0]);
         let path = roots.of(class).path().join(shard).into_os_string().into_string().unwrap();
         Self { hash, class, body: name.to_be_bytes(), path }
@@ -46,6 +47,17 @@ impl Content {
     pub(super) fn at(&self, place: Place) -> BlobLocation {
         BlobLocation { storage_class: self.class, content_hash: self.hash, place }
     }
+}
+
+/// The same content in the other class.
+pub(super) fn other_class(content: usize) -> usize {
+    (content + CONTENTS) % STORED
+}
+
+/// Which content, mostly in its usual class.
+pub(super) fn any_stored(random: &mut Random) -> usize {
+    let content = random.below(CONTENTS);
+    if random.chance(15) { other_class(content) } else { content }
 }
 
 /// Which world a file belongs to.
@@ -61,6 +73,8 @@ pub(super) struct KnownObject {
     /// Where its bytes were then, as a cache would remember it.
     pub(super) place: Place,
     pub(super) committed: bool,
+    /// When it was changed last, as far as anybody was told.
+    updated_at: Timestamp,
 }
 
 /// What happened in a world, for whoever has to understand a failure.
@@ -74,11 +88,11 @@ pub(super) struct Note {
 
 pub(super) struct World {
     pub(super) number: usize,
-    pub(super) contents: [Content; CONTENTS],
+    pub(super) contents: [Content; STORED],
     pub(super) keys: [KeyPath; KEYS],
     pub(super) objects: Vec<KnownObject>,
     /// The copy that served each content when it was last told.
-    pub(super) serving: [Option<Place>; CONTENTS],
+    pub(super) serving: [Option<Place>; STORED],
     /// The copies that the test itself has damaged: nobody can be blamed for them.
     pub(super) damaged: HashSet<Place>,
     /// Files that actors removed since somebody last looked whether a row names them.
@@ -100,12 +114,19 @@ impl World {
             tenant_id: TenantId::parse("acme").unwrap(),
         };
         let key = |name: usize| Key::parse(&format!("{number}/{name}")).unwrap();
+        let usual: [StorageClass; CONTENTS] =
+            std::array::from_fn(|_| if random.chance(70) { StorageClass::Hot } else { StorageClass::Cold });
+        let content = |stored: usize| {
+            let (content, usual) = (stored % CONTENTS, usual[stored % CONTENTS]);
+            let other = StorageClass::ALL.into_iter().find(|class| *class != usual).unwrap();
+            Content::new(number, content, if stored < CONTENTS { usual } else { other }, roots)
+        };
         Self {
             number,
-            contents: std::array::from_fn(|content| Content::new(number, content, roots, random)),
+            contents: std::array::from_fn(content),
             keys: std::array::from_fn(|name| KeyPath { scope: scope(), key: key(name) }),
             objects: Vec::new(),
-            serving: [None; CONTENTS],
+            serving: [None; STORED],
             damaged: HashSet::new(),
             discarded: Vec::new(),
             deleted_early: HashSet::new(),
@@ -205,8 +226,8 @@ impl World {
     }
 
     /// Which content a location is of.
-    pub(super) fn content_of(&self, hash: &ContentHash) -> usize {
-        self.contents.iter().position(|content| content.hash == *hash).unwrap()
+    pub(super) fn content_of(&self, hash: &ContentHash, class: StorageClass) -> usize {
+        self.contents.iter().position(|content| content.hash == *hash && content.class == class).unwrap()
     }
 
     /// How many committed objects a content has.
@@ -220,6 +241,9 @@ impl World {
             (Write::Commit(commit), WriteOutcome::Committed(outcome)) => self.committed(commit, outcome),
             (_, WriteOutcome::Deleted(DeleteOutcome::Deleted { ids, .. })) => self.deleted(ids),
             (Write::Mend { lost, place }, WriteOutcome::Mended(true)) => self.mended(lost, *place),
+            (Write::Update(update), WriteOutcome::Updated(UpdateOutcome::Updated { place, .. })) => {
+                self.moved(update, *place)
+            }
             _ => {
                 self.note("is refused, or nothing has changed", None);
                 Ok(())
@@ -232,21 +256,47 @@ impl World {
             self.note("is refused by its condition", None);
             return Ok(());
         };
-        let content = self.content_of(&commit.stored.content_hash);
+        let object = &commit.stored.object;
+        let content = self.content_of(&commit.stored.content_hash, object.storage_class);
         self.note("is committed, served from", Some(*place));
-        if !self.damaged.contains(place) && !self.is_whole(content, *place) {
-            return Err(format!("a commit is served from {place}, which is not there"));
+        self.serves(content, *place)?;
+        let committed = !self.deleted_early.remove(&object.id);
+        let (id, updated_at) = (object.id, object.updated_at);
+        self.objects.push(KnownObject { id, content, place: *place, committed, updated_at });
+        Ok(())
+    }
+
+    fn moved(&mut self, update: &ObjectUpdate, place: Option<Place>) -> Result<(), String> {
+        let Some((copy, place)) = update.copy_location().zip(place) else {
+            return Err(format!("{} has moved, and nobody says where", update.object.id));
+        };
+        let content = self.content_of(&copy.content_hash, copy.storage_class);
+        self.note("has moved, and is served from", Some(place));
+        self.serves(content, place)?;
+        let ObjectUpdate { object, .. } = update;
+        match self.objects.iter_mut().find(|known| known.id == object.id) {
+            Some(known) if known.updated_at < object.updated_at => {
+                (known.content, known.place, known.updated_at) = (content, place, object.updated_at);
+                Ok(())
+            }
+            // Where two servers write at once, word of a later move may come first.
+            Some(_) if !self.ordered => Ok(()),
+            _ => Err(format!("{} has moved, and was not there as it was seen", object.id)),
+        }
+    }
+
+    /// A copy that a row names now, for one object more.
+    fn serves(&mut self, content: usize, place: Place) -> Result<(), String> {
+        if !self.damaged.contains(&place) && !self.is_whole(content, place) {
+            return Err(format!("an object is served from {place}, which is not there"));
         }
         if let Some(serving) = self.serving[content].filter(|_| self.ordered && self.count(content) > 0)
-            && serving != *place
+            && serving != place
             && !self.damaged.contains(&serving)
         {
             return Err(format!("{place} took the place of {serving}, which was whole"));
         }
-        self.serving[content] = Some(*place);
-        let id = commit.stored.object.id;
-        let committed = !self.deleted_early.remove(&id);
-        self.objects.push(KnownObject { id, content, place: *place, committed });
+        self.serving[content] = Some(place);
         Ok(())
     }
 
@@ -264,7 +314,7 @@ impl World {
     }
 
     fn mended(&mut self, lost: &BlobLocation, place: Place) -> Result<(), String> {
-        let content = self.content_of(&lost.content_hash);
+        let content = self.content_of(&lost.content_hash, lost.storage_class);
         self.note("lets its copy serve", Some(place));
         if !self.damaged.contains(&lost.place) {
             return Err(format!("{} was whole and was replaced by {place}", lost.place));

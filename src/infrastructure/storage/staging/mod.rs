@@ -70,6 +70,23 @@ impl Paths {
         remove_if_there(&self.state)?;
         remove_if_there(&self.bytes)
     }
+
+    /// The same, and no power cut brings it back: whoever gave it up has been told that it is gone.
+    fn remove_durably(&self) -> io::Result<()> {
+        self.remove()?;
+        sync_entries(&self.directory)
+    }
+
+    /// Removes what is known of one whose object is there, durably too.
+    fn forget_done(&self) -> io::Result<()> {
+        remove_if_there(&self.done)?;
+        self.remove_durably()?;
+        // Where it had not been put away yet, there may be none.
+        match sync_entries(&self.done_directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
 }
 
 fn remove_if_there(path: &std::path::Path) -> io::Result<()> {
@@ -310,10 +327,7 @@ impl UploadStaging for FileStore {
     }
 
     async fn forget_done(&self, id: &UploadId) -> Result<(), StoreError> {
-        let forgotten = self.with_paths(id, |_, paths| {
-            remove_if_there(&paths.done)?;
-            paths.remove()
-        });
+        let forgotten = self.with_paths(id, |_, paths| paths.forget_done());
         forgotten.await?.map_err(|error| StoreError::io("remove an upload", error))
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,7 +17,7 @@ use super::super::blob_file::{remove_blob, sync_shard};
 use super::super::file_store::{FileStoreParts, helper_failed};
 use super::super::root::StorageRoot;
 use super::record::{Slot, write_slot};
-use super::{Paths, finish, sync_file};
+use super::{Paths, finish, sync_entries, sync_file};
 use crate::application::errors::{SourceError, StoreError};
 use crate::application::ports::{ByteSource, ReadPace, ReadProgress};
 use crate::application::staging::{
@@ -412,7 +413,7 @@ impl StagingSession for StagedFile {
     }
 
     async fn remove(&mut self) -> Result<(), StoreError> {
-        self.run(|_, paths| paths.remove(), "remove an upload").await
+        self.run(|_, paths| paths.remove_durably(), "remove an upload").await
     }
 
     async fn release(self) {
@@ -491,9 +492,18 @@ impl StagedParts {
         self.order.iter().map(|index| self.sessions[*index].upload.clone()).collect()
     }
 
-    pub(super) async fn remove(mut self) -> Result<(), StoreError> {
-        for session in &mut self.sessions {
-            session.remove().await?;
+    /// Removes all of them, with a sync for each directory that they are in.
+    pub(super) async fn remove(self) -> Result<(), StoreError> {
+        let mut directories: Vec<PathBuf> = Vec::new();
+        for session in &self.sessions {
+            session.run(|_, paths| paths.remove(), "remove a part of an upload").await?;
+            if !directories.contains(&session.paths.directory) {
+                directories.push(session.paths.directory.clone());
+            }
+        }
+        if let Some(session) = self.sessions.first() {
+            let sync = move |_: &Files, _: &Paths| directories.iter().try_for_each(|path| sync_entries(path));
+            session.run(sync, "sync a directory of uploads").await?;
         }
         for session in self.sessions {
             session.release().await;

@@ -1,0 +1,497 @@
+//! Uploads in pieces (tus 1.0) that go on over any number of cuts, from where the server says that they do.
+//!
+//! ```text
+//! sent by the client    ├──────────────────────────────┤
+//! on the server's disk  ├──────────────────┤ ?
+//! told to the client    ├───────────┤
+//! ```
+//! What the server tells after a cut lies between the other two. An upload whose bytes are all there is an object, once,
+//! as soon as somebody has asked for it.
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::client::{Answer, Client, Request, TENANT};
+use crate::content::Content;
+use crate::journal::{Change, Entry, NAMESPACE, Seen, Share, StorageClass};
+use crate::random::Random;
+use crate::under_way::Long;
+use crate::work::{Cut, VERSIONS_MAX, any_class};
+
+/// How many uploads of a client wait for their next piece at most.
+const OPEN_MAX: usize = 3;
+/// Of how many that are done a client remembers what they have become.
+const DONE_MAX: usize = 4;
+/// One step in so many gives an upload up.
+const GIVEN_UP_ONE_IN: u64 = 12;
+/// One piece in so many breaks off.
+const BROKEN_OFF_ONE_IN: u64 = 8;
+
+/// An upload whose name is known, and whose end is not.
+#[derive(Debug, Clone)]
+struct Upload {
+    target: String,
+    /// Of which key of its client it is to be a version.
+    entry: usize,
+    content: Content,
+    class: StorageClass,
+    /// The last offset that was told before a cut began.
+    told: usize,
+    /// No byte behind this was ever sent.
+    sent: usize,
+    /// How it stands is asked before it goes on.
+    is_unsure: bool,
+    /// How long it is comes with its last piece.
+    defers_length: bool,
+    /// It was to be given up, and there was no answer.
+    is_ending: bool,
+}
+
+/// What an upload has become.
+#[derive(Debug)]
+struct Done {
+    target: String,
+    length: usize,
+    id: String,
+}
+
+/// The uploads of one client.
+#[derive(Debug, Default)]
+pub(crate) struct Uploads {
+    open: Vec<Upload>,
+    done: Vec<Done>,
+    /// Those that must not be there any more.
+    gone: Vec<String>,
+    /// How many may be there whose name nobody was told.
+    nameless: usize,
+}
+
+/// What the server tells of an upload.
+#[derive(Debug, PartialEq, Eq)]
+enum Standing {
+    /// It goes on here.
+    At(usize),
+    /// It has become this object.
+    Became(String),
+    /// It is not there.
+    Gone,
+    /// It cannot say now.
+    Busy,
+}
+
+impl Upload {
+    /// Holds an offset that was told against what is known.
+    fn must_allow(&self, offset: usize) -> Result<()> {
+        ensure!(offset >= self.told, "{offset} of {self:?}: bytes are lost whose offset was told");
+        ensure!(offset <= self.sent, "{offset} of {self:?}: there are bytes that were never sent");
+        Ok(())
+    }
+
+    /// What an answer says of it.
+    fn standing(&self, answer: &Answer) -> Result<Standing> {
+        match answer.status {
+            404 => return Ok(Standing::Gone),
+            // Another request of this client may not have come to its end.
+            408 | 423 | 500.. => return Ok(Standing::Busy),
+            200 | 201 | 204 | 409 => {}
+            status => bail!("{self:?} was answered with status {status}"),
+        }
+        let offset = answer.field("Upload-Offset").context("an upload has an offset")?;
+        let offset = offset.parse().context("an offset is a number")?;
+        self.must_allow(offset)?;
+        match answer.field("X-Object-Id") {
+            Some(id) if offset == self.content.length => Ok(Standing::Became(id.to_owned())),
+            Some(id) => bail!("{self:?} has become {id} with {offset} bytes"),
+            None if offset == self.content.length && !self.defers_length && answer.status != 409 => {
+                bail!("{self:?} is whole and no object")
+            }
+            None => Ok(Standing::At(offset)),
+        }
+    }
+}
+
+impl Uploads {
+    /// How many wait for their next piece for certain.
+    pub(crate) fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// How many more may be found among those that wait: the nameless, and what was put aside without a sync of that.
+    pub(crate) fn perhaps_count(&self) -> usize {
+        self.nameless + self.done.len()
+    }
+
+    /// Holds what the server says after a cut against what it said before, and remembers what it says now.
+    ///
+    /// # Errors
+    /// Something that was told is not so any more.
+    pub(crate) fn check(
+        &mut self,
+        client: &mut Client,
+        entries: &mut [Entry],
+        seen: &mut Seen,
+    ) -> Result<()> {
+        for target in self.gone.drain(..) {
+            let status = look(client, &target)?.status;
+            ensure!(status == 404, "{target} was given up, and is answered with status {status}");
+        }
+        for mut upload in std::mem::take(&mut self.open) {
+            let answer = look(client, &upload.target)?;
+            match upload.standing(&answer)? {
+                Standing::At(offset) => {
+                    seen.ahead += u64::from(offset > upload.told);
+                    (upload.told, upload.is_unsure, upload.is_ending) = (offset, false, false);
+                    self.open.push(upload);
+                }
+                Standing::Became(id) => {
+                    seen.completed += 1;
+                    self.became(upload, id, entries)?;
+                }
+                Standing::Gone if upload.is_ending => {}
+                Standing::Gone => bail!("{upload:?} is lost"),
+                Standing::Busy => bail!("{upload:?} is answered with status {}", answer.status),
+            }
+        }
+        self.done.iter().try_for_each(|done| done.check(client))
+    }
+
+    /// Takes over that an upload is done.
+    fn became(&mut self, upload: Upload, id: String, entries: &mut [Entry]) -> Result<()> {
+        let entry = &mut entries[upload.entry];
+        let put = Change::Put(upload.content, upload.class);
+        ensure!(entry.in_doubt == Some(put), "{upload:?} has become {id} behind the back of {entry:?}");
+        entry.happened(&id);
+        self.done.push(Done { target: upload.target, length: upload.content.length, id });
+        Ok(())
+    }
+}
+
+impl Done {
+    /// Whoever asks again is told the same, and nothing comes of it.
+    fn check(&self, client: &mut Client) -> Result<()> {
+        for answer in [look(client, &self.target)?, touch(client, &self.target, self.length)?] {
+            let told = (answer.field("X-Object-Id"), answer.field("Upload-Offset"));
+            let same = told == (Some(&*self.id), Some(&*self.length.to_string()));
+            ensure!(same, "{self:?} is told {told:?} with status {}", answer.status);
+        }
+        Ok(())
+    }
+}
+
+/// Takes the next step of one of a client's uploads; says whether it was acknowledged.
+///
+/// # Errors
+/// An answer that the server must not give.
+pub(crate) fn step(
+    client: &mut Client,
+    share: &mut Share,
+    random: &mut Random,
+    cut: &Cut<'_>,
+) -> Result<bool> {
+    let open = share.uploads.open.len();
+    if share.uploads.done.len() > DONE_MAX {
+        return forget(client, share, cut);
+    }
+    if open < OPEN_MAX && random.below(open as u64 + 1) == 0 {
+        return create(client, share, random, cut);
+    }
+    let index = random.index(open);
+    if random.below(GIVEN_UP_ONE_IN) == 0 {
+        return give_up(client, share, index, cut);
+    }
+    if share.uploads.open[index].is_unsure {
+        return ask(client, share, index, cut);
+    }
+    next_piece(client, share, index, random, cut)
+}
+
+fn create(client: &mut Client, share: &mut Share, random: &mut Random, cut: &Cut<'_>) -> Result<bool> {
+    let has_room = |index: &usize| share.entries[*index].versions.len() < VERSIONS_MAX;
+    let free: Vec<_> = share.settled().into_iter().filter(has_room).collect();
+    if free.is_empty() {
+        return Ok(false);
+    }
+    let entry = free[random.index(free.len())];
+    let content = any_content(random);
+    let class = any_class(random);
+    // It may come with its first bytes, and with all of them.
+    let first = if random.below(3) == 0 { random.index(content.length + 1) } else { 0 };
+    let defers_length = first < content.length && random.below(4) == 0;
+    let ends = first == content.length;
+    if ends {
+        share.entries[entry].in_doubt = Some(Change::Put(content, class));
+    }
+    let target = format!(
+        "/v1/uploads?namespace={NAMESPACE}&tenant_id={TENANT}&key={}&storage_class={}",
+        share.entries[entry].key,
+        class.word()
+    );
+    let length = match defers_length {
+        true => "Upload-Defer-Length: 1\r\n".to_owned(),
+        false => format!("Upload-Length: {}\r\n", content.length),
+    };
+    let fields = format!("{VERSION}{PIECE}{length}");
+    let bytes = content.bytes();
+    let running = cut.under_way.begin(Long::Piece);
+    let halfway = || running.is_halfway();
+    let request = Request {
+        method: "POST",
+        target: &target,
+        fields: &fields,
+        body: &bytes[..first],
+        halfway: &halfway,
+    };
+    let answer = client.send(request);
+    drop(running);
+    share.uploads.nameless += 1;
+    let answer = match answer {
+        Ok(answer) if !cut.has_begun() => answer,
+        _ => return Ok(false),
+    };
+    match answer.status {
+        201 => {}
+        408 | 423 | 500.. => return Ok(false),
+        status => bail!("{target} was answered with status {status}"),
+    }
+    share.uploads.nameless -= 1;
+    let upload = Upload {
+        target: answer.field("Location").context("an upload has a name")?.to_owned(),
+        entry,
+        content,
+        class,
+        told: first,
+        sent: first,
+        is_unsure: false,
+        defers_length,
+        is_ending: false,
+    };
+    match upload.standing(&answer)? {
+        Standing::At(_) => share.uploads.open.push(upload),
+        Standing::Became(id) => share.uploads.became(upload, id, &mut share.entries)?,
+        other => bail!("{upload:?} was made, and is {other:?}"),
+    }
+    Ok(true)
+}
+
+/// Mostly long enough for several pieces.
+fn any_content(random: &mut Random) -> Content {
+    if random.below(3) == 0 {
+        return Content::any(random);
+    }
+    Content { seed: random.next(), length: 1 + random.index(700_000) }
+}
+
+fn next_piece(
+    client: &mut Client,
+    share: &mut Share,
+    index: usize,
+    random: &mut Random,
+    cut: &Cut<'_>,
+) -> Result<bool> {
+    let upload = &mut share.uploads.open[index];
+    let entry = &mut share.entries[upload.entry];
+    let (offset, length) = (upload.told, upload.content.length);
+    let most = length - offset;
+    let piece = if random.below(2) == 0 { most } else { random.index(most + 1) };
+    let end = offset + piece;
+    let ends = end == length;
+    if ends && (entry.in_doubt.is_some() || entry.versions.len() >= VERSIONS_MAX) {
+        // It would be a second change of that key, or one version too many.
+        return Ok(false);
+    }
+    let bytes = upload.content.bytes();
+    let length_field = match upload.defers_length && ends {
+        true => format!("Upload-Length: {length}\r\n"),
+        false => String::new(),
+    };
+    let fields = piece_fields(offset, &length_field);
+    let running = cut.under_way.begin(Long::Piece);
+    let halfway = || running.is_halfway();
+    let (target, body) = (&upload.target, &bytes[offset..end]);
+    let request = Request { method: "PATCH", target, fields: &fields, body, halfway: &halfway };
+    upload.is_unsure = true;
+    if !ends && piece > 0 && random.below(BROKEN_OFF_ONE_IN) == 0 {
+        let sent = random.index(piece);
+        upload.sent = upload.sent.max(offset + sent);
+        // Whether it has come is asked before the next one.
+        let _ = client.break_off(request, sent);
+        return Ok(false);
+    }
+    if ends {
+        entry.in_doubt = Some(Change::Put(upload.content, upload.class));
+    }
+    upload.sent = upload.sent.max(end);
+    let answer = client.send(request);
+    drop(running);
+    let answer = match answer {
+        Ok(answer) if !cut.has_begun() => answer,
+        _ => return Ok(false),
+    };
+    let is_taken = answer.status == 204;
+    match upload.standing(&answer)? {
+        Standing::At(told) if is_taken && told == end && !ends => {
+            (upload.told, upload.is_unsure) = (told, false);
+        }
+        Standing::Became(id) if is_taken && ends => {
+            let upload = share.uploads.open.swap_remove(index);
+            share.uploads.became(upload, id, &mut share.entries)?;
+        }
+        // One that broke off may have come only now, with the same bytes.
+        Standing::At(_) if answer.status == 409 => return Ok(false),
+        Standing::Busy => return Ok(false),
+        other => bail!("the piece to {end} of {upload:?} was answered with {} and {other:?}", answer.status),
+    }
+    Ok(true)
+}
+
+/// Asks where it goes on, as a client does that has lost its server.
+fn ask(client: &mut Client, share: &mut Share, index: usize, cut: &Cut<'_>) -> Result<bool> {
+    let upload = &mut share.uploads.open[index];
+    let answer = match look(client, &upload.target) {
+        Ok(answer) if !cut.has_begun() => answer,
+        _ => return Ok(false),
+    };
+    match upload.standing(&answer)? {
+        Standing::At(offset) => {
+            upload.told = offset;
+            // The bytes of a piece that broke off may be on their way to the disk still, and the lock with them.
+            let now = match touch(client, &upload.target, offset) {
+                Ok(now) if !cut.has_begun() => now,
+                _ => return Ok(false),
+            };
+            match upload.standing(&now)? {
+                Standing::At(offset) => (upload.told, upload.is_unsure) = (offset, now.status != 204),
+                Standing::Became(id) => {
+                    let upload = share.uploads.open.swap_remove(index);
+                    share.uploads.became(upload, id, &mut share.entries)?;
+                }
+                Standing::Busy => {}
+                Standing::Gone => bail!("{upload:?} is lost"),
+            }
+        }
+        Standing::Became(id) => {
+            let upload = share.uploads.open.swap_remove(index);
+            share.uploads.became(upload, id, &mut share.entries)?;
+        }
+        Standing::Gone if upload.is_ending => drop(share.uploads.open.swap_remove(index)),
+        Standing::Gone => bail!("{upload:?} is lost"),
+        Standing::Busy => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn give_up(client: &mut Client, share: &mut Share, index: usize, cut: &Cut<'_>) -> Result<bool> {
+    let upload = &mut share.uploads.open[index];
+    if share.entries[upload.entry].in_doubt == Some(Change::Put(upload.content, upload.class)) {
+        // It may be done already, and then stays for whoever asks.
+        return Ok(false);
+    }
+    (upload.is_unsure, upload.is_ending) = (true, true);
+    let answer = match client.send(delete(&upload.target)) {
+        Ok(answer) if !cut.has_begun() => answer,
+        _ => return Ok(false),
+    };
+    match answer.status {
+        204 => {}
+        408 | 423 | 500.. => return Ok(false),
+        status => bail!("{upload:?} was given up with status {status}"),
+    }
+    let upload = share.uploads.open.swap_remove(index);
+    share.uploads.gone.push(upload.target);
+    Ok(true)
+}
+
+/// Gives up what is known of the oldest that is done: its object stays.
+fn forget(client: &mut Client, share: &mut Share, cut: &Cut<'_>) -> Result<bool> {
+    let done = share.uploads.done.remove(0);
+    share.uploads.nameless += 1;
+    match client.send(delete(&done.target)) {
+        Ok(answer) if !cut.has_begun() && answer.status == 204 => {
+            share.uploads.nameless -= 1;
+            share.uploads.gone.push(done.target);
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+const VERSION: &str = "Tus-Resumable: 1.0.0\r\n";
+const PIECE: &str = "Content-Type: application/offset+octet-stream\r\n";
+
+fn piece_fields(offset: usize, more: &str) -> String {
+    format!("{VERSION}{PIECE}Upload-Offset: {offset}\r\n{more}")
+}
+
+/// Asks for nothing but whether it goes on there.
+fn touch(client: &mut Client, target: &str, offset: usize) -> Result<Answer> {
+    let fields = piece_fields(offset, "");
+    client.send(Request { method: "PATCH", target, fields: &fields, body: &[], halfway: &|| {} })
+}
+
+fn look(client: &mut Client, target: &str) -> Result<Answer> {
+    client.send(Request { method: "HEAD", target, fields: VERSION, body: &[], halfway: &|| {} })
+}
+
+fn delete(target: &str) -> Request<'_> {
+    Request { method: "DELETE", target, fields: VERSION, body: &[], halfway: &|| {} }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An upload of ten bytes, of which six were told and eight sent.
+    fn upload() -> Upload {
+        Upload {
+            target: "/v1/uploads/x".into(),
+            entry: 0,
+            content: Content { seed: 1, length: 10 },
+            class: StorageClass::Hot,
+            told: 6,
+            sent: 8,
+            is_unsure: true,
+            defers_length: false,
+            is_ending: false,
+        }
+    }
+
+    fn standing(upload: &Upload, status: u16, fields: &[(&str, &str)]) -> Result<Standing> {
+        upload.standing(&Answer::of(status, fields))
+    }
+
+    #[test]
+    fn an_offset_lies_between_what_was_told_and_what_was_sent() {
+        for (offset, holds) in
+            [("5", false), ("6", true), ("7", true), ("8", true), ("9", false), ("x", false)]
+        {
+            let told = standing(&upload(), 200, &[("Upload-Offset", offset)]);
+            assert_eq!(told.is_ok(), holds, "{offset}: {told:?}");
+        }
+        assert_eq!(standing(&upload(), 404, &[]).unwrap(), Standing::Gone);
+        assert_eq!(standing(&upload(), 423, &[]).unwrap(), Standing::Busy);
+        assert!(standing(&upload(), 400, &[]).is_err());
+    }
+
+    #[test]
+    fn a_whole_upload_is_an_object_and_no_other_is() {
+        let whole = Upload { sent: 10, ..upload() };
+        let (end, id) = (("Upload-Offset", "10"), ("X-Object-Id", "a"));
+        assert_eq!(standing(&whole, 200, &[end, id]).unwrap(), Standing::Became("a".into()));
+        assert!(standing(&whole, 200, &[end]).is_err());
+        assert!(standing(&whole, 200, &[("Upload-Offset", "8"), id]).is_err());
+        // Nobody may have told it how long it is.
+        let deferring = Upload { defers_length: true, ..whole };
+        assert_eq!(standing(&deferring, 200, &[end]).unwrap(), Standing::At(10));
+    }
+
+    #[test]
+    fn what_becomes_of_an_upload_is_the_change_that_was_in_doubt() {
+        let whole = upload();
+        let mut entries = [Entry::new("k".into())];
+        let mut uploads = Uploads::default();
+        assert!(uploads.became(whole.clone(), "a".into(), &mut entries).is_err());
+        entries[0].in_doubt = Some(Change::Put(whole.content, whole.class));
+        uploads.became(whole, "a".into(), &mut entries).unwrap();
+        assert_eq!(entries[0].versions.iter().map(|version| &*version.id).collect::<Vec<_>>(), ["a"]);
+        assert_eq!((uploads.open_count(), uploads.perhaps_count()), (0, 1));
+    }
+}
