@@ -198,6 +198,11 @@ pub trait BlobUpload {
     /// The hash and the number of all bytes that were taken.
     fn content(&self) -> (ContentHash, u64);
 
+    /// The bytes of a blob that [`publish`](Self::publish) would leave loose, at once. It is over then.
+    fn take_loose(&mut self) -> Option<Self::Buffer> {
+        None
+    }
+
     /// Makes the blob durable in a place of its own, or readies it to become so together with its metadata.
     ///
     /// # Errors
@@ -483,6 +488,18 @@ pub trait ObjectRepository {
         commit: LooseCommit<Self::Buffer>,
         room: Self::Room,
     ) -> Result<LooseOutcome, UploadError>;
+
+    /// As [`commit_loose`](Self::commit_loose), in two steps: returns when the change has its place in the order of all
+    /// changes, and leaves it to whoever waits for the future what else is done meanwhile. What has begun happens, also
+    /// where that is dropped.
+    ///
+    /// # Errors
+    /// As [`commit_loose`](Self::commit_loose); nothing has begun then.
+    async fn begin_loose(
+        &self,
+        commit: LooseCommit<Self::Buffer>,
+        room: Self::Room,
+    ) -> Result<impl Future<Output = Result<LooseOutcome, UploadError>>, UploadError>;
 
     /// Forgets one committed object and lowers its blob's count, in one transaction.
     ///
