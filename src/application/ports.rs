@@ -107,6 +107,19 @@ pub trait BlobStore {
     /// [`StoreError::Missing`] if it is not there, [`StoreError::Damaged`] if its size is another.
     async fn open(&self, location: &BlobLocation, size_bytes: u64) -> Result<Self::Reader, StoreError>;
 
+    /// Hands the contents of the first of these small blobs to `take`, one after the other, as far as one look into memory
+    /// finds them, and says how many those were. It waits for nothing; what it does not find is to be opened, which tells
+    /// why. `scratch` is memory for many such looks.
+    fn read_run(
+        &self,
+        blobs: impl Iterator<Item = (BlobLocation, u64)> + Clone,
+        scratch: &mut Vec<u8>,
+        take: impl FnMut(&[u8]),
+    ) -> usize {
+        let _ = (blobs, scratch, take);
+        0
+    }
+
     /// Lends a buffer to send a blob from, or none where all are lent. A large one is lent only where there are
     /// many left.
     fn lend(&self, size: BufferSize, tenant_id: &TenantId) -> Option<Self::Buffer>;

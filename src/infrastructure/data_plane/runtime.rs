@@ -650,13 +650,20 @@ impl DataFile {
     /// Appends what the page cache holds of `bytes_max` bytes of the file from `offset` on, at once, or nothing.
     /// Never waits for a disk: what is not in memory is left for [`read_at`](Self::read_at).
     pub fn read_cached(&self, bytes: &mut Vec<u8>, bytes_max: usize, offset: u64) {
-        let FileAccess::Ring(file, _) = &self.0 else { return };
+        if matches!(self.0, FileAccess::Helpers(..)) {
+            return;
+        }
         let start = bytes.len();
         bytes.resize(start + bytes_max, 0);
-        let mut room = [io::IoSliceMut::new(&mut bytes[start..])];
-        let read =
-            rustix::io::preadv2(borrowed(&file.as_raw_fd()), &mut room, offset, ReadWriteFlags::NOWAIT);
-        bytes.truncate(start + read.unwrap_or(0));
+        let read = self.read_cached_into(&mut bytes[start..], offset);
+        bytes.truncate(start + read);
+    }
+
+    /// As [`read_cached`](Self::read_cached), into memory that is there: how much of it has been filled.
+    pub fn read_cached_into(&self, room: &mut [u8], offset: u64) -> usize {
+        let FileAccess::Ring(file, _) = &self.0 else { return 0 };
+        let (fd, mut room) = (file.as_raw_fd(), [io::IoSliceMut::new(room)]);
+        rustix::io::preadv2(borrowed(&fd), &mut room, offset, ReadWriteFlags::NOWAIT).unwrap_or(0)
     }
 
     /// As [`read_cached`](Self::read_cached) for `bytes_max` bytes that stand behind `header` in the file: whether the

@@ -20,6 +20,7 @@ mod pack_file;
 pub mod pack_format;
 mod pack_log;
 mod pack_reader;
+mod pack_run;
 mod room;
 mod root;
 mod staging;
