@@ -1,6 +1,7 @@
 #!/bin/bash
 # 10,000 files of 4 KiB, one by one on 64 connections (wrk) and in one batch (curl), up, down from an empty cache and down once
-# more, in turns: server on core 0, client on core 1. Needs wrk, curl and python3.
+# more, in turns: server on core 0, client on core 1. As wrk does, curl throws away what comes down; that it is all there is seen
+# in one more request. Needs wrk, curl and python3.
 #
 # [KINDS="one many"] perf/batch.sh [ROUNDS [PROGRAM [PORT]]]
 set -eu
@@ -29,12 +30,16 @@ one_by_one() {
   taskset -c 1 wrk -t1 -c64 -d120 -s "$here/batch.lua" "$url" -- "$1" one/ | grep -E '^[0-9.]+ s$|^an answer was' | sort -u
 }
 
+# in_a_batch OUTPUT ARGUMENT…
 in_a_batch() {
-  taskset -c 1 curl -sS -o "$scratch/answer" -w '%{http_code} %{time_total} s\n' "$@"
+  local output=$1
+  shift
+  taskset -c 1 curl -sS -o "$output" -w '%{http_code} %{time_total} s\n' "$@"
 }
 
+# Of all threads, in nanoseconds of running: finer than the clock ticks of /proc/PID/stat.
 cpu() {
-  awk '{ print ($14 + $15) / 100 }' "/proc/$server/stat"
+  cat "/proc/$server/task/"*/schedstat | awk '{ sum += $1 } END { print sum / 1e9 }'
 }
 
 # What a command says, and how many seconds of CPU the server has spent on it.
@@ -45,7 +50,7 @@ measured() {
   said=$("$@")
   # A list waits until everything is in the database.
   curl -s -o /dev/null "$url/v1/objects?$query&limit=1"
-  echo "  $name: $said, $(python3 -c "print(f'{$(cpu) - $before:.2f}')") s of the server's CPU"
+  echo "  $name: $said, $(python3 -c "print(f'{$(cpu) - $before:.3f}')") s of the server's CPU"
 }
 
 python3 - "$scratch" <<'PYTHON'
@@ -67,7 +72,7 @@ for round in $(seq "$rounds"); do
     case $kind in
       one) measured up one_by_one put ;;
       many)
-        measured up in_a_batch -X POST -T "$scratch/files.tar" "$url/v1/batch/put?$query"
+        measured up in_a_batch "$scratch/answer" -X POST -T "$scratch/files.tar" "$url/v1/batch/put?$query"
         echo "  stored: $(grep -c '"status":201' "$scratch/answer")"
         ;;
     esac
@@ -77,11 +82,14 @@ for round in $(seq "$rounds"); do
       case $kind in
         one) measured "down, $cache" one_by_one get ;;
         many)
-          measured "down, $cache" in_a_batch -d "@$scratch/many.json" "$url/v1/batch/get?$query"
-          echo "  files: $(tar -tf "$scratch/answer" | grep -c ^many/)"
+          measured "down, $cache" in_a_batch /dev/null -d "@$scratch/many.json" "$url/v1/batch/get?$query"
           ;;
       esac
     done
+    if [ "$kind" = many ]; then
+      in_a_batch "$scratch/answer" -d "@$scratch/many.json" "$url/v1/batch/get?$query" >/dev/null
+      echo "  files: $(tar -tf "$scratch/answer" | grep -c ^many/)"
+    fi
     stop
     rm -rf "$data"
   done

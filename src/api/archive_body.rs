@@ -87,6 +87,11 @@ impl<'b, 't, S: BlobStore<Buffer = Block>> ArchiveBody<'b, 't, S> {
         Ok(self.body.take_turns().await?)
     }
 
+    /// How much is left of the content of the entry that was read last.
+    pub(super) fn content_left(&self) -> u64 {
+        self.reader.content_left()
+    }
+
     /// What has kept somebody from reading a content.
     ///
     /// # Errors

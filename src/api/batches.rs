@@ -15,10 +15,13 @@ use crate::infrastructure::data_plane::helpers::HelperPool;
 pub(super) const BATCH_ITEMS_MAX: usize = 10_000;
 /// How many bytes their names have together at most, or the body that lists them.
 pub(super) const BATCH_NAMES_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// How many of a batch are asked for, or written, at once.
+/// How many of a batch are asked for, or deleted, at once.
 pub(super) const ITEMS_IN_FLIGHT_MAX: usize = 256;
 /// How many of them are begun, or looked through, before everything else on the core has its turn: some 200 µs at most.
 pub(super) const ITEMS_BETWEEN_TURNS: usize = 32;
+/// How many small files of one are on their way at once: twice as many of 4 KiB as fit one write of the log, so that the
+/// next one is full when a write has ended.
+pub(super) const FILES_IN_FLIGHT_MAX: usize = 512;
 /// How many batches a core has under way.
 const BATCHES_AT_ONCE_MAX: usize = 8;
 /// How many of them belong to one tenant; all operators count as one.

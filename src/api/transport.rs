@@ -143,6 +143,15 @@ impl Transport {
 
     /// Sends all that waits to be sent.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
+        self.send_output().await?;
+        if self.output.capacity() > OUTPUT_BYTES || self.stream.is_encrypted() {
+            self.output = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// As [`flush`](Self::flush), and keeps the memory for more of as much.
+    pub(super) async fn send_output(&mut self) -> io::Result<()> {
         let mut sent = 0;
         while sent < self.output.len() || self.stream.has_unsent() {
             self.watch.send();
@@ -160,9 +169,6 @@ impl Transport {
             }
         }
         self.output.clear();
-        if self.output.capacity() > OUTPUT_BYTES || self.stream.is_encrypted() {
-            self.output = Vec::new();
-        }
         Ok(())
     }
 

@@ -508,6 +508,15 @@ impl ObjectRepository for FakeRepository {
         crate::invariant::broken("the fake store leaves no bytes loose")
     }
 
+    async fn begin_loose(
+        &self,
+        commit: LooseCommit<Vec<u8>>,
+        room: FakeRoom,
+    ) -> Result<impl Future<Output = Result<LooseOutcome, UploadError>>, UploadError> {
+        let outcome = self.commit_loose(commit, room).await?;
+        Ok(std::future::ready(Ok(outcome)))
+    }
+
     async fn reserve(&self, object: &Object) -> Result<(), RepositoryError> {
         let mut state = self.0.borrow_mut();
         state.sequence += 1;

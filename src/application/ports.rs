@@ -107,6 +107,19 @@ pub trait BlobStore {
     /// [`StoreError::Missing`] if it is not there, [`StoreError::Damaged`] if its size is another.
     async fn open(&self, location: &BlobLocation, size_bytes: u64) -> Result<Self::Reader, StoreError>;
 
+    /// Hands the contents of the first of these small blobs to `take`, one after the other, as far as one look into memory
+    /// finds them, and says how many those were. It waits for nothing; what it does not find is to be opened, which tells
+    /// why. `scratch` is memory for many such looks.
+    fn read_run(
+        &self,
+        blobs: impl Iterator<Item = (BlobLocation, u64)> + Clone,
+        scratch: &mut Vec<u8>,
+        take: impl FnMut(&[u8]),
+    ) -> usize {
+        let _ = (blobs, scratch, take);
+        0
+    }
+
     /// Lends a buffer to send a blob from, or none where all are lent. A large one is lent only where there are
     /// many left.
     fn lend(&self, size: BufferSize, tenant_id: &TenantId) -> Option<Self::Buffer>;
@@ -197,6 +210,11 @@ pub trait BlobUpload {
 
     /// The hash and the number of all bytes that were taken.
     fn content(&self) -> (ContentHash, u64);
+
+    /// The bytes of a blob that [`publish`](Self::publish) would leave loose, at once. It is over then.
+    fn take_loose(&mut self) -> Option<Self::Buffer> {
+        None
+    }
 
     /// Makes the blob durable in a place of its own, or readies it to become so together with its metadata.
     ///
@@ -483,6 +501,18 @@ pub trait ObjectRepository {
         commit: LooseCommit<Self::Buffer>,
         room: Self::Room,
     ) -> Result<LooseOutcome, UploadError>;
+
+    /// As [`commit_loose`](Self::commit_loose), in two steps: returns when the change has its place in the order of all
+    /// changes, and leaves it to whoever waits for the future what else is done meanwhile. What has begun happens, also
+    /// where that is dropped.
+    ///
+    /// # Errors
+    /// As [`commit_loose`](Self::commit_loose); nothing has begun then.
+    async fn begin_loose(
+        &self,
+        commit: LooseCommit<Self::Buffer>,
+        room: Self::Room,
+    ) -> Result<impl Future<Output = Result<LooseOutcome, UploadError>>, UploadError>;
 
     /// Forgets one committed object and lowers its blob's count, in one transaction.
     ///

@@ -256,6 +256,16 @@ fn thousands_of_files_go_up_come_down_and_go_away() {
 }
 
 #[test]
+fn small_files_wait_for_the_memory_that_those_before_them_have() {
+    // Blocks for 448 files that have come, and each keeps its own until it is in a file.
+    let flags = [&FILES[..], &["--cores", "1", "--buffer-bytes-max", "8388608"]].concat();
+    let server = Server::start_with(&flags);
+    let packed: Vec<_> = (0..600).map(|n| file(&format!("many/{n}"), &content(n, 3000))).collect();
+    let stored = results(&server.request("POST", PUT, &[], &archive(&packed)));
+    assert_eq!(told(&stored), vec![(201, ""); 600]);
+}
+
+#[test]
 fn of_two_files_of_one_name_the_later_is_the_newer() {
     let server = Server::start();
     let (large, larger) = (content(1, 100_000), content(2, 150_000));

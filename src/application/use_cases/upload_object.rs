@@ -1,12 +1,12 @@
 //! Taking an object in: bytes first, and only when they are durable the metadata that names them.
 
 use futures_util::FutureExt as _;
-use futures_util::future::try_join;
+use futures_util::future::{Either, try_join};
 
 use crate::application::errors::{QuotaExceeded, RepositoryError, StoreError, UploadError};
 use crate::application::ports::{
     BlobStore, BlobUpload, BodyState, ByteSource, Clock, CommitOutcome, Freshness, LooseCommit, LooseOutcome,
-    ObjectCommit, ObjectName, ObjectRepository, Published, Room as _,
+    ObjectCommit, ObjectName, ObjectRepository, Published, Room,
 };
 use crate::application::use_cases::metered_source::MeteredSource;
 use crate::domain::entities::{BlobLocation, Object, Scope, StoredObject};
@@ -50,10 +50,64 @@ pub struct Uploaded {
 /// [`UploadError`]. No object exists then, unless the error is
 /// [`RepositoryError::Unavailable`] from the commit: then it may.
 pub async fn upload_object<S: BlobStore, R: ObjectRepository<Buffer = S::Buffer>>(
-    (store, repository, clock): (&S, &R, &impl Clock),
+    ports: (&S, &R, &impl Clock),
     order: UploadOrder,
     source: &mut impl ByteSource<S::Buffer>,
 ) -> Result<Uploaded, UploadError> {
+    let received = receive(ports, order, source).await?;
+    commit(ports, received).await
+}
+
+/// Streams `source` into a new object, and returns as soon as nothing more is wanted of it. What came of the object is for
+/// the future that it gives to say: beside others, so that many share what makes them durable. Where bytes go to the log
+/// with the change that names them, the change has its place in the order of all changes when this returns.
+///
+/// # Errors
+/// As [`upload_object`], before all bytes were here.
+pub async fn begin_upload<'p, S, R, C, B>(
+    ports: (&'p S, &'p R, &'p C),
+    order: UploadOrder,
+    source: &mut B,
+) -> Result<impl Future<Output = Result<Uploaded, UploadError>> + use<'p, S, R, C, B>, UploadError>
+where
+    S: BlobStore,
+    R: ObjectRepository<Buffer = S::Buffer>,
+    C: Clock,
+    B: ByteSource<S::Buffer>,
+{
+    let mut received = receive(ports, order, source).await?;
+    let Some(bytes) = received.upload.take_loose() else {
+        return Ok(Either::Left(Box::pin(commit(ports, received))));
+    };
+    let Received { object, content_hash, size_bytes, room, precondition, .. } = received;
+    let (_, repository, clock) = ports;
+    let object = committed(object, content_hash, size_bytes, clock);
+    let commit = LooseCommit { object: object.clone(), content_hash, bytes, precondition };
+    let begun = repository.begin_loose(commit, room).await?;
+    Ok(Either::Right(async move {
+        let replaced = replaced(begun.await?)?;
+        Ok(Uploaded { object, content_hash, replaced })
+    }))
+}
+
+/// An object whose bytes are all here, and which nothing names yet.
+struct Received<U, Rm> {
+    object: Object,
+    content_hash: ContentHash,
+    size_bytes: u64,
+    upload: U,
+    room: Rm,
+    precondition: Precondition,
+    /// Whether the database knows of it.
+    is_reserved: bool,
+}
+
+/// The first half: takes in the bytes, and holds them against what was said of them.
+async fn receive<S: BlobStore, R: ObjectRepository<Buffer = S::Buffer>>(
+    (store, repository, clock): (&S, &R, &impl Clock),
+    order: UploadOrder,
+    source: &mut impl ByteSource<S::Buffer>,
+) -> Result<Received<S::Upload, R::Room>, UploadError> {
     let precondition = order.precondition.clone();
     let length_bytes = order.length_bytes;
     let object = new_object(order, clock);
@@ -63,7 +117,7 @@ pub async fn upload_object<S: BlobStore, R: ObjectRepository<Buffer = S::Buffer>
 
     let mut source = MeteredSource::new(source, room, length_bytes.unwrap_or(0));
     let mut upload = store.begin(object.storage_class, length_bytes, &object.scope.tenant_id)?;
-    let reserved = match upload.receive_first(&mut source).await? {
+    let is_reserved = match upload.receive_first(&mut source).await? {
         BodyState::Ended => false,
         BodyState::Open => {
             let reservation = async { repository.reserve(&object).await.map_err(UploadError::from) };
@@ -75,11 +129,44 @@ pub async fn upload_object<S: BlobStore, R: ObjectRepository<Buffer = S::Buffer>
             true
         }
     };
-    let id = object.id;
-    let result = finish((store, repository, clock), object, upload, source, precondition).await;
+    let (content_hash, size_bytes) = upload.content();
+    match accepted(source, content_hash, size_bytes) {
+        Ok(room) => {
+            Ok(Received { object, content_hash, size_bytes, upload, room, precondition, is_reserved })
+        }
+        Err(error) => {
+            if is_reserved {
+                abandon(repository, object.id, &error).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The room for a content that is what was declared.
+fn accepted<B, Rm: Room>(
+    source: MeteredSource<'_, impl ByteSource<B>, Rm>,
+    content_hash: ContentHash,
+    size_bytes: u64,
+) -> Result<Rm, UploadError> {
+    if let Some(declared) = source.declared_hash()?.filter(|declared| *declared != content_hash) {
+        return Err(UploadError::DigestMismatch { declared, actual: content_hash });
+    }
+    let mut room = source.into_room();
+    room.resize(size_bytes)?;
+    Ok(room)
+}
+
+/// The second half: makes the bytes durable, then names them.
+async fn commit<S: BlobStore, R: ObjectRepository<Buffer = S::Buffer>>(
+    (store, repository, clock): (&S, &R, &impl Clock),
+    received: Received<S::Upload, R::Room>,
+) -> Result<Uploaded, UploadError> {
+    let (id, is_reserved) = (received.object.id, received.is_reserved);
+    let result = finish((store, repository, clock), received).await;
     // An outcome that is not known is left to stand: if the object was committed after all, it is not ours to undo.
     if let Err(error) = &result
-        && reserved
+        && is_reserved
         && !matches!(error, UploadError::Repository(RepositoryError::Unavailable))
     {
         abandon(repository, id, error).await;
@@ -87,33 +174,17 @@ pub async fn upload_object<S: BlobStore, R: ObjectRepository<Buffer = S::Buffer>
     result
 }
 
-/// The second half: all bytes are here; make them durable, then name them.
 async fn finish<S: BlobStore, R: ObjectRepository<Buffer = S::Buffer>>(
     (store, repository, clock): (&S, &R, &impl Clock),
-    mut object: Object,
-    upload: S::Upload,
-    source: MeteredSource<'_, impl ByteSource<S::Buffer>, R::Room>,
-    precondition: Precondition,
+    received: Received<S::Upload, R::Room>,
 ) -> Result<Uploaded, UploadError> {
-    let (content_hash, size_bytes) = upload.content();
-    if let Some(declared) = source.declared_hash()?.filter(|declared| *declared != content_hash) {
-        return Err(UploadError::DigestMismatch { declared, actual: content_hash });
-    }
-    let mut room = source.into_room();
-    room.resize(size_bytes)?;
+    let Received { object, content_hash, size_bytes, upload, room, precondition, .. } = received;
     let published = upload.publish().await?;
-    object.status = ObjectStatus::Committed;
-    object.content_hash = Some(content_hash);
-    object.size_bytes = Some(size_bytes);
-    object.updated_at = clock.now().max(object.created_at);
+    let object = committed(object, content_hash, size_bytes, clock);
     let replaced = match published {
         Published::Loose(bytes) => {
             let commit = LooseCommit { object: object.clone(), content_hash, bytes, precondition };
-            match repository.commit_loose(commit, room).await? {
-                LooseOutcome::Committed { replaced } => replaced,
-                LooseOutcome::PreconditionFailed => return Err(UploadError::PreconditionFailed),
-                LooseOutcome::QuotaExceeded => return Err(QuotaExceeded.into()),
-            }
+            replaced(repository.commit_loose(commit, room).await?)?
         }
         Published::Stored(place) => {
             let object = object.clone();
@@ -122,6 +193,26 @@ async fn finish<S: BlobStore, R: ObjectRepository<Buffer = S::Buffer>>(
         }
     };
     Ok(Uploaded { object, content_hash, replaced })
+}
+
+/// The object as it is once it is committed.
+fn committed(object: Object, content_hash: ContentHash, size_bytes: u64, clock: &impl Clock) -> Object {
+    Object {
+        status: ObjectStatus::Committed,
+        content_hash: Some(content_hash),
+        size_bytes: Some(size_bytes),
+        updated_at: clock.now().max(object.created_at),
+        ..object
+    }
+}
+
+/// Whether the key had a version before.
+fn replaced(outcome: LooseOutcome) -> Result<bool, UploadError> {
+    match outcome {
+        LooseOutcome::Committed { replaced } => Ok(replaced),
+        LooseOutcome::PreconditionFailed => Err(UploadError::PreconditionFailed),
+        LooseOutcome::QuotaExceeded => Err(QuotaExceeded.into()),
+    }
 }
 
 /// Names bytes that are durable, and says whether the key had a version before.
@@ -270,6 +361,22 @@ mod tests {
         assert!(!uploaded.replaced);
         assert_eq!(world.repository.reservation_count(), 0);
         assert!(world.upload(an_order(Some("k")), &mut FakeSource::of(b"other")).unwrap().replaced);
+    }
+
+    #[test]
+    fn an_upload_that_has_begun_is_committed_when_it_has_been_waited_for() {
+        let world = World::new();
+        let ports = (&world.store, &world.repository, &world.clock);
+        let (mut small, mut large) = (FakeSource::of(b"hello"), FakeSource::of(&[7; 100_000]));
+        let small = block_on(begin_upload(ports, an_order(Some("a")), &mut small)).unwrap();
+        let large = block_on(begin_upload(ports, an_order(Some("b")), &mut large)).unwrap();
+        assert_eq!((world.store.blob_count(), world.repository.writing_count()), (0, 1));
+        let (large, small) = (block_on(large).unwrap(), block_on(small).unwrap());
+        assert_eq!((small.object.size_bytes, large.object.size_bytes), (Some(5), Some(100_000)));
+        assert_eq!((world.store.blob_count(), world.repository.writing_count()), (2, 0));
+        let mut wrong = FakeSource::of(b"hello").declaring(ContentHash::from_bytes([9; 32]));
+        let begun = block_on(begin_upload(ports, an_order(None), &mut wrong));
+        assert!(matches!(begun.err(), Some(UploadError::DigestMismatch { .. })));
     }
 
     #[test]

@@ -90,11 +90,17 @@ impl HexDigits {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// The same as text.
+    pub fn as_str(&self) -> &str {
+        // Digits are ASCII, so that they are always a text.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 impl fmt::Display for HexDigits {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|digit| fmt::Write::write_char(formatter, *digit as char))
+        formatter.write_str(self.as_str())
     }
 }
 

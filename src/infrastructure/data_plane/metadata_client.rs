@@ -39,11 +39,14 @@ use crate::infrastructure::metrics::{CoreMetrics, Phase, note_since};
 use crate::infrastructure::plane_channel::{DataEnd, Query, Reply, Ticket, Write, WriteOutcome};
 use crate::infrastructure::quota_ledger::QuotaRoom;
 use crate::infrastructure::storage::log_record::is_logged;
-use crate::infrastructure::storage::{Change, Content, Packs};
+use crate::infrastructure::storage::{Appending, Change, Content, Packs};
 
 /// How many API keys a core looks up at once of those that may be guesses. Whoever sends a flood of them waits behind
 /// itself, and the metadata plane has one more question from each core at the most.
 pub const GUESSES_AT_ONCE_MAX: usize = 1;
+
+/// How often a change of a batch looks for a place in the order of the log, which it waits for each time.
+const TICKET_TRIES_MAX: usize = 8;
 
 /// A core's way to the metadata plane.
 #[derive(Clone)]
@@ -127,6 +130,17 @@ impl MetadataClient {
         }
     }
 
+    /// As [`ticket`](Self::ticket). Where others were faster than a change that had waited for room, it waits once more.
+    async fn ticket_within(&self, write: &Write, tries: usize) -> Result<(Ticket, bool), RepositoryError> {
+        for _ in 1..tries {
+            match self.ticket(write).await {
+                Err(RepositoryError::Overloaded) => {}
+                taken => return taken,
+            }
+        }
+        self.ticket(write).await
+    }
+
     /// What the metadata plane says, or `None` if it takes too long.
     async fn answer<F: Future + Unpin>(&self, reply: F) -> Option<F::Output> {
         let started = Instant::now();
@@ -187,18 +201,19 @@ impl MetadataClient {
 
     /// Writes bytes and commit to the log. Without a key, and with one that is new, nothing depends on what is there
     /// already: then it is enough that both are durable, and the database learns of it in its own time.
-    async fn log_loose(
+    async fn begin_log_loose(
         &self,
         commit: LooseCommit<Block>,
         room: QuotaRoom,
-    ) -> Result<LooseOutcome, UploadError> {
+        tries: usize,
+    ) -> Result<LooseBegun, UploadError> {
         let Some(packs) = &self.log else {
             crate::invariant::broken("bytes are loose only where there is a log")
         };
         let LooseCommit { object, content_hash, bytes, precondition } = commit;
         let (log, size_bytes) = (packs.of(object.storage_class), bytes.len() as u64);
         let room = self.channel.quotas().secure(room, &object.scope.tenant_id, size_bytes);
-        let Ok(room) = room else { return Ok(LooseOutcome::QuotaExceeded) };
+        let Ok(room) = room else { return Ok(LooseBegun::QuotaExceeded) };
         // Where it will be is known when its batch is written.
         let place = Place::Pack { pack: PackId::from_u64(0), offset: 0 };
         let stored = StoredObject { object, content_hash, size_bytes, place, damaged: false };
@@ -209,7 +224,7 @@ impl MetadataClient {
             is_first_version: false,
             is_reference: false,
         });
-        let (ticket, is_new) = self.ticket(&write).await?;
+        let (ticket, is_new) = self.ticket_within(&write, tries).await?;
         if let Write::Commit(commit) = &mut write {
             commit.is_first_version = is_new;
         }
@@ -217,7 +232,19 @@ impl MetadataClient {
         let is_asked = has_key && !(is_new && holds_for_new);
         let (reply, outcome) = is_asked.then(oneshot::channel).unzip();
         let change = Change { write, ticket: ticket.with_room(room), reply };
-        let appended = log.append_change(change, Some(Content { content_hash, bytes })).await;
+        let appending = log.begin_change(change, Some(Content { content_hash, bytes }));
+        Ok(LooseBegun::Appending { appending, outcome, sequence })
+    }
+
+    /// What comes of it.
+    async fn loose_outcome(&self, begun: LooseBegun) -> Result<LooseOutcome, UploadError> {
+        let LooseBegun::Appending { appending, outcome, sequence } = begun else {
+            return Ok(LooseOutcome::QuotaExceeded);
+        };
+        let appended = match appending {
+            Ok(appending) => appending.durable().await,
+            Err(error) => Err(error),
+        };
         let appended = appended.map_err(UploadError::from);
         let Some(outcome) = outcome else {
             return appended.map(|_| LooseOutcome::Committed { replaced: false });
@@ -386,6 +413,17 @@ impl MetadataClient {
     }
 }
 
+/// Bytes and commit on their way into the log.
+enum LooseBegun {
+    Appending {
+        appending: Result<Appending, StoreError>,
+        /// Where something depends on what is there already.
+        outcome: Option<oneshot::Receiver<Result<WriteOutcome, RepositoryError>>>,
+        sequence: u64,
+    },
+    QuotaExceeded,
+}
+
 /// What a change that is not in the log is to whoever asked for it.
 fn log_failed(error: &StoreError) -> RepositoryError {
     match error {
@@ -438,12 +476,31 @@ impl ObjectRepository for MetadataClient {
         room: QuotaRoom,
     ) -> Result<LooseOutcome, UploadError> {
         let key_path = commit.object.key_path();
-        let outcome = self.log_loose(commit, room).await;
+        let outcome = match self.begin_log_loose(commit, room, 1).await {
+            Ok(begun) => self.loose_outcome(begun).await,
+            Err(error) => Err(error),
+        };
         // Also after an error: the commit may have happened all the same.
         if let Some(key_path) = key_path {
             self.cache.forget(&ObjectName::Key(key_path));
         }
         outcome
+    }
+
+    async fn begin_loose(
+        &self,
+        commit: LooseCommit<Block>,
+        room: QuotaRoom,
+    ) -> Result<impl Future<Output = Result<LooseOutcome, UploadError>>, UploadError> {
+        let key_path = commit.object.key_path();
+        let begun = self.begin_log_loose(commit, room, TICKET_TRIES_MAX).await?;
+        Ok(async move {
+            let outcome = self.loose_outcome(begun).await;
+            if let Some(key_path) = key_path {
+                self.cache.forget(&ObjectName::Key(key_path));
+            }
+            outcome
+        })
     }
 
     async fn delete(

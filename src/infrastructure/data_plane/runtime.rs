@@ -654,6 +654,13 @@ impl DataFile {
         read_in_memory(borrowed(&file.as_raw_fd()), &mut [], bytes, bytes_max, offset);
     }
 
+    /// As [`read_cached`](Self::read_cached), into memory that is there: how much of it has been filled.
+    pub fn read_cached_into(&self, room: &mut [u8], offset: u64) -> usize {
+        let FileAccess::Ring(file, _) = &self.0 else { return 0 };
+        let (fd, mut room) = (file.as_raw_fd(), [io::IoSliceMut::new(room)]);
+        rustix::io::preadv2(borrowed(&fd), &mut room, offset, ReadWriteFlags::NOWAIT).unwrap_or(0)
+    }
+
     /// As [`read_cached`](Self::read_cached) for `bytes_max` bytes that stand behind `header` in the file: whether the
     /// page cache had all of both. If not, nothing is appended.
     pub fn read_cached_behind(

@@ -377,6 +377,12 @@ impl BlobUpload for FileUpload {
         (ContentHash::from_bytes(self.hasher.clone().finalize().into()), self.received_bytes)
     }
 
+    fn take_loose(&mut self) -> Option<Block> {
+        let is_loose =
+            self.file.is_none() && self.parts.packs.with_changes && self.fits_pack(self.received_bytes);
+        is_loose.then(|| self.take_block())
+    }
+
     async fn publish(mut self) -> Result<Published<Block>, StoreError> {
         match self.file.take() {
             Some(file) => self.publish_file(file).await.map(Published::Stored),

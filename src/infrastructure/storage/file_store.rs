@@ -13,6 +13,7 @@ use super::blob_upload::FileUpload;
 use super::pack_file::open_pack;
 use super::pack_log::PackLog;
 use super::pack_reader::PackedBlob;
+use super::pack_run::{RunBlob, read_run};
 use super::root::Roots;
 use crate::application::errors::StoreError;
 use crate::application::ports::{self, BlobStore, BufferSize, Section};
@@ -397,6 +398,25 @@ impl BlobStore for FileStore {
         let file = self.open_pack(location.storage_class, pack).await?;
         let blob = PackedBlob::new(file, (pack, offset), location.content_hash, size_bytes);
         Ok(BlobReader::Packed(blob))
+    }
+
+    fn read_run(
+        &self,
+        blobs: impl Iterator<Item = (BlobLocation, u64)> + Clone,
+        scratch: &mut Vec<u8>,
+        take: impl FnMut(&[u8]),
+    ) -> usize {
+        let pack_of = |location: &BlobLocation| Some((location.storage_class, location.place.pack()?));
+        let first = blobs.clone().next().and_then(|(location, _)| pack_of(&location));
+        let file = first.and_then(|pack| self.open_packs.borrow_mut().get(&pack).cloned());
+        let (Some(first), Some(file)) = (first, file) else { return 0 };
+        let in_pack = blobs.map_while(|(location, size_bytes)| match location.place {
+            Place::Pack { offset, .. } if pack_of(&location) == Some(first) => {
+                Some(RunBlob { offset, content_hash: location.content_hash, size_bytes })
+            }
+            _ => None,
+        });
+        read_run((&file, first.1), in_pack, scratch, take)
     }
 
     fn lend(&self, size: BufferSize, tenant_id: &TenantId) -> Option<Block> {

@@ -136,6 +136,36 @@ impl Entry {
     }
 }
 
+/// What is on its way into the log. It goes there also where nobody waits for it.
+pub struct Appending {
+    log: Rc<PackLog>,
+    number: u64,
+    started: Instant,
+    place: oneshot::Receiver<Result<Durable, StoreError>>,
+}
+
+impl Appending {
+    /// Waits until it is durable, and says where.
+    ///
+    /// # Errors
+    /// As [`append_change`](PackLog::append_change).
+    pub async fn durable(self) -> Result<Place, StoreError> {
+        let Self { log, number, started, mut place } = self;
+        let gone = || StoreError::io("write the log", std::io::Error::other("the log has ended"));
+        // Each batch has a limit of its own; this one is for many batches that are all slow.
+        let durable = match log.parts.helpers.limit().within(&mut place).await {
+            None if log.withdraw(number) => return Err(StoreError::TimedOut),
+            // It is in the batch in flight, which nobody can take back: what comes of that has to be known.
+            None => place.await,
+            Some(durable) => durable,
+        };
+        let Durable { place, written_in } = durable.map_err(|_| gone())??;
+        note(Phase::Sync, written_in);
+        note(Phase::Queue, started.elapsed().saturating_sub(written_in));
+        Ok(place)
+    }
+}
+
 /// What is durable once its batch is.
 struct Written {
     place: Place,
@@ -205,11 +235,31 @@ impl PackLog {
         self.append(content, Some(change)).await
     }
 
+    /// As [`append_change`](Self::append_change), up to where nothing is left but to wait.
+    ///
+    /// # Errors
+    /// As [`append_change`](Self::append_change); nothing is on its way then.
+    pub fn begin_change(
+        self: &Rc<Self>,
+        change: Change,
+        content: Option<Content>,
+    ) -> Result<Appending, StoreError> {
+        self.begin(content, Some(change))
+    }
+
     async fn append(
         self: &Rc<Self>,
         content: Option<Content>,
         change: Option<Change>,
     ) -> Result<Place, StoreError> {
+        self.begin(content, change)?.durable().await
+    }
+
+    fn begin(
+        self: &Rc<Self>,
+        content: Option<Content>,
+        change: Option<Change>,
+    ) -> Result<Appending, StoreError> {
         if self.is_read_only() {
             return Err(StoreError::ReadOnly);
         }
@@ -217,7 +267,7 @@ impl PackLog {
         if let Some(change) = &change {
             log_record::encode(&change.write, content.is_some(), &mut details);
         }
-        let (durable, mut place) = oneshot::channel();
+        let (durable, place) = oneshot::channel();
         let started = Instant::now();
         let number = self.next_entry.get();
         self.next_entry.set(number + 1);
@@ -231,18 +281,7 @@ impl PackLog {
             // It runs after whatever else is ready on this core now, and takes what that appends with it.
             drop(spawn(self.clone().write_all()));
         }
-        let gone = || StoreError::io("write the log", std::io::Error::other("the log has ended"));
-        // Each batch has a limit of its own; this one is for many batches that are all slow.
-        let durable = match self.parts.helpers.limit().within(&mut place).await {
-            None if self.withdraw(number) => return Err(StoreError::TimedOut),
-            // It is in the batch in flight, which nobody can take back: what comes of that has to be known.
-            None => place.await,
-            Some(durable) => durable,
-        };
-        let Durable { place, written_in } = durable.map_err(|_| gone())??;
-        note(Phase::Sync, written_in);
-        note(Phase::Queue, started.elapsed().saturating_sub(written_in));
-        Ok(place)
+        Ok(Appending { log: self.clone(), number, started, place })
     }
 
     fn metrics(&self) -> &RootMetrics {

@@ -81,5 +81,5 @@ fn judge(
     let size_bytes = Some(object.size_bytes);
     ResultDto { index, name, status, id, content_hash, size_bytes, content_range, ..ResultDto::default() }
         .append_to(results);
-    Some(Part::new(wanted.name.as_str(), &object, range))
+    Some(Part::new(wanted.name.clone(), &object, range))
 }

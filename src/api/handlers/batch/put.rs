@@ -1,11 +1,12 @@
 //! `POST /v1/batch/put`: each file of a tar archive becomes an object.
 //!
-//! Small files are read out of the body and stored beside each other, so that many share a write of the log; a large one is
-//! stored as it comes, as an upload of its own is, and those before it go on meanwhile:
+//! Small files are taken out of the body one after the other and become durable beside each other, so that many share a
+//! write of the log while the next ones come in; a large one is stored as it comes, as an upload of its own is, and those
+//! before it go on meanwhile:
 //!
 //! ```text
-//! body ─► entry ─► small: read ─► store ┐
-//!                                 store ├─► results, in the order of the entries
+//! body ─► entry ─► small: take in, begin ─► durable ┐
+//!         entry ─► small: take in, begin ─► durable ├─► results, in the order of the entries
 //!         entry ─► large: store as it comes
 //! ```
 //! Conditions of the head hold for each file, and a file's own records say otherwise for it alone.
@@ -22,7 +23,7 @@ use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use super::super::super::archive_body::{ArchiveBody, ArchiveFailure};
 use super::super::super::audit_log::{Change, audit_unavailable};
 use super::super::super::batches::{
-    BATCH_ITEMS_MAX, BATCH_NAMES_BYTES_MAX, ITEMS_BETWEEN_TURNS, ITEMS_IN_FLIGHT_MAX,
+    BATCH_ITEMS_MAX, BATCH_NAMES_BYTES_MAX, FILES_IN_FLIGHT_MAX, ITEMS_BETWEEN_TURNS,
 };
 use super::super::super::errors::Problem;
 use super::super::super::http1::{Conditions, RequestHead};
@@ -33,14 +34,14 @@ use super::super::super::tar::{Entry, EntryKind};
 use super::super::{Response, scope_of, upload};
 use super::records::precondition;
 use super::{Audited, ItemAudit, ResultDto, answer, refuse_fields};
-use crate::application::errors::{RepositoryError, SourceError, UploadError};
+use crate::application::errors::{RepositoryError, SourceError, StoreError, UploadError};
 use crate::application::ports::{BlobStore, ByteSource, Clock, ObjectRepository, ReadPace, ReadProgress};
-use crate::application::use_cases::{UploadOrder, Uploaded, upload_object};
+use crate::application::use_cases::{UploadOrder, Uploaded, begin_upload, upload_object};
 use crate::domain::entities::Principal;
 use crate::domain::value_objects::{ContentHash, ContentType, Key, StorageClass};
-use crate::infrastructure::data_plane::buffers::Block;
+use crate::infrastructure::data_plane::buffers::{Block, SMALL_BLOCK_BYTES};
 
-/// Files up to this size are stored beside each other.
+/// Files up to this size are stored beside each other. One that fits a small block goes there straight from the body.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 /// How many bytes of them are on their way at once.
 const BYTES_IN_FLIGHT_MAX: usize = 2 * 1024 * 1024;
@@ -146,7 +147,10 @@ where
     }
 
     /// Takes one entry after the other, until the archive ends or cannot be read on.
-    async fn take_all(&mut self, archive: &mut ArchiveBody<'_, '_, S>) -> Result<(), Problem> {
+    async fn take_all<'b: 's, 't: 's>(
+        &mut self,
+        archive: &mut ArchiveBody<'b, 't, S>,
+    ) -> Result<(), Problem> {
         for entries in 1_usize.. {
             // Many that are empty come in one read.
             if entries.is_multiple_of(ITEMS_BETWEEN_TURNS) {
@@ -174,9 +178,9 @@ where
         Ok(())
     }
 
-    async fn take(
+    async fn take<'b: 's, 't: 's>(
         &mut self,
-        archive: &mut ArchiveBody<'_, '_, S>,
+        archive: &mut ArchiveBody<'b, 't, S>,
         entry: &Entry,
     ) -> Result<(), ArchiveFailure> {
         let index = self.count;
@@ -207,16 +211,28 @@ where
             self.push(ready(item(Some(key), 0, result)).boxed_local());
             return Ok(());
         }
-        let content = self.beside(archive.content()).await?;
-        let held_bytes = content.len();
-        while self.in_flight.len() >= ITEMS_IN_FLIGHT_MAX
+        // No more than SMALL_BYTES_MAX, so that it is a usize anywhere.
+        let held_bytes = entry.size_bytes as usize;
+        while self.in_flight.len() >= FILES_IN_FLIGHT_MAX
             || self.bytes_in_flight + held_bytes > BYTES_IN_FLIGHT_MAX
         {
-            match self.in_flight.next().await {
-                Some(item) => self.note(item),
-                None => break,
+            if !self.settle_one().await {
+                break;
             }
         }
+        if held_bytes <= SMALL_BLOCK_BYTES {
+            let begun = self.begin(archive, order).await?;
+            self.bytes_in_flight += held_bytes;
+            self.keys_in_flight.insert(key.clone());
+            let waiting = item(Some(key), held_bytes, Err(audit_unavailable()));
+            self.push(match begun {
+                Ok(stored) => async move { Item { result: stored.await.map_err(Problem::from), ..waiting } }
+                    .boxed_local(),
+                Err(error) => ready(Item { result: Err(error.into()), ..waiting }).boxed_local(),
+            });
+            return Ok(());
+        }
+        let content = self.beside(archive.content()).await?;
         self.bytes_in_flight += held_bytes;
         self.keys_in_flight.insert(key.clone());
         let waiting = item(Some(key), held_bytes, Err(audit_unavailable()));
@@ -228,6 +244,28 @@ where
             .boxed_local(),
         );
         Ok(())
+    }
+
+    /// Takes in a file that fits a small block, and begins to store it.
+    async fn begin<'b: 's, 't: 's>(
+        &mut self,
+        archive: &mut ArchiveBody<'b, 't, S>,
+        order: UploadOrder,
+    ) -> Result<
+        Result<impl Future<Output = Result<Uploaded, UploadError>> + use<'s, 'b, 't, S, R, C>, UploadError>,
+        ArchiveFailure,
+    > {
+        let ports = (&self.service.store, &self.service.repository, &self.service.clock);
+        loop {
+            let begun = self.beside(begin_upload(ports, order.clone(), archive)).await;
+            archive.take_failure()?;
+            match begun {
+                // All blocks are lent, and this batch may have some of them.
+                Err(UploadError::Store(StoreError::Overloaded))
+                    if order.length_bytes == Some(archive.content_left()) && self.settle_one().await => {}
+                begun => return Ok(begun),
+            }
+        }
     }
 
     /// The key that a file is stored under.
@@ -271,9 +309,13 @@ where
 
     /// Waits for all that is in flight.
     async fn settle(&mut self) {
-        while let Some(item) = self.in_flight.next().await {
-            self.note(item);
-        }
+        while self.settle_one().await {}
+    }
+
+    /// Waits for the first of those that are in flight; `false` if there is none.
+    async fn settle_one(&mut self) -> bool {
+        let item = self.in_flight.next().await;
+        item.map(|item| self.note(item)).is_some()
     }
 
     /// Writes down what became of an entry.
