@@ -17,6 +17,8 @@ pub(super) const BATCH_ITEMS_MAX: usize = 10_000;
 pub(super) const BATCH_NAMES_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How many of a batch are asked for, or written, at once.
 pub(super) const ITEMS_IN_FLIGHT_MAX: usize = 256;
+/// How many objects that bring no bytes are committed at once: they hold next to nothing.
+pub(super) const REFERENCES_IN_FLIGHT_MAX: usize = 512;
 /// How many batches a core has under way.
 const BATCHES_AT_ONCE_MAX: usize = 8;
 /// How many of them belong to one tenant; all operators count as one.

@@ -26,6 +26,7 @@ mod valve;
 mod api_keys;
 mod audit;
 mod bad_input;
+mod batch_references;
 mod batches;
 mod blobs;
 mod client;

@@ -5,10 +5,11 @@ mod delete;
 mod get;
 mod items;
 mod put;
+mod refer;
 
 pub(super) use self::delete::delete;
 pub(super) use self::get::get;
-pub(in crate::api) use self::items::{DeleteBody, DeleteItem, GetBody, GetItem};
+pub(in crate::api) use self::items::{DeleteBody, DeleteItem, GetBody, GetItem, ReferBody, ReferItem};
 pub(super) use self::put::put;
 
 use std::fmt::Display;

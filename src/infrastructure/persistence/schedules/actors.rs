@@ -226,10 +226,11 @@ impl Actor for Uploader {
     }
 }
 
-/// Makes an object of a content that is there, as `refer_to_content` does.
+/// Makes an object of a content that is there, as `refer_to_content` does, or without a lease, as `refer_to_found`.
 struct Referrer {
     content: usize,
     key: Option<usize>,
+    leases: bool,
     /// Until when the content is there for certain.
     until: u64,
     stage: ReferStage,
@@ -246,7 +247,13 @@ enum ReferStage {
 impl Referrer {
     fn new(random: &mut Random) -> Self {
         let key = random.chance(40).then(|| random.below(KEYS));
-        Self { content: random.below(CONTENTS), key, until: 0, stage: ReferStage::Asks }
+        Self {
+            content: random.below(CONTENTS),
+            key,
+            leases: random.chance(50),
+            until: 0,
+            stage: ReferStage::Asks,
+        }
     }
 }
 
@@ -267,17 +274,27 @@ impl Actor for Referrer {
                 let Some(reach) = Reach::everything().of_tenant(tenant_id) else { return Ok(Next::Over) };
                 // What only a lease holds is not held longer; of what is leased already, half the time may be over.
                 let is_named = world.count(self.content) > 0;
-                self.until = if is_named { world.now.0 + LEASE / 2 + GRACE } else { 0 };
+                let held = if self.leases { LEASE / 2 + GRACE } else { GRACE - 1 };
+                self.until = if is_named { world.now.0 + held } else { 0 };
                 self.stage = ReferStage::IsTold;
-                Ok(Next::Ask(Question::Lease(world.contents[self.content].hash, reach)))
+                let hash = world.contents[self.content].hash;
+                Ok(Next::Ask(match self.leases {
+                    true => Question::Lease(hash, reach),
+                    false => Question::Find(ObjectName::Content(hash, reach)),
+                }))
             }
             ReferStage::IsTold => {
-                let Some(Answer::Leased(Some(leased))) = answer else {
-                    self.stage = ReferStage::Asks;
-                    return Ok(if around.random.chance(80) { Next::Again } else { Next::Over });
+                let place = match answer {
+                    Some(Answer::Leased(Some(leased))) => leased.location.place,
+                    Some(Answer::Found(Some(found))) => found.place,
+                    _ => {
+                        self.stage = ReferStage::Asks;
+                        // Who has no lease waits for each answer.
+                        let goes_on = around.random.chance(if self.leases { 80 } else { 30 });
+                        return Ok(if goes_on { Next::Again } else { Next::Over });
+                    }
                 };
-                let place = leased.location.place;
-                world.note("has a lease on", Some(place));
+                world.note(if self.leases { "has a lease on" } else { "was told" }, Some(place));
                 self.stage = ReferStage::Refers(place);
                 Ok(Next::Again)
             }
@@ -298,7 +315,7 @@ impl Actor for Referrer {
                 Some(Answer::Outcome(WriteOutcome::Committed(CommitOutcome::ContentMissing)))
                     if world.now.0 <= self.until =>
                 {
-                    Err("a content has gone that somebody has leased".to_owned())
+                    Err("a content has gone that somebody has leased, or has just been told of".to_owned())
                 }
                 _ => Ok(Next::Over),
             },
