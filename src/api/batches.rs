@@ -22,6 +22,8 @@ pub(super) const ITEMS_BETWEEN_TURNS: usize = 32;
 /// How many small files of one are on their way at once: twice as many of 4 KiB as fit one write of the log, so that the
 /// next one is full when a write has ended.
 pub(super) const FILES_IN_FLIGHT_MAX: usize = 512;
+/// How many objects that bring no bytes are committed at once: they hold next to nothing.
+pub(super) const REFERENCES_IN_FLIGHT_MAX: usize = 512;
 /// How many batches a core has under way.
 const BATCHES_AT_ONCE_MAX: usize = 8;
 /// How many of them belong to one tenant; all operators count as one.

@@ -332,6 +332,9 @@ async fn many_are_found_as_each_is(repository: &impl ObjectRepository) {
     let (other_id, other_path) =
         (commit(repository, other.clone()).await, other.stored.object.key_path().unwrap());
     let within = |id, tenant_id| ObjectName::of_id(id, &Reach::parse(tenant_id, Some(["data"])).unwrap());
+    let content = |content: u8, tenant_id| {
+        ObjectName::Content(ContentHash::from_bytes([content; 32]), reach_of(tenant_id, None))
+    };
     let names = [
         by_key("a"),
         ObjectName::Id(ids[0]),
@@ -344,10 +347,17 @@ async fn many_are_found_as_each_is(repository: &impl ObjectRepository) {
         within(other_id, "*"),
         within(other_id, "acme"),
         within(ids[3], "*"),
+        content(4, "acme"),
+        content(5, "acme"),
+        content(5, "other"),
+        content(9, "acme"),
+        content(1, "acme"),
+        content(4, "acme"),
     ];
-    let (first, other) = (Some(ids[1]), Some(other_id));
-    let expected =
-        [first, Some(ids[0]), None, Some(ids[2]), Some(ids[3]), first, None, other, other, None, None];
+    let (first, other, last) = (Some(ids[1]), Some(other_id), Some(ids[3]));
+    let by_content = [last, None, other, None, Some(ids[0]), last];
+    let expected = [first, Some(ids[0]), None, Some(ids[2]), last, first, None, other, other, None, None];
+    let expected = [&expected[..], &by_content[..]].concat();
     // Then also from what is remembered.
     for _ in 0..2 {
         let found = repository.find_each(&names).await.unwrap();

@@ -329,8 +329,8 @@ pub struct ObjectCommit {
     pub precondition: Precondition,
     /// Whether it is known that no change before can have given the key a version: then none is looked for.
     pub is_first_version: bool,
-    /// Whether it brings no bytes, but refers to a content that its tenant has a lease on. Whichever copy serves that then
-    /// serves it too.
+    /// Whether it brings no bytes, but refers to a content that its tenant had a moment ago, or has a lease on. Whichever copy
+    /// serves that then serves it too; without a lease there may be none any more.
     pub is_reference: bool,
 }
 

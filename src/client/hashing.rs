@@ -3,14 +3,19 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
 use super::errors::ClientError;
+use super::local_tree::LocalFile;
+use super::transfers::{Next, in_parallel};
 use crate::domain::value_objects::ContentHash;
 
 /// What a file is read by, and a body written by.
 pub(super) const COPY_BYTES: usize = 256 * 1024;
+/// The least that a file is read by, also where it says that it is shorter.
+const READ_BYTES_MIN: usize = 4 * 1024;
 
 pub(super) fn finish(hasher: Sha256) -> ContentHash {
     ContentHash::from_bytes(hasher.finalize().into())
@@ -18,7 +23,10 @@ pub(super) fn finish(hasher: Sha256) -> ContentHash {
 
 /// The hash of all that is left of a file, and how long that is; `tell` is told of each piece.
 pub(super) fn hash_rest(file: &mut File, mut tell: impl FnMut(&[u8])) -> io::Result<(Sha256, u64)> {
-    let (mut hasher, mut length, mut buffer) = (Sha256::new(), 0, vec![0; COPY_BYTES]);
+    // With a byte to see the end by. Memory that a small file does not fill would cost more than its hash does.
+    let whole = file.metadata()?.len().saturating_add(1);
+    let buffer_bytes = usize::try_from(whole).unwrap_or(COPY_BYTES).clamp(READ_BYTES_MIN, COPY_BYTES);
+    let (mut hasher, mut length, mut buffer) = (Sha256::new(), 0, vec![0; buffer_bytes]);
     loop {
         match file.read(&mut buffer) {
             Ok(0) => return Ok((hasher, length)),
@@ -38,6 +46,23 @@ pub(super) fn hash_file(path: &Path, mut tell: impl FnMut(u64)) -> Result<Conten
     let mut file = File::open(path).map_err(ClientError::files("open", path))?;
     let hashed = hash_rest(&mut file, |bytes| tell(bytes.len() as u64));
     Ok(finish(hashed.map_err(ClientError::files("read", path))?.0))
+}
+
+/// The hashes of those of the files that are wanted and have none yet, some at a time. One that cannot be read has none then.
+pub(super) fn hash_files(
+    files: &[LocalFile],
+    wanted: &[usize],
+    hashes: &mut [Option<ContentHash>],
+    workers: u16,
+) {
+    let wanted: Vec<_> = wanted.iter().copied().filter(|index| hashes[*index].is_none()).collect();
+    let hashed = Mutex::new(hashes);
+    in_parallel(&wanted, workers, |index| {
+        if let Ok(hash) = hash_file(&files[*index].path, |_| {}) {
+            hashed.lock().unwrap_or_else(PoisonError::into_inner)[*index] = Some(hash);
+        }
+        Next::Continue
+    });
 }
 
 /// A reader that hashes what is read, and keeps why it failed: what comes back from the connection

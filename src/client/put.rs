@@ -1,12 +1,13 @@
 //! `just_storage put`: files and directories become objects.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::SystemTime;
 
 use clap::Args;
@@ -18,11 +19,11 @@ use super::address::{Address, Prefix, address_of, target_of_id, target_of_key};
 use super::answers::{RemoteObject, Version};
 use super::errors::ClientError;
 use super::get::version_of;
-use super::hashing::{self, HashingReader};
+use super::hashing::{self, HashingReader, hash_files};
 use super::listing::list_below;
 use super::local_tree::{self, LocalFile, files_below, utf8_name};
 use super::progress::{FileProgress, Progress};
-use super::references::{FILES_AT_ONCE, References, digest};
+use super::references::{References, Referred, parts};
 use super::remote::{Remote, RemoteArguments, WorkerArguments};
 use super::report::{Line, Report};
 use super::transfers::{Next, in_parallel};
@@ -32,9 +33,6 @@ use crate::domain::value_objects::{ContentHash, ContentType, Metadata as ObjectM
 /// Up to this size a file is read into memory, so that its digest can go ahead of it: the server then keeps nothing that
 /// differs. A longer one is hashed while it is sent, and compared with what the server says that it has.
 const WHOLE_BYTES_MAX: u64 = 1024 * 1024;
-/// From this size on it is asked whether the server has a file's bytes already. A smaller one is sent sooner than it is referred
-/// to: a reference waits for the database, and a small body for the log alone.
-const REFERENCE_BYTES_MIN: u64 = 64 * 1024;
 /// Standard input as a source.
 const STANDARD_INPUT: &str = "-";
 
@@ -100,32 +98,54 @@ pub(super) fn put(arguments: PutArguments) -> Result<ExitCode, ClientError> {
         return put_standard_input(&arguments, &sender);
     }
     let files = plan(&arguments.sources, &arguments.destination)?;
-    let known = if arguments.update { known(&sender.remote, &files, &arguments)? } else { Known::default() };
+    let there =
+        if arguments.update { There::look(&sender.remote, &files, &arguments)? } else { There::default() };
     let bytes = files.iter().map(|file| file.size_bytes).sum();
     let report = Report::new(arguments.json, ("sent", "file"), Progress::new(files.len() as u64, bytes));
-    put_all(&files, &sender, &known, &arguments, &report);
+    put_all(&files, &sender, there, &arguments, &report);
     Ok(report.finish())
 }
 
-/// Sends files, some at a time: of many, large ones whose bytes the server has are only referred to.
-fn put_all(files: &[LocalFile], sender: &Sender, known: &Known, arguments: &PutArguments, report: &Report) {
-    let references = References::new(&sender.remote, arguments.workers.jobs);
-    let is_asked_about = |file: &LocalFile| {
-        // What is known to be the same is compared anyway.
-        files.len() > 1 && file.size_bytes >= REFERENCE_BYTES_MIN && same_size(file, known).is_none()
-    };
+/// Leaves out what the server has, refers to what it has the bytes of, and sends the rest, some files at a time.
+fn put_all(files: &[LocalFile], sender: &Sender, there: There, arguments: &PutArguments, report: &Report) {
+    let There { known, mut hashes } = there;
+    let workers = arguments.workers.jobs;
+    let references = References::new(&sender.remote, &sender.fields, workers);
     let stopped = AtomicBool::new(false);
-    for files in files.chunks(FILES_AT_ONCE) {
-        let there = references.of(files, is_asked_about);
-        let jobs: Vec<_> = files.iter().zip(there).collect();
-        in_parallel(&jobs, arguments.workers.jobs, |(file, there)| {
-            let next = sender.put_reported(file, *there, known, report);
-            stopped.fetch_or(next == Next::Stop, Ordering::Relaxed);
-            next
-        });
+    let note = |next| {
+        stopped.fetch_or(next == Next::Stop, Ordering::Relaxed);
+    };
+    for part in parts(files) {
+        hashes.resize(part.len(), None);
+        let alike: Vec<_> =
+            (0..part.len()).filter(|index| same_size(&part[*index], &known).is_some()).collect();
+        hash_files(part, &alike, &mut hashes, workers);
+        let is_same = |index: usize, version: &Version| hashes[index] == Some(version.content_hash);
+        let mut left = Vec::with_capacity(part.len());
+        for (index, file) in part.iter().enumerate() {
+            match same_size(file, &known).filter(|version| is_same(index, version)) {
+                Some(version) => note(kept(file, version, report)),
+                None => left.push(index),
+            }
+        }
+        // Of one file nothing is asked.
+        if files.len() > 1 && !stopped.load(Ordering::Relaxed) {
+            let referred = references.refer(part, &left, &mut hashes);
+            referred.iter().for_each(|referred| note(shared(&part[referred.index], referred, report)));
+            let done: HashSet<_> = referred.iter().map(|referred| referred.index).collect();
+            left.retain(|index| !done.contains(index));
+        }
+        if !stopped.load(Ordering::Relaxed) {
+            in_parallel(&left, workers, |index| {
+                let next = sender.put_reported(&part[*index], report);
+                note(next);
+                next
+            });
+        }
         if stopped.load(Ordering::Relaxed) {
             return;
         }
+        hashes.clear();
     }
 }
 
@@ -169,6 +189,27 @@ fn plan(sources: &[PathBuf], destination: &Address) -> Result<Vec<LocalFile>, Cl
 
 /// The newest bytes of keys.
 type Known = BTreeMap<String, Version>;
+
+/// What is there already.
+#[derive(Default)]
+struct There {
+    known: Known,
+    /// What the first of the files are.
+    hashes: Vec<Option<ContentHash>>,
+}
+
+impl There {
+    /// Asks the server, and hashes the first files meanwhile.
+    fn look(remote: &Remote, files: &[LocalFile], arguments: &PutArguments) -> Result<Self, ClientError> {
+        let first = parts(files)[0];
+        let (mut hashes, all) = (vec![None; first.len()], Vec::from_iter(0..first.len()));
+        let known = thread::scope(|scope| {
+            scope.spawn(|| hash_files(first, &all, &mut hashes, arguments.workers.jobs));
+            known(remote, files, arguments)
+        });
+        Ok(Self { known: known?, hashes })
+    }
+}
 
 /// What the server has of what is to be sent.
 fn known(remote: &Remote, files: &[LocalFile], arguments: &PutArguments) -> Result<Known, ClientError> {
@@ -239,56 +280,19 @@ impl Stamp {
 }
 
 impl Sender {
-    fn put_reported(
-        &self,
-        file: &LocalFile,
-        there: Option<ContentHash>,
-        known: &Known,
-        report: &Report,
-    ) -> Next {
-        let (address, path) = (address_of(&file.target), file.path.as_path());
+    fn put_reported(&self, file: &LocalFile, report: &Report) -> Next {
+        let address = address_of(&file.target);
         let progress = report.progress().begin(&address, file.size_bytes);
-        match known_version(file, known) {
-            Ok(Some(version)) => {
-                progress.add(version.size_bytes);
-                let (path, hash) = (path.to_string_lossy(), version.content_hash.to_string());
-                let (address, path) = (Some(address.as_str()), Some(&*path));
-                let (size_bytes, content_hash) = (Some(version.size_bytes), Some(hash.as_str()));
-                report.done(&Line {
-                    outcome: "kept",
-                    address,
-                    path,
-                    size_bytes,
-                    content_hash,
-                    ..Line::default()
-                })
-            }
-            Ok(None) => {
-                let sent = self.put_file(file, there, &address, &progress);
-                reported(report, &address, Some(path), sent)
-            }
-            Err(error) => reported(report, &address, Some(path), Err(error)),
-        }
+        reported(report, &address, Some(&file.path), self.put_file(file, &address, &progress))
     }
 
     /// `PUT` of a key may be done again: at worst the same bytes become a version twice.
     fn put_file(
         &self,
         file: &LocalFile,
-        there: Option<ContentHash>,
         address: &str,
         progress: &FileProgress<'_>,
     ) -> Result<RemoteObject, ClientError> {
-        if let Some(hash) = there {
-            match self.remote.retrying_whole(|_| self.put_reference(&file.target, address, hash)) {
-                // It has gone meanwhile, or this server does not know how.
-                Err(ClientError::NotFound(_) | ClientError::Declined { status: 501, .. }) => {}
-                referred => {
-                    progress.add(file.size_bytes);
-                    return referred;
-                }
-            }
-        }
         let told = Cell::new(0);
         self.remote.retrying_whole(|_| {
             progress.take_back(told.replace(0));
@@ -332,21 +336,6 @@ impl Sender {
         let digest = String::from_utf8_lossy(&digest);
         let fields = self.all_fields(&[(HeaderName::from_static("repr-digest"), &digest)]);
         let request = self.remote.request("PUT", &target_of_key(target), &fields, bytes)?;
-        let answer = self.remote.send(request, address)?;
-        let object = self.remote.read_json(answer, address)?;
-        self.compare(object, address, hash)
-    }
-
-    /// Makes a version of bytes that the server has.
-    fn put_reference(
-        &self,
-        target: &KeyPath,
-        address: &str,
-        hash: ContentHash,
-    ) -> Result<RemoteObject, ClientError> {
-        let digest = digest(&hash);
-        let fields = self.all_fields(&[(HeaderName::from_static("x-blob-reference"), &digest)]);
-        let request = self.remote.request("PUT", &target_of_key(target), &fields, &b""[..])?;
         let answer = self.remote.send(request, address)?;
         let object = self.remote.read_json(answer, address)?;
         self.compare(object, address, hash)
@@ -403,13 +392,6 @@ fn same_size<'k>(file: &LocalFile, known: &'k Known) -> Option<&'k Version> {
     there.filter(|version| version.size_bytes == file.size_bytes)
 }
 
-/// What the server has, if that is what the file is.
-fn known_version(file: &LocalFile, known: &Known) -> Result<Option<Version>, ClientError> {
-    let Some(version) = same_size(file, known) else { return Ok(None) };
-    let here = hashing::hash_file(&file.path, |_| {})?;
-    Ok(Some(*version).filter(|version| version.content_hash == here))
-}
-
 /// All of a small file, if it is as long as it was.
 fn read_whole(source: File, length: u64, path: &Path) -> Result<Vec<u8>, ClientError> {
     let mut bytes = Vec::with_capacity(length as usize + 1);
@@ -418,6 +400,27 @@ fn read_whole(source: File, length: u64, path: &Path) -> Result<Vec<u8>, ClientE
         true => Ok(bytes),
         false => Err(ClientError::Changed(path.to_owned())),
     }
+}
+
+/// Says of a file that the server has the same already.
+fn kept(file: &LocalFile, version: &Version, report: &Report) -> Next {
+    finished(file, report, Line { outcome: "kept", ..Line::default() }, version)
+}
+
+/// Says of a file that the server had its bytes.
+fn shared(file: &LocalFile, referred: &Referred, report: &Report) -> Next {
+    let size_bytes = referred.size_bytes.unwrap_or(file.size_bytes);
+    let version = Version { content_hash: referred.content_hash, size_bytes };
+    finished(file, report, Line { outcome: "sent", id: Some(&referred.id), ..Line::default() }, &version)
+}
+
+fn finished(file: &LocalFile, report: &Report, line: Line<'_>, version: &Version) -> Next {
+    let address = address_of(&file.target);
+    report.progress().begin(&address, file.size_bytes).add(file.size_bytes);
+    let (path, hash) = (file.path.to_string_lossy(), version.content_hash.to_string());
+    let (address, path) = (Some(address.as_str()), Some(&*path));
+    let (size_bytes, content_hash) = (Some(version.size_bytes), Some(hash.as_str()));
+    report.done(&Line { address, path, size_bytes, content_hash, ..line })
 }
 
 fn reported(

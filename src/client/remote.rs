@@ -212,14 +212,32 @@ impl Remote {
         answer: Response<Body>,
         what: &str,
     ) -> Result<T, ClientError> {
+        let bytes = self.read_text(answer, what)?;
+        serde_json::from_slice(&bytes).map_err(|_| no_such_json(what))
+    }
+
+    /// The JSON on each line of an answer.
+    pub(super) fn read_json_lines<T: DeserializeOwned>(
+        &self,
+        answer: Response<Body>,
+        what: &str,
+    ) -> Result<Vec<T>, ClientError> {
+        let bytes = self.read_text(answer, what)?;
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).map_err(|_| no_such_json(what))).collect()
+    }
+
+    fn read_text(&self, answer: Response<Body>, what: &str) -> Result<Vec<u8>, ClientError> {
         let mut bytes = Vec::new();
         let read = answer.into_body().into_reader().take(JSON_BYTES_MAX + 1).read_to_end(&mut bytes);
         read.map_err(|error| self.unreachable(error.into()))?;
-        let foreign = |reason| ClientError::Foreign { what: what.to_owned(), reason };
         if bytes.len() as u64 > JSON_BYTES_MAX {
-            return Err(foreign("it is longer than any answer"));
+            return Err(ClientError::Foreign {
+                what: what.to_owned(),
+                reason: "it is longer than any answer",
+            });
         }
-        serde_json::from_slice(&bytes).map_err(|_| foreign("it is not the JSON that belongs there"))
+        Ok(bytes)
     }
 
     /// That there was no answer, or only the beginning of one.
@@ -239,6 +257,10 @@ impl Remote {
 pub(super) struct Try {
     /// One before may have been done without an answer.
     pub(super) again: bool,
+}
+
+fn no_such_json(what: &str) -> ClientError {
+    ClientError::Foreign { what: what.to_owned(), reason: "it is not the JSON that belongs there" }
 }
 
 fn may_pass(error: &ClientError) -> bool {

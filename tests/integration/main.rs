@@ -27,6 +27,7 @@ mod api_keys;
 mod audit;
 mod bad_input;
 mod batch_conditions;
+mod batch_references;
 mod batches;
 mod blobs;
 mod client;

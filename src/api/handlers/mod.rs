@@ -17,7 +17,7 @@ mod tenants;
 mod upload;
 mod uploads;
 
-pub(super) use batch::{DeleteBody, DeleteItem, GetBody, GetItem, ResultDto};
+pub(super) use batch::{DeleteBody, DeleteItem, GetBody, GetItem, ReferBody, ReferItem, ResultDto};
 pub(super) use blobs::{MissingBody, MissingDto};
 pub(super) use download::DOWNLOAD;
 pub use download::add_object_fields;

@@ -21,7 +21,7 @@ use self::operations::{Answer, Kind, Needs, OPERATIONS, Operation, Place, Sent};
 use super::errors::ProblemDto;
 use super::handlers::{
     ChecksDto, DeleteBody, DeleteItem, GetBody, GetItem, LimitsBody, MERGE_PATCH, MissingBody, MissingDto,
-    PatchBody, ReadinessDto, ResultDto, RuleBody, SignBody, SignedDto,
+    PatchBody, ReadinessDto, ReferBody, ReferItem, ResultDto, RuleBody, SignBody, SignedDto,
 };
 use super::http1::{Method, status_title};
 use crate::application::dto::{LifecycleDto, ListDto, ObjectDto, TenantDto};
@@ -90,6 +90,8 @@ fn components() -> Components {
         named::<GetItem<'_>>(),
         named::<DeleteBody<'_>>(),
         named::<DeleteItem<'_>>(),
+        named::<ReferBody<'_>>(),
+        named::<ReferItem<'_>>(),
         named::<ResultDto<'_>>(),
         named::<ReadinessDto>(),
         named::<ChecksDto>(),
@@ -136,7 +138,10 @@ fn described(operation: &Operation) -> utoipa::openapi::path::Operation {
         Sent::DeleteBatch => builder.request_body(Some(json_body("application/json", DeleteBody::name()))),
         Sent::Archive => {
             let content = ContentBuilder::new().schema(Some(bytes())).build();
+            let references = Ref::from_schema_name(ReferBody::name());
+            let references = ContentBuilder::new().schema(Some(references)).build();
             let body = RequestBodyBuilder::new().content("application/x-tar", content);
+            let body = body.content("application/json", references);
             builder.request_body(Some(body.required(Some(Required::True)).build()))
         }
     };

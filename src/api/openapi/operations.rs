@@ -749,7 +749,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/v1/batch/put",
         method: Method::Post,
         id: "putBatch",
-        summary: "Stores each file of a tar archive under its name as the key",
+        summary: "Stores each file of a tar archive under its name as the key, or gives contents that are there their keys",
         tag: "batches",
         needs: Needs::Permission(Permission::Write),
         parameters: &[

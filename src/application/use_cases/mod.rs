@@ -17,7 +17,7 @@ pub use delete_object::delete_object;
 pub use download_object::{Download, download_object};
 pub use list_keys::{KeyCursor, VersionCursor};
 pub use list_objects::{Cursor, InvalidCursor};
-pub use refer_to_content::refer_to_content;
+pub use refer_to_content::{refer_to_content, refer_to_found};
 pub use resume_upload::{
     Piece, ResumeLimits, Resumed, can_join, create_upload, join_uploads, look_at_upload, resume_upload,
     terminate_upload,

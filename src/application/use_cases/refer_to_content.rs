@@ -5,7 +5,7 @@ use super::stored_source::StoredSource;
 use super::upload_object::{UploadOrder, Uploaded, new_object, upload_object};
 use crate::application::errors::{QuotaExceeded, StoreError, UploadError};
 use crate::application::ports::{BlobStore, Clock, CommitOutcome, ObjectCommit, ObjectRepository};
-use crate::domain::entities::{Reach, StoredContent, StoredObject};
+use crate::domain::entities::{BlobLocation, Reach, StoredContent, StoredObject};
 use crate::domain::value_objects::{ContentHash, ObjectStatus, StorageClass};
 
 /// Files an object whose bytes are a content that the one tenant of `reach` has. When this returns `Ok`, it is durable.
@@ -32,12 +32,43 @@ pub async fn refer_to_content<S: BlobStore, R: ObjectRepository<Buffer = S::Buff
         // This is rare, and its state would be part of every connection.
         return Box::pin(copy((store, repository, clock), order, found)).await;
     }
+    share((repository, clock), order, &found.location, size_bytes).await
+}
+
+/// The same of one of many contents that have just been looked up together, and without a lease: whether the content is
+/// still there is decided where the commit is applied. So a thousand of them take one question, and no transaction but that
+/// of their commits.
+///
+/// # Errors
+/// As [`refer_to_content`].
+pub async fn refer_to_found<S: BlobStore, R: ObjectRepository<Buffer = S::Buffer>>(
+    (store, repository, clock): (&S, &R, &impl Clock),
+    order: UploadOrder,
+    found: &StoredObject,
+    reach: &Reach,
+) -> Result<Uploaded, UploadError> {
+    let (location, size_bytes) = (found.location(), found.size_bytes);
+    let is_simple = location.storage_class == order.storage_class && !found.damaged;
+    if is_simple && store.open(&location, size_bytes).await.is_ok() {
+        return share((repository, clock), order, &location, size_bytes).await;
+    }
+    // It may have moved a moment ago, be whole in the other class, or have to be copied. This is rare, and its state would be
+    // part of every one of them.
+    Box::pin(refer_to_content((store, repository, clock), order, location.content_hash, reach)).await
+}
+
+/// Commits an object that shares a copy of its own class.
+async fn share<R: ObjectRepository>(
+    (repository, clock): (&R, &impl Clock),
+    order: UploadOrder,
+    &BlobLocation { content_hash, place, .. }: &BlobLocation,
+    size_bytes: u64,
+) -> Result<Uploaded, UploadError> {
     let room = repository.reserve_room(&order.scope.tenant_id, size_bytes)?;
     let precondition = order.precondition.clone();
     let mut object = new_object(order, clock);
     object.status = ObjectStatus::Committed;
     (object.content_hash, object.size_bytes) = (Some(content_hash), Some(size_bytes));
-    let place = found.location.place;
     let stored = StoredObject { object: object.clone(), content_hash, size_bytes, place, damaged: false };
     let commit = ObjectCommit { stored, precondition, is_first_version: false, is_reference: true };
     match repository.commit(commit, room).await? {
@@ -126,6 +157,20 @@ mod tests {
             block_on(refer_to_content(ports, order, content_hash, &reach))
         }
 
+        /// As one of many.
+        fn refer_to_found(&self, order: UploadOrder, found: &StoredObject) -> Result<Uploaded, UploadError> {
+            let reach = Reach::everything().of_tenant(&order.scope.tenant_id).unwrap();
+            let ports = (&self.store, &self.repository, &self.clock);
+            block_on(refer_to_found(ports, order, found, &reach))
+        }
+
+        /// What a question about many contents finds of this one.
+        fn look_up(&self, content_hash: ContentHash) -> StoredObject {
+            let reach = Reach::everything().of_tenant(&an_order(None).scope.tenant_id).unwrap();
+            let found = block_on(self.repository.find_each(&[ObjectName::Content(content_hash, reach)]));
+            found.unwrap()[0].as_deref().unwrap().clone()
+        }
+
         fn location(&self, uploaded: &Uploaded) -> crate::domain::entities::BlobLocation {
             let name = ObjectName::Id(uploaded.object.id);
             block_on(self.repository.find(&name, Freshness::Current)).unwrap().unwrap().location()
@@ -192,6 +237,37 @@ mod tests {
             Err(UploadError::QuotaExceeded(_))
         ));
         assert_eq!(world.repository.object_count(), 2);
+    }
+
+    #[test]
+    fn one_of_many_shares_the_copy_that_was_found() {
+        let world = World::default();
+        let first = world.upload(an_order(Some("a")), b"hello");
+        let found = world.look_up(first.content_hash);
+        let second = world.refer_to_found(an_order(Some("b")), &found).unwrap();
+        assert!(!second.replaced && second.object.size_bytes == Some(5));
+        assert_eq!(world.location(&second), world.location(&first));
+        let precondition = Precondition { if_none_match: Some(EntityTags::Any), ..Precondition::default() };
+        let order = UploadOrder { precondition, ..an_order(Some("b")) };
+        assert!(matches!(world.refer_to_found(order, &found), Err(UploadError::PreconditionFailed)));
+        let limits = QuotaLimits { bytes_max: Some(14), objects_max: None };
+        block_on(world.repository.set_limits(&first.object.scope.tenant_id, limits)).unwrap();
+        let refused = world.refer_to_found(an_order(None), &found);
+        assert!(matches!(refused, Err(UploadError::QuotaExceeded(_))));
+        assert_eq!((world.store.blob_count(), world.repository.object_count()), (1, 2));
+    }
+
+    #[test]
+    fn one_of_many_that_is_not_as_it_was_found_goes_the_long_way() {
+        let world = World::default();
+        let first = world.upload(an_order(None), b"hello");
+        let found = world.look_up(first.content_hash);
+        let cold = UploadOrder { storage_class: StorageClass::Cold, ..an_order(None) };
+        let copied = world.refer_to_found(cold, &found).unwrap();
+        assert_eq!(world.location(&copied).storage_class, StorageClass::Cold);
+        block_on(world.store.discard(&world.location(&first)));
+        let lost = world.refer_to_found(an_order(None), &found);
+        assert!(matches!(lost, Err(UploadError::ContentMissing)));
     }
 
     #[test]

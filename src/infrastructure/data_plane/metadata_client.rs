@@ -89,7 +89,7 @@ impl MetadataClient {
         self.write_with(write, QuotaRoom::default()).await
     }
 
-    async fn write_with(&self, write: Write, room: QuotaRoom) -> Result<WriteOutcome, RepositoryError> {
+    async fn write_with(&self, mut write: Write, room: QuotaRoom) -> Result<WriteOutcome, RepositoryError> {
         let (reply, outcome) = oneshot::channel();
         let Some(packs) = self.log.as_ref().filter(|_| is_logged(&write)) else {
             self.channel.write(write, reply, room)?;
@@ -100,7 +100,10 @@ impl MetadataClient {
             Write::Update(update) => update.object.storage_class,
             _ => StorageClass::Hot,
         });
-        let (ticket, _) = self.ticket(&write).await?;
+        let (ticket, is_new) = self.ticket(&write).await?;
+        if let Write::Commit(commit) = &mut write {
+            commit.is_first_version = is_new;
+        }
         let sequence = ticket.sequence();
         let ticket = ticket.with_room(room);
         let appended = log.append_change(Change { write, ticket, reply: Some(reply) }, None).await;

@@ -396,7 +396,7 @@ impl<'a> Batch<'a> {
         }
         let blob_key = (commit.stored.content_hash, object.storage_class);
         if commit.is_reference && !self.held.blobs.contains_key(&blob_key) {
-            // Its lease has ended while it waited.
+            // It has gone while this waited: there was no lease on it, or that has ended.
             return CommitOutcome::ContentMissing;
         }
         let size_bytes = object.size_bytes.unwrap_or(0);

@@ -1,6 +1,6 @@
 //! What a tenant has by its content, in whatever database.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::application::ports::LEASE_SECONDS;
@@ -99,4 +99,13 @@ impl HeldContent {
 pub(super) fn to_be_read(held: Vec<HeldContent>) -> Option<StoredObject> {
     let rank = |held: &HeldContent| (held.damaged, held.location.storage_class == StorageClass::Cold);
     held.into_iter().min_by_key(rank).map(HeldContent::into_plain_object)
+}
+
+/// The same of each of many contents.
+pub(super) fn each_to_be_read(held: Vec<HeldContent>) -> impl Iterator<Item = StoredObject> {
+    let mut contents: HashMap<_, Vec<_>> = HashMap::new();
+    for held in held {
+        contents.entry(held.location.content_hash).or_default().push(held);
+    }
+    contents.into_values().filter_map(to_be_read)
 }

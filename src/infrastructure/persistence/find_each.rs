@@ -1,7 +1,7 @@
-//! Finding many objects with few statements: one for all ids that the same credential asks for, one for all keys of a scope.
-//! Only contents are found one after the other.
+//! Finding many objects with few statements: one for all ids that the same credential asks for, one for all keys of a scope,
+//! and one for each thousand contents.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use super::sqlite_api_keys::namespaces_json;
 use super::{postgres_queries, queries, sqlite_columns};
 use crate::application::ports::ObjectName;
 use crate::domain::entities::{KeyPath, Reach, Scope, StoredObject};
-use crate::domain::value_objects::{Key, ObjectId};
+use crate::domain::value_objects::{ContentHash, Key, ObjectId};
 
 const OPERATION: &str = "find objects";
 
@@ -47,8 +47,9 @@ impl SqliteDatabase {
                 found.extend(object.object.key_path().map(|path| (ObjectName::Key(path), object)));
             }
         }
-        for name in contents(names) {
-            found.extend(self.find(name).await?.map(|object| (name.clone(), object)));
+        for (reach, hashes) in by_content(names) {
+            let contents = self.find_contents(&hashes, reach).await?;
+            found.extend(contents.into_iter().map(|object| (content_within(&object, reach), object)));
         }
         Ok(in_order(names, &found))
     }
@@ -84,8 +85,9 @@ impl PostgresDatabase {
                 found.extend(object.object.key_path().map(|path| (ObjectName::Key(path), object)));
             }
         }
-        for name in contents(names) {
-            found.extend(self.find(name).await?.map(|object| (name.clone(), object)));
+        for (reach, hashes) in by_content(names) {
+            let contents = self.find_contents(&hashes, reach).await?;
+            found.extend(contents.into_iter().map(|object| (content_within(&object, reach), object)));
         }
         Ok(in_order(names, &found))
     }
@@ -113,9 +115,19 @@ fn by_scope(names: &[ObjectName]) -> HashMap<&Scope, Vec<&Key>> {
     keys
 }
 
-/// What a tenant has by its content is found one by one.
-fn contents(names: &[ObjectName]) -> impl Iterator<Item = &ObjectName> {
-    names.iter().filter(|name| matches!(name, ObjectName::Content(..)))
+/// Each content once: many names may mean the same.
+fn by_content(names: &[ObjectName]) -> HashMap<&Reach, Vec<ContentHash>> {
+    let mut hashes: HashMap<_, HashSet<_>> = HashMap::new();
+    for name in names {
+        if let ObjectName::Content(hash, reach) = name {
+            hashes.entry(reach).or_default().insert(*hash);
+        }
+    }
+    hashes.into_iter().map(|(reach, hashes)| (reach, hashes.into_iter().collect())).collect()
+}
+
+fn content_within(object: &StoredObject, reach: &Reach) -> ObjectName {
+    ObjectName::Content(object.content_hash, reach.clone())
 }
 
 fn name_within(id: ObjectId, reach: Option<&Reach>) -> ObjectName {

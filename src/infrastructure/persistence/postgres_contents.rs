@@ -5,7 +5,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
 use super::columns::undecodable;
-use super::contents::{CONTENTS_AT_ONCE, HeldContent, LeaseTerm, to_be_read};
+use super::contents::{CONTENTS_AT_ONCE, HeldContent, LeaseTerm, each_to_be_read, to_be_read};
 use super::errors::{DatabaseError, is_race};
 use super::postgres::PostgresDatabase;
 use super::postgres_queries as queries;
@@ -25,6 +25,21 @@ impl PostgresDatabase {
         let rows = self.rows(bind(queries::CONTENTS, std::slice::from_ref(hash), reach)).await;
         let held = rows.and_then(|rows| held_contents(&rows, reach));
         held.map(to_be_read).map_err(DatabaseError::of("find a content"))
+    }
+
+    /// As on SQLite.
+    pub(super) async fn find_contents(
+        &self,
+        hashes: &[ContentHash],
+        reach: &Reach,
+    ) -> Result<Vec<StoredObject>, DatabaseError> {
+        let mut found = Vec::new();
+        for hashes in hashes.chunks(CONTENTS_AT_ONCE) {
+            let rows = self.rows(bind(queries::CONTENTS, hashes, reach)).await;
+            let held = rows.and_then(|rows| held_contents(&rows, reach));
+            found.extend(each_to_be_read(held.map_err(DatabaseError::of("find contents"))?));
+        }
+        Ok(found)
     }
 
     /// As on SQLite.

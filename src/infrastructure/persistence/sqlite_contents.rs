@@ -6,7 +6,7 @@ use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
 use super::columns::undecodable;
-use super::contents::{CONTENTS_AT_ONCE, HeldContent, LeaseTerm, to_be_read};
+use super::contents::{CONTENTS_AT_ONCE, HeldContent, LeaseTerm, each_to_be_read, to_be_read};
 use super::errors::DatabaseError;
 use super::queries;
 use super::sqlite::SqliteDatabase;
@@ -25,6 +25,22 @@ impl SqliteDatabase {
         let rows = bind(contents(reach), &hashes, reach).fetch_all(&self.readers).await;
         let held = rows.and_then(|rows| held_contents(&rows, reach));
         held.map(to_be_read).map_err(DatabaseError::of("find a content"))
+    }
+
+    /// The same of many different ones, in any order: those that there are.
+    pub(super) async fn find_contents(
+        &self,
+        hashes: &[ContentHash],
+        reach: &Reach,
+    ) -> Result<Vec<StoredObject>, DatabaseError> {
+        let mut found = Vec::new();
+        for hashes in hashes.chunks(CONTENTS_AT_ONCE) {
+            let hashes = hashes_json(hashes);
+            let rows = bind(contents(reach), &hashes, reach).fetch_all(&self.readers).await;
+            let held = rows.and_then(|rows| held_contents(&rows, reach));
+            found.extend(each_to_be_read(held.map_err(DatabaseError::of("find contents"))?));
+        }
+        Ok(found)
     }
 
     /// A step for each thousand of them: a look, which is all there is to it where the leases are good still, and

@@ -1,6 +1,7 @@
 //! What the JSON bodies of batches ask for. Runs beside the cores.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -16,7 +17,7 @@ use super::super::super::signed_url::parse_digest;
 use super::super::parse_object;
 use crate::application::ports::ObjectName;
 use crate::domain::entities::{KeyPath, Reach, Scope};
-use crate::domain::value_objects::{Key, ObjectId, RangeRequest};
+use crate::domain::value_objects::{ContentHash, ContentType, Key, ObjectId, RangeRequest};
 
 /// What is to be fetched, as it is written.
 #[derive(Deserialize, ToSchema)]
@@ -75,6 +76,33 @@ pub(in crate::api) struct DeleteItem<'b> {
     key: Option<Cow<'b, str>>,
 }
 
+/// What is to become an object of a content that is there, as it is written.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = BatchReferRequest)]
+#[serde(deny_unknown_fields)]
+pub(in crate::api) struct ReferBody<'b> {
+    #[serde(borrow, deserialize_with = "at_most_so_many")]
+    #[schema(max_items = 10_000)]
+    items: Vec<ReferItem<'b>>,
+}
+
+/// A key, which stands once in the list, and the content that it is to name.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = BatchReferItem)]
+#[serde(deny_unknown_fields)]
+pub(in crate::api) struct ReferItem<'b> {
+    #[serde(borrow)]
+    #[schema(value_type = String)]
+    key: Cow<'b, str>,
+    #[serde(borrow)]
+    #[schema(value_type = String, pattern = "^sha256:[0-9a-f]{64}$")]
+    digest: Cow<'b, str>,
+    /// `application/octet-stream`, if nothing is said.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<String>, max_length = 255)]
+    content_type: Option<Cow<'b, str>>,
+}
+
 /// A list that is given up before it is longer than it may be: what is short in a body is not so in memory.
 fn at_most_so_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
@@ -114,6 +142,32 @@ pub(super) struct Wanted {
     /// Where it goes in the archive.
     pub(super) name: Key,
     pub(super) range: Option<RangeRequest>,
+}
+
+/// A content that gets a name.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Reference {
+    /// The key, without what is before all of them. Whether it can be one is said of each.
+    pub(super) name: String,
+    pub(super) content_hash: ContentHash,
+    pub(super) content_type: Option<ContentType>,
+}
+
+/// Reads which contents are to get which names.
+pub(super) fn parse_references(body: &[u8]) -> Result<Vec<Reference>, Problem> {
+    let ReferBody { items } = parse(body)?;
+    let mut names = HashSet::with_capacity(items.len());
+    if let Some(index) = items.iter().position(|item| !names.insert(&*item.key)) {
+        return Err(invalid(index, "key", "it stands twice, and nothing says which of the two is the newer"));
+    }
+    let references = items.iter().enumerate().map(|(index, item)| {
+        let content_hash = parse_digest(&item.digest)
+            .ok_or_else(|| invalid(index, "digest", "it is sha256: and 64 hexadecimal digits"))?;
+        let content_type = item.content_type.as_deref().map(ContentType::parse).transpose();
+        let content_type = content_type.map_err(|error| invalid(index, "content_type", error))?;
+        Ok(Reference { name: item.key.clone().into_owned(), content_hash, content_type })
+    });
+    references.collect()
 }
 
 /// Reads what a `get` asks for, in this scope if it names keys.
@@ -297,6 +351,42 @@ mod tests {
         }
         let without_scope = parse_wanted(of_items(r#"{"key":"k"}"#).as_bytes(), None, &Reach::everything());
         assert_eq!(without_scope.unwrap_err().parameter.as_deref(), Some("namespace"));
+    }
+
+    #[test]
+    fn references_are_keys_and_contents_and_what_they_are() {
+        let (one, two) = (format!("sha256:{:064x}", 1), format!("sha256:{:064x}", 2));
+        let item =
+            |key: &str, digest: &str, rest: &str| format!(r#"{{"key":"{key}","digest":"{digest}"{rest}}}"#);
+        let body = [item("a", &one, ""), item("../b", &one, r#","content_type":"text/plain""#)].join(",");
+        let references = parse_references(of_items(&body).as_bytes()).unwrap();
+        let hash = parse_digest(&one).unwrap();
+        let reference = |name: &str, content_type: Option<&str>| Reference {
+            name: name.to_owned(),
+            content_hash: hash,
+            content_type: content_type.map(|text| ContentType::parse(text).unwrap()),
+        };
+        // What is no key is told of by itself, as a file's name is.
+        assert_eq!(references, [reference("a", None), reference("../b", Some("text/plain"))]);
+        assert!(parse_references(of_items("").as_bytes()).unwrap().is_empty());
+        for (second, member) in [
+            (item("a", &two, ""), Some("items[1].key")),
+            (item("b", &one[7..], ""), Some("items[1].digest")),
+            (item("b", &one, r#","content_type":"x""#), Some("items[1].content_type")),
+            (r#"{"key":"b"}"#.to_owned(), None),
+            (format!(r#"{{"digest":"{one}"}}"#), None),
+            (item("b", &one, r#","x":1"#), None),
+        ] {
+            let problem = parse_references(of_items(&[item("a", &one, ""), second].join(",")).as_bytes());
+            let problem = problem.unwrap_err();
+            assert_eq!((problem.code, problem.parameter.as_deref()), ("invalid_batch", member));
+        }
+        let of_count = |count: usize| {
+            let items: Vec<_> = (0..count).map(|number| item(&number.to_string(), &one, "")).collect();
+            parse_references(of_items(&items.join(",")).as_bytes())
+        };
+        assert_eq!(of_count(BATCH_ITEMS_MAX).unwrap().len(), 10_000);
+        assert!(of_count(BATCH_ITEMS_MAX + 1).is_err());
     }
 
     #[test]

@@ -6,10 +6,11 @@ mod get;
 mod items;
 mod put;
 mod records;
+mod refer;
 
 pub(super) use self::delete::delete;
 pub(super) use self::get::get;
-pub(in crate::api) use self::items::{DeleteBody, DeleteItem, GetBody, GetItem};
+pub(in crate::api) use self::items::{DeleteBody, DeleteItem, GetBody, GetItem, ReferBody, ReferItem};
 pub(super) use self::put::put;
 
 use std::fmt::Display;

@@ -1,4 +1,4 @@
-//! `POST /v1/batch/put`: each file of a tar archive becomes an object.
+//! `POST /v1/batch/put`: each file of a tar archive becomes an object. (A list of contents is read in `refer`.)
 //!
 //! Small files are taken out of the body one after the other and become durable beside each other, so that many share a
 //! write of the log while the next ones come in; a large one is stored as it comes, as an upload of its own is, and those
@@ -33,6 +33,7 @@ use super::super::super::service::Service;
 use super::super::super::tar::{Entry, EntryKind};
 use super::super::{Response, scope_of, upload};
 use super::records::precondition;
+use super::refer::{Together, is_list, refer};
 use super::{Audited, ItemAudit, ResultDto, answer, refuse_fields};
 use crate::application::errors::{RepositoryError, SourceError, StoreError, UploadError};
 use crate::application::ports::{BlobStore, ByteSource, Clock, ObjectRepository, ReadPace, ReadProgress};
@@ -80,8 +81,11 @@ where
         return Err(SourceError::TooLarge { bytes_max }.into());
     }
     let _place = service.batches.begin(principal.reach.tenant_id())?;
-    let _upload = service.metrics.upload();
     let audit = ItemAudit::new(&service.audit_log, head, body, (principal, request_id));
+    if is_list(head) {
+        return refer(service, body, Together { order, prefix, principal, audit }).await;
+    }
+    let _upload = service.metrics.upload();
     let mut archive = ArchiveBody::new(&service.store, &scope.tenant_id, body)?;
     let mut intake = Intake::new(service, order, prefix, audit);
     let taken = intake.take_all(&mut archive).await;

@@ -228,10 +228,12 @@ impl Actor for Uploader {
     }
 }
 
-/// Makes an object of a content that is there, as `refer_to_content` does.
+/// Makes an object of a content that is there, as `refer_to_content` does, or without a lease, as `refer_to_found`.
 struct Referrer {
     content: usize,
     key: Option<usize>,
+    /// Whether it takes a lease first.
+    leases: bool,
     /// Whether an object named it when it was asked for, in its usual class and in the other one.
     is_named: [bool; 2],
     /// Until when the content is there for certain.
@@ -251,7 +253,8 @@ impl Referrer {
     fn new(random: &mut Random) -> Self {
         let key = random.chance(40).then(|| random.below(KEYS));
         let content = random.below(CONTENTS);
-        Self { content, key, is_named: [false; 2], until: 0, stage: ReferStage::Asks }
+        let leases = random.chance(50);
+        Self { content, key, leases, is_named: [false; 2], until: 0, stage: ReferStage::Asks }
     }
 }
 
@@ -271,19 +274,30 @@ impl Actor for Referrer {
                 let tenant_id = &world.keys[0].scope.tenant_id;
                 let Some(reach) = Reach::everything().of_tenant(tenant_id) else { return Ok(Next::Over) };
                 self.is_named = [self.content, other_class(self.content)].map(|one| world.count(one) > 0);
-                self.until = world.now.0 + LEASE / 2 + GRACE;
+                // Of what is leased already, half the time may be over.
+                self.until = world.now.0 + if self.leases { LEASE / 2 + GRACE } else { GRACE - 1 };
                 self.stage = ReferStage::IsTold;
-                Ok(Next::Ask(Question::Lease(world.contents[self.content].hash, reach)))
+                let hash = world.contents[self.content].hash;
+                Ok(Next::Ask(match self.leases {
+                    true => Question::Lease(hash, reach),
+                    false => Question::Find(ObjectName::Content(hash, reach)),
+                }))
             }
             ReferStage::IsTold => {
-                let Some(Answer::Leased(Some(leased))) = answer else {
-                    self.stage = ReferStage::Asks;
-                    return Ok(if around.random.chance(80) { Next::Again } else { Next::Over });
+                let location = match answer {
+                    Some(Answer::Leased(Some(leased))) => leased.location,
+                    Some(Answer::Found(Some(found))) => found.location(),
+                    _ => {
+                        self.stage = ReferStage::Asks;
+                        // Who has no lease waits for each answer.
+                        let goes_on = around.random.chance(if self.leases { 80 } else { 30 });
+                        return Ok(if goes_on { Next::Again } else { Next::Over });
+                    }
                 };
-                let place = leased.location.place;
-                world.note("has a lease on", Some(place));
-                let there = world.content_of(&leased.location.content_hash, leased.location.storage_class);
-                // What only a lease holds is not held longer; of what is leased already, half the time may be over.
+                let place = location.place;
+                world.note(if self.leases { "has a lease on" } else { "was told" }, Some(place));
+                let there = world.content_of(&location.content_hash, location.storage_class);
+                // What only a lease holds is not held longer.
                 let [usual, other] = self.is_named;
                 if !(if there == self.content { usual } else { other }) {
                     self.until = 0;
@@ -309,7 +323,7 @@ impl Actor for Referrer {
                 Some(Answer::Outcome(WriteOutcome::Committed(CommitOutcome::ContentMissing)))
                     if world.now.0 <= self.until =>
                 {
-                    Err("a content has gone that somebody has leased".to_owned())
+                    Err("a content has gone that somebody has leased, or has just been told of".to_owned())
                 }
                 _ => Ok(Next::Over),
             },
