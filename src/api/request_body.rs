@@ -8,7 +8,7 @@ use super::connection_table::BodyBudget;
 use super::http1::{BodyDecoder, RequestHead, parse_digests};
 use super::transport::Transport;
 use crate::application::errors::SourceError;
-use crate::application::ports::{ByteSource, ReadPace, ReadProgress};
+use crate::application::ports::{BodyState, ByteSource, ReadPace, ReadProgress};
 use crate::domain::value_objects::ContentHash;
 use crate::infrastructure::data_plane::buffers::Block;
 use crate::infrastructure::metrics::{Phase, note_since};
@@ -254,13 +254,16 @@ impl<'t> RequestBody<'t> {
 }
 
 impl ByteSource<Block> for RequestBody<'_> {
-    async fn gather(&mut self) -> Result<(), SourceError> {
-        while self.transport.input().len() < GATHERED_BYTES
-            && !self.decoder.ends_within(self.transport.input())
-        {
+    async fn gather(&mut self) -> Result<BodyState, SourceError> {
+        loop {
+            if self.decoder.ends_within(self.transport.input()) {
+                return Ok(BodyState::Ended);
+            }
+            if self.transport.input().len() >= GATHERED_BYTES {
+                return Ok(BodyState::Open);
+            }
             self.receive().await?;
         }
-        Ok(())
     }
 
     async fn read(&mut self, block: Block, pace: ReadPace) -> (Result<ReadProgress, SourceError>, Block) {

@@ -30,12 +30,13 @@ pub trait Clock {
 /// socket into the buffer that is written, without a copy between.
 pub trait ByteSource<B> {
     /// Waits until the body is here as a whole, or enough of it for a buffer to be well used. Before that, whoever
-    /// sends next to nothing should hold no buffer. What is in memory already has nothing to wait for.
+    /// sends next to nothing should hold no buffer. What is in memory already has nothing to wait for. Says which of the
+    /// two it is, as far as that is known.
     ///
     /// # Errors
     /// [`SourceError`], if the body stops before.
-    async fn gather(&mut self) -> Result<(), SourceError> {
-        Ok(())
+    async fn gather(&mut self) -> Result<BodyState, SourceError> {
+        Ok(BodyState::Open)
     }
 
     /// Reads some bytes behind those that `buffer` holds already; 0 is the end of the body. The buffer has room.
@@ -54,7 +55,7 @@ pub trait ByteSource<B> {
 pub enum ReadPace {
     /// Until bytes come: the buffer is small.
     Patient,
-    /// Come back soon, with or without bytes: the buffer is a large one that others could use.
+    /// Come back soon, with or without bytes: the buffer is a large one that others could use, or not the only one.
     Brisk,
 }
 

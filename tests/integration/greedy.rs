@@ -92,7 +92,7 @@ fn a_crowd_of_heads_that_trickle_is_cut_and_harms_nobody() {
 
 #[test]
 fn a_crowd_of_bodies_that_trickle_is_cut_and_keeps_no_memory_from_others() {
-    // Blocks for 448 bodies: fewer than there are slow ones.
+    // Blocks for 416 bodies: fewer than there are slow ones.
     let server = Server::start_with(&[
         "--cores=1",
         "--buffer-bytes-max=8388608",
@@ -113,6 +113,32 @@ fn a_crowd_of_bodies_that_trickle_is_cut_and_keeps_no_memory_from_others() {
     drop(honest);
     wait_until("no connection is left", || (server.sockets() <= before).then_some(()));
     wait_until("no file is left", || server.files("tmp").is_empty().then_some(()));
+}
+
+#[test]
+fn uploads_that_stop_in_the_middle_leave_memory_to_others() {
+    // 6.5 MiB for what is received: enough for a small block each, and for little more.
+    let server = Server::start_with(&["--cores=1", "--buffer-bytes-max=8388608", "--body-timeout-secs=3600"]);
+    raise_descriptor_limit();
+    let begun = [
+        "PUT /v1/keys/models/acme/half HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n",
+        "POST /v1/uploads?namespace=models&tenant_id=acme HTTP/1.1\r\nHost: h\r\nTus-Resumable: 1.0.0\r\n\
+         Upload-Length: 1000000\r\nContent-Type: application/offset+octet-stream\r\nContent-Length: 1000000\r\n\r\n",
+    ];
+    let half = content(1, 100_000);
+    let stopped = |number: usize| {
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        stream.write_all(begun[number % begun.len()].as_bytes()).unwrap();
+        stream.write_all(&half).unwrap();
+        stream
+    };
+    let crowd: Vec<_> = (0..160).map(stopped).collect();
+    wait_until("an upload has room", || {
+        // One that has none is told so in the middle, and its connection ends.
+        let answer = server.connect().try_exchange("PUT", KEY, &[], &content(2, 300_000));
+        answer.is_ok_and(|response| response.status < 300).then_some(())
+    });
+    drop(crowd);
 }
 
 #[test]
@@ -161,6 +187,7 @@ fn a_client_that_reads_no_answer_is_cut_and_the_kernel_keeps_none_of_it() {
         let target = format!("/v1/objects?namespace=models&tenant_id=acme&storage_class={class}");
         let stored = server.request("POST", &target, &[], &content(1, length)).json();
         let get = request("GET", &format!("/v1/objects/{}", stored["id"].as_str().unwrap()), &[], b"");
+        wait_until("nobody is left", || (server.sockets() <= before).then_some(()));
         let mut greedy = server.connect();
         greedy.send(&get);
         wait_until("it is being served", || (server.sockets() > before).then_some(()));

@@ -1,7 +1,7 @@
 //! A body whose bytes are counted against its tenant's quota as they come.
 
 use crate::application::errors::{QuotaExceeded, SourceError};
-use crate::application::ports::{ByteSource, ReadPace, ReadProgress, Room};
+use crate::application::ports::{BodyState, ByteSource, ReadPace, ReadProgress, Room};
 use crate::domain::value_objects::ContentHash;
 
 /// Of a body whose length is not known, how much more room is held at most than bytes have come.
@@ -46,7 +46,7 @@ impl<'s, S, R: Room> MeteredSource<'s, S, R> {
 }
 
 impl<B, S: ByteSource<B>, R: Room> ByteSource<B> for MeteredSource<'_, S, R> {
-    async fn gather(&mut self) -> Result<(), SourceError> {
+    async fn gather(&mut self) -> Result<BodyState, SourceError> {
         self.source.gather().await
     }
 

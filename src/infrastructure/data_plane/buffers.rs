@@ -4,7 +4,8 @@
 //! Two sizes: every transfer starts with a small block, and gets a large one only while bytes keep coming. All
 //! blocks of a core together stay under a fixed number of bytes; large ones leave a quarter of it to the small
 //! ones, and no tenant holds more than half of it in large ones. What is received leaves an eighth to what is sent:
-//! uploads that wait for a disk must not keep anyone from reading.
+//! uploads that wait for a disk must not keep anyone from reading. And of that, what its sender may take its time over
+//! leaves a sixteenth to bodies that have come whole: those hold a block for only as long as this server takes.
 //!
 //! The unsafe code of this crate is in this file (allocation, and the pointers that the ring reads and writes), but for two
 //! calls in `runtime.rs`.
@@ -91,18 +92,29 @@ impl BufferPool {
         self.small_block_up_to(self.0.bytes_max)
     }
 
-    /// Whether there is a small block to receive into now.
-    pub fn can_receive(&self) -> bool {
-        self.0.lock().bytes_lent + SMALL_BLOCK_BYTES <= self.receive_bytes_max()
+    /// Whether there is a small block to receive a body of so many bytes into now, which may come whole if it fits.
+    pub fn can_receive(&self, length_bytes: Option<u64>) -> bool {
+        let may_come_whole = length_bytes.is_some_and(|bytes| bytes <= SMALL_BLOCK_BYTES as u64);
+        let bytes_max = if may_come_whole { self.whole_bodies_max() } else { self.receive_bytes_max() };
+        self.0.lock().bytes_lent + SMALL_BLOCK_BYTES <= bytes_max
     }
 
-    /// A small block to receive into, unless only what is kept for sending is left.
+    /// A small block to receive into, unless only what is kept for sending and for whole bodies is left.
     pub fn small_block_to_receive(&self) -> Option<Block> {
         self.small_block_up_to(self.receive_bytes_max())
     }
 
-    fn receive_bytes_max(&self) -> usize {
+    /// A small block for a body that has come whole already, unless only what is kept for sending is left.
+    pub fn small_block_for_whole_body(&self) -> Option<Block> {
+        self.small_block_up_to(self.whole_bodies_max())
+    }
+
+    fn whole_bodies_max(&self) -> usize {
         self.0.bytes_max - self.0.bytes_max / 8
+    }
+
+    fn receive_bytes_max(&self) -> usize {
+        self.whole_bodies_max() - self.0.bytes_max / 16
     }
 
     fn small_block_up_to(&self, bytes_max: usize) -> Option<Block> {
@@ -427,13 +439,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_received_leaves_an_eighth_to_what_is_sent() {
+    fn what_is_received_leaves_an_eighth_to_what_is_sent_and_a_sixteenth_to_what_has_come() {
+        const WHOLE: Option<u64> = Some(SMALL_BLOCK_BYTES as u64);
+        const MORE: Option<u64> = Some(SMALL_BLOCK_BYTES as u64 + 1);
         let pool = BufferPool::new(16 * SMALL_BLOCK_BYTES);
-        assert!(pool.can_receive());
+        let can_receive = || [WHOLE, MORE, None].map(|length_bytes| pool.can_receive(length_bytes));
+        assert_eq!(can_receive(), [true, true, true]);
         let received: Vec<_> = std::iter::from_fn(|| pool.small_block_to_receive()).collect();
-        assert!(!pool.can_receive());
+        assert_eq!(can_receive(), [true, false, false]);
+        let whole: Vec<_> = std::iter::from_fn(|| pool.small_block_for_whole_body()).collect();
+        assert_eq!(can_receive(), [false, false, false]);
         let sent: Vec<_> = std::iter::from_fn(|| pool.small_block()).collect();
-        assert_eq!((received.len(), sent.len()), (14, 2));
+        assert_eq!((received.len(), whole.len(), sent.len()), (13, 1, 2));
     }
 
     #[test]

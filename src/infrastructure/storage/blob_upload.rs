@@ -73,7 +73,7 @@ impl FileUpload {
             return Err(StoreError::ReadOnly);
         }
         // Lent later, but whoever would get none is told before it sends anything.
-        if !parts.buffers.can_receive() {
+        if !parts.buffers.can_receive(length_bytes) {
             return Err(StoreError::Overloaded);
         }
         let place = parts.places.next();
@@ -102,10 +102,15 @@ impl FileUpload {
         }
     }
 
-    /// One read into the block, and the hash of what it brought.
-    async fn read(&mut self, source: &mut impl ByteSource<Block>) -> Result<ReadProgress, ReceiveError> {
+    /// One read into the block, and the hash of what it brought. It does not last for long where others could use what
+    /// the upload holds besides.
+    async fn read(
+        &mut self,
+        source: &mut impl ByteSource<Block>,
+        holds_others: bool,
+    ) -> Result<ReadProgress, ReceiveError> {
         let block = self.take_block();
-        let pace = if block.is_large() { ReadPace::Brisk } else { ReadPace::Patient };
+        let pace = if block.is_large() || holds_others { ReadPace::Brisk } else { ReadPace::Patient };
         let (progress, block) = source.read(block, pace).await;
         let progress = progress?;
         if let ReadProgress::Bytes(count) = progress {
@@ -159,6 +164,15 @@ impl FileUpload {
         };
         self.block = Some(block);
         self.fill_started = Instant::now();
+        Ok(())
+    }
+
+    /// Gives up what a slow sender has no use for: all blocks but a small one.
+    async fn give_up_blocks(&mut self, file: &mut OpenFile) -> Result<(), StoreError> {
+        if self.block.as_ref().is_some_and(Block::is_large) {
+            self.shrink_block(file).await?;
+        }
+        while file.finish_oldest_write().await?.is_some() {}
         Ok(())
     }
 
@@ -332,8 +346,11 @@ impl BlobUpload for FileUpload {
         &mut self,
         source: &mut impl ByteSource<Block>,
     ) -> Result<BodyState, ReceiveError> {
-        source.gather().await?;
-        self.block = Some(self.parts.buffers.small_block_to_receive().ok_or(StoreError::Overloaded)?);
+        let lent = match source.gather().await? {
+            BodyState::Ended => self.parts.buffers.small_block_for_whole_body(),
+            BodyState::Open => self.parts.buffers.small_block_to_receive(),
+        };
+        self.block = Some(lent.ok_or(StoreError::Overloaded)?);
         self.fill_started = Instant::now();
         loop {
             let full = self.block.as_ref().is_none_or(|block| block.room() == 0);
@@ -348,7 +365,7 @@ impl BlobUpload for FileUpload {
                     return Ok(BodyState::Open);
                 }
             }
-            match self.read(source).await? {
+            match self.read(source, false).await? {
                 ReadProgress::Bytes(_) => {}
                 // A large block is not kept for a slow sender.
                 ReadProgress::Stalled => return Ok(BodyState::Open),
@@ -363,9 +380,10 @@ impl BlobUpload for FileUpload {
             if self.block.as_ref().is_some_and(|block| block.room() == 0) {
                 self.write_and_replace_block(&mut file).await?;
             }
-            match self.read(source).await? {
+            // Blocks that have been written come back only when they are asked for.
+            match self.read(source, !file.in_flight.is_empty()).await? {
                 ReadProgress::Bytes(_) => {}
-                ReadProgress::Stalled => self.shrink_block(&mut file).await?,
+                ReadProgress::Stalled => self.give_up_blocks(&mut file).await?,
                 ReadProgress::End => break,
             }
         }

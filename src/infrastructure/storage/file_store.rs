@@ -505,6 +505,37 @@ mod tests {
         }
     }
 
+    /// Gives so many bytes, then nothing for as long as it is asked briskly, and breaks off once it is not: what the
+    /// upload holds then, it would hold for as long as its sender likes.
+    struct StallingSource {
+        bytes_left: usize,
+        buffers: BufferPool,
+        bytes_held: usize,
+    }
+
+    impl ByteSource<Block> for StallingSource {
+        async fn read(
+            &mut self,
+            mut block: Block,
+            pace: ReadPace,
+        ) -> (Result<ReadProgress, SourceError>, Block) {
+            if self.bytes_left > 0 {
+                let count = block.append(&vec![7; self.bytes_left.min(15_001)]);
+                self.bytes_left -= count;
+                return (Ok(ReadProgress::Bytes(count)), block);
+            }
+            if pace == ReadPace::Brisk {
+                return (Ok(ReadProgress::Stalled), block);
+            }
+            self.bytes_held = self.buffers.bytes_lent();
+            (Err(SourceError::Disconnected), block)
+        }
+
+        fn declared_hash(&self) -> Result<Option<ContentHash>, SourceError> {
+            Ok(None)
+        }
+    }
+
     /// Logs of a core that is alone, for blobs up to `blob_bytes_max`.
     fn packs(roots: &Roots, helpers: &RootHelpers, driver: IoDriver, blob_bytes_max: usize) -> Rc<Packs> {
         let log = |class| {
@@ -675,6 +706,27 @@ mod tests {
                 store.close_removed();
                 let open = store.open.borrow();
                 assert!(!open.contains(&locations[0]) && open.contains(&locations[1]));
+            };
+            runtime::run(driver, test).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_upload_that_stalls_holds_one_small_block() {
+        for driver in [IoDriver::IoUring, IoDriver::Epoll] {
+            let directory = tempfile::tempdir().unwrap();
+            let test = async {
+                let store = a_store(&directory, driver);
+                for bytes in [20_000, 100_000, 3_000_000] {
+                    let tenant_id = TenantId::parse("a").unwrap();
+                    let buffers = store.parts.buffers.clone();
+                    let mut source = StallingSource { bytes_left: bytes, buffers, bytes_held: 0 };
+                    let mut upload = store.begin(StorageClass::Hot, None, &tenant_id).unwrap();
+                    upload.receive_first(&mut source).await.unwrap();
+                    let received = upload.receive_rest(&mut source).await;
+                    assert!(matches!(received, Err(ReceiveError::Source(SourceError::Disconnected))));
+                    assert_eq!(source.bytes_held, buffers::SMALL_BLOCK_BYTES, "after {bytes}");
+                }
             };
             runtime::run(driver, test).unwrap();
         }

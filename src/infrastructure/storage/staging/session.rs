@@ -208,7 +208,8 @@ impl StagedFile {
                     self.note_if_due(&mut piece, kept_for).await?;
                 }
             }
-            let pace = if piece.block.is_large() { ReadPace::Brisk } else { ReadPace::Patient };
+            let holds_much = piece.block.is_large() || !self.writes.in_flight.is_empty();
+            let pace = if holds_much { ReadPace::Brisk } else { ReadPace::Patient };
             let (progress, block) = source.read(piece.block, pace).await;
             piece.block = block;
             match progress {
@@ -230,8 +231,13 @@ impl StagedFile {
                         return Ok((piece, Err(SourceError::TooLarge { bytes_max })));
                     }
                 }
-                // A large block is not kept for a slow sender.
-                Ok(ReadProgress::Stalled) => piece = self.write_and_replace_block(piece, false).await?,
+                // No more than a small block is kept for a slow sender.
+                Ok(ReadProgress::Stalled) => {
+                    if piece.block.is_large() {
+                        piece = self.write_and_replace_block(piece, false).await?;
+                    }
+                    while self.finish_oldest_write().await?.is_some() {}
+                }
                 Ok(ReadProgress::End) => return Ok((piece, Ok(()))),
                 Err(error) => return Ok((piece, Err(error))),
             }
