@@ -1,314 +1,26 @@
-//! In-memory ports for the tests of the use cases: plain maps that do at once what the real ones do durably.
+//! A repository in memory, of which tests can also ask what it has been asked.
 
-use std::cell::{Cell, RefCell};
+mod lifecycle;
+
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::future::pending;
 use std::sync::Arc;
 
-use super::errors::{QuotaExceeded, ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
-use super::key_listing::{KeyPage, KeyPosition, KeyQuery, VersionQuery, WalkedKey};
-use super::lifecycle::{DueCandidate, DueCursor, DueObject, DuePage, FoundBy, LifecycleRepository};
-use super::ports::{
-    ApiKeyRepository, BlobReader, BlobStore, BlobUpload, BodyState, BufferSize, ByteBuffer, ByteSource,
-    Clock, CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery, LooseCommit,
-    LooseOutcome, ObjectCommit, ObjectName, ObjectRepository, ObjectUpdate, Published, ReadPace,
-    ReadProgress, Room, Section, SeenObject, UpdateOutcome,
+use super::block_on;
+use crate::application::errors::{QuotaExceeded, RepositoryError, UploadError};
+use crate::application::key_listing::{KeyPage, KeyPosition, KeyQuery, VersionQuery, WalkedKey};
+use crate::application::ports::{
+    ApiKeyRepository, CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery, LooseCommit,
+    LooseOutcome, ObjectCommit, ObjectName, ObjectRepository, ObjectUpdate, Room, SeenObject, UpdateOutcome,
 };
-use super::use_cases::UploadOrder;
 use crate::domain::entities::{
-    ApiKey, ApiKeyId, BlobLocation, Day, DueAction, KeyPath, LifecycleRule, Object, ObjectFacts, Permissions,
-    Quota, QuotaLimits, Reach, Scope, StandingRule, StoredContent, StoredObject, Usage,
+    ApiKey, ApiKeyId, BlobLocation, Day, KeyPath, Object, Quota, QuotaLimits, Reach, StandingRule,
+    StoredContent, StoredObject, Usage,
 };
 use crate::domain::value_objects::{
-    ByteRange, ContentHash, ContentType, InstanceId, Key, Metadata, Namespace, ObjectId, ObjectStatus, Place,
-    Precondition, StorageClass, TenantId, Timestamp,
+    ContentHash, ContentType, Metadata, Namespace, ObjectId, ObjectStatus, Place, Precondition, StorageClass,
+    TenantId,
 };
-use sha2::{Digest as _, Sha256};
-
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
-}
-
-pub(crate) fn a_scope(namespace: &str, tenant_id: &str) -> Scope {
-    Scope { namespace: Namespace::parse(namespace).unwrap(), tenant_id: TenantId::parse(tenant_id).unwrap() }
-}
-
-pub(crate) fn an_object(namespace: &str, tenant_id: &str, key: Option<&str>) -> Object {
-    Object {
-        id: ObjectId::generate(),
-        scope: a_scope(namespace, tenant_id),
-        key: key.map(|key| Key::parse(key).unwrap()),
-        status: ObjectStatus::Committed,
-        storage_class: StorageClass::Hot,
-        content_hash: None,
-        size_bytes: None,
-        content_type: ContentType::octet_stream(),
-        metadata: Metadata::default(),
-        created_at: Timestamp::from_millis(1_000),
-        updated_at: Timestamp::from_millis(1_000),
-    }
-}
-
-/// A key with a secret that nobody has.
-pub(crate) fn an_api_key(id: ApiKeyId) -> ApiKey {
-    ApiKey {
-        id,
-        secret_hash: [0; 32],
-        reach: Reach::parse("acme", Some(["models", "data"])).unwrap(),
-        permissions: Permissions::of_words("read write"),
-        label: Some("a \"label\"".into()),
-        created_at: Timestamp::from_millis(1_000),
-        expires_at: None,
-        revoked_at: None,
-    }
-}
-
-pub(crate) fn an_order(key: Option<&str>) -> UploadOrder {
-    UploadOrder {
-        scope: a_scope("models", "acme"),
-        key: key.map(|key| Key::parse(key).unwrap()),
-        storage_class: StorageClass::Hot,
-        content_type: ContentType::octet_stream(),
-        metadata: Metadata::default(),
-        length_bytes: None,
-        precondition: Precondition::default(),
-    }
-}
-
-#[derive(Default)]
-pub(crate) struct FakeClock(Cell<i64>);
-
-impl Clock for FakeClock {
-    fn now(&self) -> Timestamp {
-        self.0.set(self.0.get() + 1);
-        Timestamp::from_millis(self.0.get())
-    }
-}
-
-/// A body that comes in pieces of at most 16 KiB.
-pub(crate) struct FakeSource {
-    body: Vec<u8>,
-    position: usize,
-    end: Option<SourceError>,
-    hangs: bool,
-    declared: Option<ContentHash>,
-    piece_bytes_max: usize,
-}
-
-impl FakeSource {
-    pub(crate) fn of(body: &[u8]) -> Self {
-        Self {
-            body: body.to_vec(),
-            position: 0,
-            end: None,
-            hangs: false,
-            declared: None,
-            piece_bytes_max: 16 * 1024,
-        }
-    }
-
-    pub(crate) fn ending_with(mut self, error: SourceError) -> Self {
-        self.end = Some(error);
-        self
-    }
-
-    pub(crate) fn hanging(mut self) -> Self {
-        self.hangs = true;
-        self
-    }
-
-    pub(crate) fn declaring(mut self, hash: ContentHash) -> Self {
-        self.declared = Some(hash);
-        self
-    }
-
-    pub(crate) fn set_piece_bytes_max(&mut self, piece_bytes_max: usize) {
-        self.piece_bytes_max = piece_bytes_max;
-    }
-
-    pub(crate) fn bytes_read(&self) -> usize {
-        self.position
-    }
-}
-
-impl ByteSource<Vec<u8>> for FakeSource {
-    async fn read(
-        &mut self,
-        mut buffer: Vec<u8>,
-        _pace: ReadPace,
-    ) -> (Result<ReadProgress, SourceError>, Vec<u8>) {
-        let piece = &self.body[self.position..];
-        let piece = &piece[..piece.len().min(self.piece_bytes_max)];
-        if piece.is_empty() {
-            if self.hangs {
-                pending::<()>().await;
-            }
-            return match self.end.take() {
-                Some(error) => (Err(error), buffer),
-                None => (Ok(ReadProgress::End), buffer),
-            };
-        }
-        buffer.extend_from_slice(piece);
-        self.position += piece.len();
-        (Ok(ReadProgress::Bytes(piece.len())), buffer)
-    }
-
-    fn declared_hash(&self) -> Result<Option<ContentHash>, SourceError> {
-        Ok(self.declared)
-    }
-}
-
-#[derive(Default)]
-struct FakeStoreState {
-    blobs: HashMap<BlobLocation, Vec<u8>>,
-    written: u64,
-    publish_error: Option<StoreError>,
-}
-
-#[derive(Default)]
-pub(crate) struct FakeStore(std::rc::Rc<RefCell<FakeStoreState>>);
-
-impl FakeStore {
-    pub(crate) fn blob_count(&self) -> usize {
-        self.0.borrow().blobs.len()
-    }
-
-    /// Changes a byte of a blob.
-    pub(crate) fn damage(&self, location: &BlobLocation) {
-        self.0.borrow_mut().blobs.get_mut(location).unwrap()[0] ^= 1;
-    }
-
-    pub(crate) fn fail_next_publish(&self, error: StoreError) {
-        self.0.borrow_mut().publish_error = Some(error);
-    }
-}
-
-pub(crate) struct FakeUpload {
-    store: std::rc::Rc<RefCell<FakeStoreState>>,
-    storage_class: StorageClass,
-    bytes: Vec<u8>,
-}
-
-const FIRST_BYTES: usize = 16 * 1024;
-
-impl BlobUpload for FakeUpload {
-    type Buffer = Vec<u8>;
-
-    async fn receive_first(
-        &mut self,
-        source: &mut impl ByteSource<Vec<u8>>,
-    ) -> Result<BodyState, ReceiveError> {
-        while self.bytes.len() < FIRST_BYTES {
-            let (progress, bytes) = source.read(std::mem::take(&mut self.bytes), ReadPace::Patient).await;
-            self.bytes = bytes;
-            if progress? == ReadProgress::End {
-                return Ok(BodyState::Ended);
-            }
-        }
-        Ok(BodyState::Open)
-    }
-
-    async fn receive_rest(&mut self, source: &mut impl ByteSource<Vec<u8>>) -> Result<(), ReceiveError> {
-        loop {
-            let (progress, bytes) = source.read(std::mem::take(&mut self.bytes), ReadPace::Brisk).await;
-            self.bytes = bytes;
-            if progress? == ReadProgress::End {
-                return Ok(());
-            }
-        }
-    }
-
-    fn content(&self) -> (ContentHash, u64) {
-        (ContentHash::from_bytes(Sha256::digest(&self.bytes).into()), self.bytes.len() as u64)
-    }
-
-    async fn publish(self) -> Result<Published<Vec<u8>>, StoreError> {
-        let content_hash = self.content().0;
-        let mut state = self.store.borrow_mut();
-        if let Some(error) = state.publish_error.take() {
-            return Err(error);
-        }
-        state.written += 1;
-        let place = Place::File { instance: InstanceId::from_i64(1), number: state.written };
-        let location = BlobLocation { storage_class: self.storage_class, content_hash, place };
-        state.blobs.insert(location, self.bytes);
-        Ok(Published::Stored(place))
-    }
-}
-
-impl ByteBuffer for Vec<u8> {
-    fn bytes(&self) -> &[u8] {
-        self
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> usize {
-        self.extend_from_slice(bytes);
-        bytes.len()
-    }
-
-    fn clear(&mut self) {
-        Vec::clear(self);
-    }
-}
-
-impl BlobReader for Vec<u8> {
-    type Buffer = Self;
-    type Source = Self;
-
-    fn in_memory(&self, part: ByteRange) -> Option<Section<'_, Self>> {
-        Some(Section { source: self, offset: part.offset, length: part.length })
-    }
-
-    async fn read_exact(
-        &self,
-        mut bytes: Vec<u8>,
-        offset: u64,
-        length: usize,
-    ) -> (Result<(), StoreError>, Vec<u8>) {
-        let Some(part) = self.get(offset as usize..offset as usize + length) else {
-            return (Err(StoreError::Damaged), bytes);
-        };
-        bytes.extend_from_slice(part);
-        (Ok(()), bytes)
-    }
-
-    async fn read_buffer(&self, buffer: Self, offset: u64, bytes_max: usize) -> Result<Self, StoreError> {
-        let (result, bytes) = self.read_exact(buffer, offset, bytes_max).await;
-        result.map(|()| bytes)
-    }
-}
-
-impl BlobStore for FakeStore {
-    type Buffer = Vec<u8>;
-    type Upload = FakeUpload;
-    type Reader = Vec<u8>;
-
-    fn begin(
-        &self,
-        storage_class: StorageClass,
-        _: Option<u64>,
-        _: &TenantId,
-    ) -> Result<FakeUpload, StoreError> {
-        Ok(FakeUpload { store: self.0.clone(), storage_class, bytes: Vec::new() })
-    }
-
-    async fn open(&self, location: &BlobLocation, size_bytes: u64) -> Result<Vec<u8>, StoreError> {
-        let bytes = self.0.borrow().blobs.get(location).cloned().ok_or(StoreError::Missing)?;
-        if bytes.len() as u64 == size_bytes { Ok(bytes) } else { Err(StoreError::Damaged) }
-    }
-
-    fn lend(&self, _: BufferSize, _: &TenantId) -> Option<Vec<u8>> {
-        Some(Vec::new())
-    }
-
-    async fn check(&self, _: StorageClass) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn discard(&self, location: &BlobLocation) {
-        self.0.borrow_mut().blobs.remove(location);
-    }
-}
 
 #[derive(Default)]
 struct FakeRepositoryState {
@@ -788,90 +500,6 @@ impl ObjectRepository for FakeRepository {
     }
 }
 
-impl FakeRepositoryState {
-    fn facts(&self, sequence: u64, object: &Object) -> ObjectFacts {
-        let is_newer = |(other, _): &&(Object, Option<Place>)| {
-            other.status == ObjectStatus::Committed && other.key_path() == object.key_path()
-        };
-        let newer = self.objects.range(sequence + 1..).map(|(_, other)| other).filter(is_newer);
-        ObjectFacts {
-            storage_class: object.storage_class,
-            created_at: object.created_at,
-            last_read: self.reads.get(&object.id).copied(),
-            newer_versions: if object.key.is_some() { newer.count() as u64 } else { 0 },
-        }
-    }
-
-    /// What is due by itself.
-    fn due(&self, now: Timestamp) -> Vec<DueObject> {
-        let due = |(sequence, (object, _)): (&u64, &(Object, Option<Place>))| {
-            let standing = self.rules.get(&object.scope.namespace)?;
-            let action = standing.decide(&self.facts(*sequence, object), now)?;
-            let is_committed = object.status == ObjectStatus::Committed;
-            is_committed.then(|| DueObject { object: object.clone(), action, rule: standing.rule })
-        };
-        self.objects.iter().filter_map(due).collect()
-    }
-}
-
-impl LifecycleRepository for FakeRepository {
-    async fn lifecycle_rule(&self, namespace: &Namespace) -> Result<LifecycleRule, RepositoryError> {
-        Ok(self.0.borrow().rules.get(namespace).map(|standing| standing.rule).unwrap_or_default())
-    }
-
-    async fn set_lifecycle_rule(
-        &self,
-        namespace: &Namespace,
-        rule: LifecycleRule,
-        now: Timestamp,
-    ) -> Result<(), RepositoryError> {
-        let mut state = self.0.borrow_mut();
-        let before = state.rules.remove(namespace).and_then(|standing| standing.reads_noted_since);
-        let reads_noted_since = rule.cold_after_days.map(|_| before.unwrap_or(now));
-        if !rule.is_none() {
-            state.rules.insert(namespace.clone(), StandingRule { rule, reads_noted_since });
-        }
-        Ok(())
-    }
-
-    async fn note_reads(&self, ids: Vec<ObjectId>, now: Timestamp) -> Result<(), RepositoryError> {
-        let mut state = self.0.borrow_mut();
-        for id in ids {
-            let day = state.reads.entry(id).or_insert(Day::of(now));
-            *day = Day::of(now).max(*day);
-        }
-        Ok(())
-    }
-
-    async fn begin_pass(&self, _: Timestamp) -> Result<bool, RepositoryError> {
-        Ok(!self.0.borrow().clock_distrusted)
-    }
-
-    async fn due_page(&self, _: Option<DueCursor>, now: Timestamp) -> Result<DuePage, RepositoryError> {
-        let candidate = |due: &DueObject| DueCandidate {
-            id: due.object.id,
-            found_by: match due.action {
-                DueAction::DeleteOldVersion => FoundBy::Versions,
-                DueAction::DeleteForAge | DueAction::MoveToCold => FoundBy::Age,
-            },
-            versions_counted: due.rule.keep_versions.unwrap_or(0),
-        };
-        let candidates = self.0.borrow().due(now).iter().map(candidate).collect();
-        Ok(DuePage { candidates, next: None })
-    }
-
-    async fn still_due(
-        &self,
-        candidate: DueCandidate,
-        now: Timestamp,
-    ) -> Result<Option<DueObject>, RepositoryError> {
-        let due = self.0.borrow().due(now);
-        let is_meant =
-            |due: &DueObject| due.object.id == candidate.id && candidate.found_by.leads_to(due.action);
-        Ok(due.into_iter().find(is_meant))
-    }
-}
-
 impl ApiKeyRepository for FakeRepository {
     async fn find_api_key(
         &self,
@@ -887,27 +515,17 @@ impl ApiKeyRepository for FakeRepository {
 
 #[test]
 fn the_fake_repository_keeps_the_contract() {
-    super::contract::repository_contract(FakeRepository::default);
+    crate::application::contract::repository_contract(FakeRepository::default);
 }
 
 #[test]
 fn the_fake_repository_lists_keys_as_the_model_does() {
-    super::key_listing_contract::key_listing_contract(&FakeRepository::default());
-}
-
-#[test]
-fn the_fake_repository_keeps_the_contract_of_lifecycles() {
-    super::contract::lifecycle_contract(FakeRepository::default);
+    crate::application::key_listing_contract::key_listing_contract(&FakeRepository::default());
 }
 
 #[test]
 fn the_fake_repository_keeps_the_contract_of_keys() {
     let repository = FakeRepository::default();
     let put = async |key: &ApiKey| repository.put_api_key(key.clone());
-    block_on(super::contract::api_key_contract(&repository, put));
-}
-
-#[test]
-fn the_fake_store_keeps_the_contract() {
-    block_on(super::contract::store_contract(FakeStore::default(), |body| body));
+    block_on(crate::application::contract::api_key_contract(&repository, put));
 }
