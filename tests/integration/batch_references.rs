@@ -142,7 +142,7 @@ fn what_is_no_list_is_refused_whole() {
         let problem = response.assert_problem(400, "invalid_batch", &String::from_utf8_lossy(&body));
         assert_eq!(problem["parameter"].as_str(), member);
     }
-    for name in ["If-Match", "If-None-Match", "Repr-Digest"] {
+    for name in ["If-Modified-Since", "Content-Digest", "Repr-Digest"] {
         let response = server.request("POST", PUT, &[JSON, (name, "*")], &list(&[item("k", &hash)]));
         response.assert_problem(501, "not_implemented", name);
     }
@@ -151,6 +151,25 @@ fn what_is_no_list_is_refused_whole() {
     // Without its type it is read as an archive.
     let response = server.request("POST", PUT, &[], &list(&[item("k", &hash)]));
     response.assert_problem(400, "invalid_archive", "no type");
+}
+
+#[test]
+fn conditions_of_the_head_hold_for_each_reference() {
+    let server = Server::start();
+    upload(&server, "a", &content(1, 4000));
+    upload(&server, "b", &content(2, 4000));
+    let [a, b] = [1, 2].map(|seed| sha256_hex(&content(seed, 4000)));
+    let under = |condition: (&str, &str), items: &[Value]| {
+        let made = results(&server.request("POST", PUT, &[JSON, condition], &list(items)));
+        told(&made).into_iter().map(|(status, code)| (status, code.to_owned())).collect::<Vec<_>>()
+    };
+    let failed = || (412, "precondition_failed".to_owned());
+    let made = |status| (status, String::new());
+    assert_eq!(under(("If-None-Match", "*"), &[item("a", &b), item("new", &b)]), [failed(), made(201)]);
+    let tag = format!("\"sha256-{a}\"");
+    assert_eq!(under(("If-Match", &tag), &[item("a", &b), item("b", &a)]), [made(200), failed()]);
+    assert_eq!(server.get("/v1/keys/models/acme/a").body, content(2, 4000));
+    assert_eq!(server.get("/v1/keys/models/acme/b").body, content(2, 4000));
 }
 
 #[test]

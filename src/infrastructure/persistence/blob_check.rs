@@ -161,7 +161,8 @@ fn is_of_the_disk(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| of_the_disk.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-async fn is_there(database: &Database, roots: &Roots, class: StorageClass) -> Result<bool, DatabaseError> {
+/// Whether the root of a class is there, and is the one that the database knows.
+pub(super) async fn is_there(database: &Database, roots: &Roots, class: StorageClass) -> Result<bool, DatabaseError> {
     let known = database.root(class).await?.map(|row| row.identity);
     let root = roots.of(class).clone();
     let found = spawn_blocking(move || root.read_identity()).await;

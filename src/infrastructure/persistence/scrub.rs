@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::batch::BlobKey;
-use super::blob_check::{CheckOutcome, Pace, Sight, conclude};
+use super::blob_check::{CheckOutcome, Pace, Sight, conclude, is_there};
 use super::database::Database;
 use super::errors::DatabaseError;
 use super::group_commit::Latch;
@@ -343,29 +343,36 @@ impl<'s> Pass<'s> {
     async fn conclude(&mut self, row: &BlobRow, sight: Sight) -> Result<(), Interruption> {
         let mut sight = match sight {
             Sight::Whole => Sight::Whole,
-            Sight::Lost(_) => self.read(row).await?,
+            Sight::Lost(_) => self.read_again(row).await?,
             // So that a disk which does not answer for a while is not taken for one that has lost everything.
             Sight::Unread(_) => {
                 self.rest().await?;
-                self.read(row).await?
+                self.read_again(row).await?
             }
         };
         let outcome = loop {
             match conclude(&self.scrub.database, &self.scrub.roots, row, sight).await? {
-                CheckOutcome::RootAway => {
-                    if !std::mem::replace(&mut self.root_was_away, true) {
-                        let path = self.scrub.roots.of(row.location.storage_class).path();
-                        tracing::error!(root = %path.display(), "the scrub waits: the root is not there");
-                    }
-                    self.rest().await?;
-                    sight = self.read(row).await?;
-                }
+                CheckOutcome::RootAway => sight = self.read_again(row).await?,
                 outcome => break outcome,
             }
         };
         self.root_was_away = false;
         self.tell(row, outcome);
         Ok(())
+    }
+
+    /// Reads a blob once its root is there. What was not found before may have been looked for while the root was away, and
+    /// it need not be away any more when somebody asks.
+    async fn read_again(&mut self, row: &BlobRow) -> Result<Sight, Interruption> {
+        let class = row.location.storage_class;
+        while !is_there(&self.scrub.database, &self.scrub.roots, class).await? {
+            if !std::mem::replace(&mut self.root_was_away, true) {
+                let path = self.scrub.roots.of(class).path();
+                tracing::error!(root = %path.display(), "the scrub waits: the root is not there");
+            }
+            self.rest().await?;
+        }
+        self.read(row).await
     }
 
     fn tell(&mut self, row: &BlobRow, outcome: CheckOutcome) {
