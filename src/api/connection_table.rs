@@ -1,15 +1,20 @@
 //! The connections of one core and how long each may still take. No connection sets a timer: it notes what it waits
 //! for, and a sweep a few times a second shuts down the sockets of those that have waited too long. What they wait
-//! for then ends, and they find out why.
+//! for then ends, and they find out why. Very many are swept a part at a time, and others have their turn in between.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::infrastructure::data_plane::runtime::{ShutDownHandle, sleep};
 
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+/// How many connections are looked at together at least: this holds the core for some 20 µs.
+const SWEEP_PART_MIN: usize = 512;
+/// A sweep has so many parts at most, or it would take longer than one may come late.
+const SWEEP_PARTS_MAX: usize = 50;
+/// Between two parts.
+const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 
 /// How long a connection may take for what.
 #[derive(Debug, Clone, Copy)]
@@ -166,14 +171,44 @@ impl BodyBudget {
 
 /// All connections of a core.
 pub struct ConnectionTable {
-    entries: RefCell<HashMap<u64, Rc<Watch>>>,
-    next_key: Cell<u64>,
+    entries: RefCell<Entries>,
     clock: Rc<Cell<Instant>>,
     draining: Cell<bool>,
     timeouts: Timeouts,
     connections_max: usize,
     refusals_max: usize,
     refusals: Cell<usize>,
+}
+
+/// Each has a place of its own, so that a sweep can go on where it was.
+#[derive(Default)]
+struct Entries {
+    places: Vec<Option<Rc<Watch>>>,
+    free: Vec<usize>,
+}
+
+impl Entries {
+    fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    fn enter(&mut self, watch: Rc<Watch>) -> usize {
+        match self.free.pop() {
+            Some(place) => {
+                self.places[place] = Some(watch);
+                place
+            }
+            None => {
+                self.places.push(Some(watch));
+                self.places.len() - 1
+            }
+        }
+    }
+
+    fn leave(&mut self, place: usize) {
+        self.places[place] = None;
+        self.free.push(place);
+    }
 }
 
 /// The right of a connection too many to be answered, given up when dropped.
@@ -188,7 +223,7 @@ impl Drop for RefusalPlace {
 /// A connection's place in the table, given up when dropped.
 pub struct Registration {
     table: Rc<ConnectionTable>,
-    key: u64,
+    place: usize,
     watch: Rc<Watch>,
 }
 
@@ -206,7 +241,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.table.entries.borrow_mut().remove(&self.key);
+        self.table.entries.borrow_mut().leave(self.place);
     }
 }
 
@@ -215,7 +250,6 @@ impl ConnectionTable {
     pub fn new(timeouts: Timeouts, connections_max: usize, refusals_max: usize) -> Rc<Self> {
         Rc::new(Self {
             entries: RefCell::default(),
-            next_key: Cell::new(0),
             clock: Rc::new(Cell::new(Instant::now())),
             draining: Cell::new(false),
             timeouts,
@@ -240,8 +274,6 @@ impl ConnectionTable {
         if self.len() >= self.connections_max {
             return None;
         }
-        let key = self.next_key.get();
-        self.next_key.set(key + 1);
         let watch = Rc::new(Watch {
             phase: Cell::new(Phase::Idle),
             deadline: Cell::new(self.clock.get() + self.timeouts.idle),
@@ -251,8 +283,8 @@ impl ConnectionTable {
             clock: self.clock.clone(),
             timeouts: self.timeouts,
         });
-        self.entries.borrow_mut().insert(key, watch.clone());
-        Some(Registration { table: self.clone(), key, watch })
+        let place = self.entries.borrow_mut().enter(watch.clone());
+        Some(Registration { table: self.clone(), place, watch })
     }
 
     /// How many connections there are.
@@ -274,30 +306,42 @@ impl ConnectionTable {
     pub async fn sweep_forever(&self) {
         loop {
             sleep(SWEEP_INTERVAL).await;
-            self.sweep(Instant::now());
+            let mut place = 0;
+            while let Some(behind) = self.sweep_from(place, Instant::now()) {
+                place = behind;
+                sleep(SWEEP_PAUSE).await;
+            }
         }
     }
 
-    /// Shuts down the sockets of those whose time is over at `now`.
-    pub fn sweep(&self, now: Instant) {
+    /// Shuts down the sockets of those whose time is over at `now`, in one part of all places from `first` on, and says
+    /// where the next part begins, if there is one.
+    pub fn sweep_from(&self, first: usize, now: Instant) -> Option<usize> {
         self.clock.set(now);
-        for watch in self.entries.borrow().values() {
+        let entries = self.entries.borrow();
+        let part = SWEEP_PART_MIN.max(entries.places.len().div_ceil(SWEEP_PARTS_MAX));
+        for watch in entries.places.iter().skip(first).take(part).flatten() {
             watch.sweep(now, self.draining.get());
         }
+        Some(first + part).filter(|behind| *behind < entries.places.len())
+    }
+
+    fn for_each(&self, what: impl Fn(&Watch)) {
+        self.entries.borrow().places.iter().flatten().for_each(|watch| what(watch));
     }
 
     /// Lets running requests end within `limit`, closes idle connections at once and the rest at last.
     pub async fn drain(&self, limit: Duration) {
         const STEP: Duration = Duration::from_millis(10);
         self.draining.set(true);
-        self.entries.borrow().values().for_each(|watch| watch.sweep(Instant::now(), true));
+        self.for_each(|watch| watch.sweep(Instant::now(), true));
         let started = Instant::now();
         while !self.is_empty() && started.elapsed() < limit {
             sleep(STEP).await;
         }
         if !self.is_empty() {
             tracing::warn!(connections = self.len(), "the drain limit is over; connections are cut");
-            self.entries.borrow().values().for_each(|watch| watch.socket.stop());
+            self.for_each(|watch| watch.socket.stop());
             // The connections' tasks see their sockets end, and clean up after themselves.
             let cut = Instant::now();
             while !self.is_empty() && cut.elapsed() < limit.min(Duration::from_secs(1)) {
