@@ -162,7 +162,11 @@ fn is_of_the_disk(error: &io::Error) -> bool {
 }
 
 /// Whether the root of a class is there, and is the one that the database knows.
-pub(super) async fn is_there(database: &Database, roots: &Roots, class: StorageClass) -> Result<bool, DatabaseError> {
+pub(super) async fn is_there(
+    database: &Database,
+    roots: &Roots,
+    class: StorageClass,
+) -> Result<bool, DatabaseError> {
     let known = database.root(class).await?.map(|row| row.identity);
     let root = roots.of(class).clone();
     let found = spawn_blocking(move || root.read_identity()).await;
