@@ -75,7 +75,7 @@ fn is_hex(text: &str, length: std::ops::RangeInclusive<usize>) -> bool {
 fn is_ours(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     match parts.as_slice() {
-        ["just_storage.root"] => true,
+        ["just_storage.root"] | ["snapshots", "policies.jsonl"] => true,
         ["blobs", shard, name] => {
             let (hash, place) = name.split_once('-').unwrap_or_default();
             let (instance, number) = place.split_once('-').unwrap_or_default();
