@@ -263,14 +263,7 @@ mod tests {
     use crate::domain::value_objects::{InstanceId, Precondition, Timestamp};
     use crate::infrastructure::plane_channel::Write;
 
-    const SETTINGS: DatabaseSettings = DatabaseSettings {
-        max_connections: 1,
-        min_connections: 1,
-        acquire_timeout: Duration::from_secs(5),
-        answer_timeout: Duration::from_secs(30),
-        idle_timeout: Duration::from_secs(60),
-        max_lifetime: Duration::from_secs(60),
-    };
+    const SETTINGS: DatabaseSettings = DatabaseSettings { max_connections: 1, ..DatabaseSettings::OF_TEST };
     const GRACE: Duration = Duration::from_secs(600);
 
     struct World {

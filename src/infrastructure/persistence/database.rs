@@ -147,6 +147,17 @@ pub struct DatabaseSettings {
 }
 
 impl DatabaseSettings {
+    /// For tests: few connections, and no wait that a test would not notice.
+    #[cfg(test)]
+    pub(crate) const OF_TEST: Self = Self {
+        max_connections: 2,
+        min_connections: 1,
+        acquire_timeout: Duration::from_secs(5),
+        answer_timeout: Duration::from_secs(30),
+        idle_timeout: Duration::from_secs(60),
+        max_lifetime: Duration::from_secs(60),
+    };
+
     /// For a tool: few connections, and more time for an answer than a server has, since it goes through whole tables.
     pub(crate) const OF_TOOL: Self = Self {
         max_connections: 2,

@@ -580,14 +580,8 @@ mod tests {
     use crate::domain::value_objects::{ObjectId, Timestamp};
     use crate::infrastructure::plane_channel::Write;
 
-    const SETTINGS: DatabaseSettings = DatabaseSettings {
-        max_connections: 2,
-        min_connections: 1,
-        acquire_timeout: Duration::from_secs(30),
-        answer_timeout: Duration::from_secs(30),
-        idle_timeout: Duration::from_secs(60),
-        max_lifetime: Duration::from_secs(60),
-    };
+    const SETTINGS: DatabaseSettings =
+        DatabaseSettings { acquire_timeout: Duration::from_secs(30), ..DatabaseSettings::OF_TEST };
 
     /// Asks while the first change of the log has been acknowledged and is not applied.
     async fn ask(reader: &Reader, id: ObjectId, freshness: Freshness) -> bool {

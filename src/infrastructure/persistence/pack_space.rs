@@ -220,20 +220,11 @@ async fn blocking<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::database::{DatabaseSettings, DatabaseUrl};
     use super::*;
     use crate::infrastructure::plane_channel::{Durability, Write, plane_channel};
 
-    const SETTINGS: DatabaseSettings = DatabaseSettings {
-        max_connections: 2,
-        min_connections: 0,
-        acquire_timeout: Duration::from_secs(5),
-        idle_timeout: Duration::from_secs(60),
-        max_lifetime: Duration::from_secs(60),
-        answer_timeout: Duration::from_secs(30),
-    };
+    const SETTINGS: DatabaseSettings = DatabaseSettings::OF_TEST;
 
     fn dead_pack(pack: PackId) -> PackChange {
         let storage_class = StorageClass::Hot;

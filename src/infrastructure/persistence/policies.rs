@@ -440,14 +440,7 @@ mod tests {
         assert!(newer.to_string().contains("has the format 2"), "{newer}");
     }
 
-    const SETTINGS: DatabaseSettings = DatabaseSettings {
-        max_connections: 2,
-        min_connections: 0,
-        acquire_timeout: Duration::from_secs(5),
-        idle_timeout: Duration::from_secs(60),
-        max_lifetime: Duration::from_secs(60),
-        answer_timeout: Duration::from_secs(30),
-    };
+    const SETTINGS: DatabaseSettings = DatabaseSettings::OF_TEST;
 
     async fn a_database(directory: &Path) -> Database {
         Database::open(&DatabaseUrl::in_directory(directory), SETTINGS).await.unwrap()

@@ -38,14 +38,7 @@ use crate::infrastructure::plane_channel::{
 use crate::infrastructure::quota_ledger::QuotaRoom;
 use crate::infrastructure::storage::Roots;
 
-const SETTINGS: DatabaseSettings = DatabaseSettings {
-    max_connections: 4,
-    min_connections: 1,
-    acquire_timeout: Duration::from_secs(5),
-    answer_timeout: Duration::from_secs(30),
-    idle_timeout: Duration::from_secs(60),
-    max_lifetime: Duration::from_secs(60),
-};
+const SETTINGS: DatabaseSettings = DatabaseSettings { max_connections: 4, ..DatabaseSettings::OF_TEST };
 
 /// A new database.
 fn database_of(postgres: &ThrowawayPostgres) -> DatabaseUrl {

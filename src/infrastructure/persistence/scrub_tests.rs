@@ -10,14 +10,7 @@ use crate::domain::entities::BlobLocation;
 use crate::domain::value_objects::{ContentHash, InstanceId, StorageClass};
 use crate::infrastructure::plane_channel::Write;
 
-const SETTINGS: DatabaseSettings = DatabaseSettings {
-    max_connections: 2,
-    min_connections: 1,
-    acquire_timeout: Duration::from_secs(5),
-    answer_timeout: Duration::from_secs(30),
-    idle_timeout: Duration::from_secs(60),
-    max_lifetime: Duration::from_secs(60),
-};
+const SETTINGS: DatabaseSettings = DatabaseSettings::OF_TEST;
 /// As fast as it can: what is tried is what it does, not when.
 const AT_ONCE: ScrubSettings =
     ScrubSettings { interval: Duration::from_secs(3600), bytes_per_second: u64::MAX };

@@ -130,8 +130,6 @@ fn held_contents(rows: &[SqliteRow], reach: &Reach) -> sqlx::Result<Vec<HeldCont
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::batch::BatchContext;
     use super::super::database::{Database, DatabaseSettings, DatabaseUrl};
     use super::*;
@@ -139,14 +137,7 @@ mod tests {
     use crate::domain::value_objects::InstanceId;
     use crate::infrastructure::plane_channel::Write;
 
-    const SETTINGS: DatabaseSettings = DatabaseSettings {
-        max_connections: 2,
-        min_connections: 0,
-        acquire_timeout: Duration::from_secs(5),
-        idle_timeout: Duration::from_secs(60),
-        max_lifetime: Duration::from_secs(60),
-        answer_timeout: Duration::from_secs(30),
-    };
+    const SETTINGS: DatabaseSettings = DatabaseSettings::OF_TEST;
 
     #[tokio::test]
     async fn a_lease_writes_no_row_of_what_others_have() {

@@ -27,6 +27,7 @@ use super::super::query::Parameters;
 use super::super::request_body::RequestBody;
 use super::super::request_timing::traceparent;
 use super::{Body, Response, scope_of};
+use crate::application::errors::{RepositoryError, UploadError};
 use crate::domain::entities::{Principal, Scope};
 use crate::domain::value_objects::{ContentHash, Key, ObjectId};
 
@@ -120,6 +121,22 @@ fn refuse_fields(head: &RequestHead, names: &[&'static str]) -> Result<(), Probl
         Some(name) => Err(Problem::not_implemented(name)),
         None => Ok(()),
     }
+}
+
+/// How often an item is tried that finds the metadata plane's queue full, which is waited for each time.
+const TRIES_MAX: usize = 8;
+
+/// Stores an item, for which there is room again once others have been stored.
+async fn once_there_is_room<T>(
+    mut store: impl AsyncFnMut() -> Result<T, UploadError>,
+) -> Result<T, UploadError> {
+    for _ in 1..TRIES_MAX {
+        match store().await {
+            Err(UploadError::Repository(RepositoryError::Overloaded)) => {}
+            stored => return stored,
+        }
+    }
+    store().await
 }
 
 /// Tells the audit log of each item as it is done, as if it had come in a request of its own.

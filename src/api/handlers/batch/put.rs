@@ -34,8 +34,8 @@ use super::super::super::tar::{Entry, EntryKind};
 use super::super::{Response, scope_of, upload};
 use super::records::precondition;
 use super::refer::{Together, is_list, refer};
-use super::{Audited, ItemAudit, ResultDto, answer, refuse_fields};
-use crate::application::errors::{RepositoryError, SourceError, StoreError, UploadError};
+use super::{Audited, ItemAudit, ResultDto, answer, once_there_is_room, refuse_fields};
+use crate::application::errors::{SourceError, StoreError, UploadError};
 use crate::application::ports::{BlobStore, ByteSource, Clock, ObjectRepository, ReadPace, ReadProgress};
 use crate::application::use_cases::{UploadOrder, Uploaded, begin_upload, upload_object};
 use crate::domain::entities::Principal;
@@ -46,8 +46,6 @@ use crate::infrastructure::data_plane::buffers::{Block, SMALL_BLOCK_BYTES};
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 /// How many bytes of them are on their way at once.
 const BYTES_IN_FLIGHT_MAX: usize = 2 * 1024 * 1024;
-/// How often a small file is tried that finds the metadata plane's queue full, which is waited for each time.
-const TRIES_MAX: usize = 8;
 /// How much of a name that cannot be a key is told.
 const NAME_BYTES_TOLD_MAX: usize = Key::BYTES_MAX;
 /// Fields of a head that could hold for the archive alone, and are about nothing that is stored.
@@ -379,13 +377,7 @@ where
     C: Clock,
 {
     let ports = (&service.store, &service.repository, &service.clock);
-    for _ in 1..TRIES_MAX {
-        match upload_object(ports, order.clone(), &mut Content(content)).await {
-            Err(UploadError::Repository(RepositoryError::Overloaded)) => {}
-            uploaded => return uploaded,
-        }
-    }
-    upload_object(ports, order, &mut Content(content)).await
+    once_there_is_room(async || upload_object(ports, order.clone(), &mut Content(content)).await).await
 }
 
 /// Content that is in memory, and not read yet.

@@ -19,7 +19,7 @@ use super::super::super::request_body::RequestBody;
 use super::super::super::service::Service;
 use super::super::Response;
 use super::items::{Reference, parse_references};
-use super::{Audited, ItemAudit, ResultDto, answer};
+use super::{Audited, ItemAudit, ResultDto, answer, once_there_is_room};
 use crate::application::errors::{RepositoryError, UploadError};
 use crate::application::ports::{BlobStore, Clock, ObjectName, ObjectRepository};
 use crate::application::use_cases::{UploadOrder, Uploaded, refer_to_found};
@@ -31,8 +31,6 @@ use crate::infrastructure::data_plane::buffers::Block;
 const LOOKED_UP_AT_ONCE: usize = 1000;
 /// How many commits are begun before everything else on the core has its turn.
 const BEGUN_AT_A_STRETCH: usize = 16;
-/// How often a reference is tried that finds the metadata plane's queue full.
-const TRIES_MAX: usize = 8;
 
 /// Whether the body says that it is such a list.
 pub(super) fn is_list(head: &RequestHead) -> bool {
@@ -155,13 +153,7 @@ where
     C: Clock,
 {
     let ports = (&service.store, &service.repository, &service.clock);
-    for _ in 1..TRIES_MAX {
-        match refer_to_found(ports, order.clone(), found, reach).await {
-            Err(UploadError::Repository(RepositoryError::Overloaded)) => {}
-            referred => return referred,
-        }
-    }
-    refer_to_found(ports, order, found, reach).await
+    once_there_is_room(async || refer_to_found(ports, order.clone(), found, reach).await).await
 }
 
 /// Waits for `future`, while what is in flight goes on.

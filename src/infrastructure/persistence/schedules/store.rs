@@ -11,12 +11,11 @@ use crate::domain::value_objects::InstanceId;
 use crate::infrastructure::storage::{Roots, remove_blob_files};
 
 const SETTINGS: DatabaseSettings = DatabaseSettings {
-    max_connections: 2,
-    min_connections: 1,
     acquire_timeout: Duration::from_secs(30),
     answer_timeout: Duration::from_secs(60),
     idle_timeout: Duration::from_secs(600),
     max_lifetime: Duration::from_secs(3600),
+    ..DatabaseSettings::OF_TEST
 };
 
 pub(super) struct Store {

@@ -19,14 +19,7 @@ use crate::infrastructure::persistence::{DatabaseUrl, GcSettings, MetadataPlane,
 use crate::infrastructure::plane_channel::{Durability, plane_channel};
 use crate::infrastructure::storage::Roots;
 
-pub(super) const SETTINGS: DatabaseSettings = DatabaseSettings {
-    max_connections: 2,
-    min_connections: 1,
-    acquire_timeout: Duration::from_secs(5),
-    answer_timeout: Duration::from_secs(30),
-    idle_timeout: Duration::from_secs(60),
-    max_lifetime: Duration::from_secs(60),
-};
+pub(super) const SETTINGS: DatabaseSettings = DatabaseSettings::OF_TEST;
 
 #[test]
 fn the_metadata_plane_on_sqlite_keeps_the_contract() {
