@@ -193,7 +193,8 @@ fn of_two_servers_on_one_database_one_makes_the_pass() {
     let altered = content(7, 2000);
     flip(&file_of(&server, &altered), 5);
     assert!(server.stop().0.success());
-    let servers = [site.start("one", &[EAGER[1]]), site.start("two", &[EAGER[1]])];
+    let flags = ["--scrub-interval-secs=604800", EAGER[1]];
+    let servers = [site.start("one", &flags), site.start("two", &flags)];
     let sum = |name: &str| servers.iter().filter_map(|server| metric(server, name)).sum::<f64>();
     wait_until("the pass to be over", || {
         (sum("activestorage_scrub_finished_timestamp_seconds") > 0.0).then_some(())
