@@ -13,6 +13,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -125,12 +126,18 @@ struct EndLine {
     sha256: String,
 }
 
-/// Brings the file to what the database says now. Where servers share a database, that is its own business, and nothing
-/// is done.
+/// Writes the file anew, as the database is now. Where servers share a database, that is its own business, and nothing is
+/// done.
 ///
 /// # Errors
 /// [`PoliciesError`].
 pub(crate) async fn keep_policies(database: &Database, roots: &Roots) -> Result<(), PoliciesError> {
+    bring_up_to_date(database, roots, false).await
+}
+
+/// As [`keep_policies`]. What says the same already is left alone only where it is known to be durable: a file that is found may
+/// be one whose sync failed, or was not lived to see, and a failed sync is not tried again but made good by another file.
+async fn bring_up_to_date(database: &Database, roots: &Roots, is_durable: bool) -> Result<(), PoliciesError> {
     if matches!(database, Database::Postgres(_)) {
         return Ok(());
     }
@@ -147,12 +154,16 @@ pub(crate) async fn keep_policies(database: &Database, roots: &Roots) -> Result<
     let (writing, path) = (directory.clone(), directory.join(FILE));
     let write = move || {
         let _lock = lock;
-        if fs::read(&path).is_ok_and(|there| there == bytes) {
+        if is_durable && fs::read(&path).is_ok_and(|there| there == bytes) {
             return Ok(());
         }
         let unfinished = writing.join(UNFINISHED);
+        match fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&unfinished)?;
+        let mut file = options.write(true).create_new(true).mode(FILE_MODE).open(&unfinished)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         fs::rename(&unfinished, &path)?;
@@ -235,11 +246,13 @@ pub(super) struct PolicyKeeper {
     database: Arc<Database>,
     roots: Roots,
     asked: Notify,
+    /// Whether this server has made the file durable, and has not failed to since.
+    is_durable: AtomicBool,
 }
 
 impl PolicyKeeper {
     pub(super) fn new(database: Arc<Database>, roots: Roots) -> Arc<Self> {
-        Arc::new(Self { database, roots, asked: Notify::new() })
+        Arc::new(Self { database, roots, asked: Notify::new(), is_durable: AtomicBool::new(false) })
     }
 
     /// Something may have been set: the file is brought up to date soon, and nobody waits for it.
@@ -250,7 +263,7 @@ impl PolicyKeeper {
     /// Does so at once, and then as often as it is asked, until it is dropped.
     pub(super) async fn run(self: Arc<Self>) {
         loop {
-            while let Err(error) = keep_policies(&self.database, &self.roots).await {
+            while let Err(error) = self.keep().await {
                 tracing::warn!(error = %error, "what operators have set is in the database alone, which `rebuild` could not bring back");
                 sleep(RETRY_PAUSE).await;
             }
@@ -260,7 +273,14 @@ impl PolicyKeeper {
 
     /// Once more, behind everything that was set. The next start does what this does not.
     pub(super) async fn finish(&self) {
-        let _ = timeout(LAST_LIMIT, keep_policies(&self.database, &self.roots)).await;
+        let _ = timeout(LAST_LIMIT, self.keep()).await;
+    }
+
+    async fn keep(&self) -> Result<(), PoliciesError> {
+        let was_durable = self.is_durable.swap(false, Ordering::Relaxed);
+        bring_up_to_date(&self.database, &self.roots, was_durable).await?;
+        self.is_durable.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -490,16 +510,26 @@ mod tests {
         use std::os::unix::fs::MetadataExt as _;
         let directory = tempfile::tempdir().unwrap();
         let roots = Roots::open(&directory.path().join("hot"), &directory.path().join("cold")).unwrap();
-        let database = a_database(directory.path()).await;
-        keep_policies(&database, &roots).await.unwrap();
+        let database = Arc::new(a_database(directory.path()).await);
+        let keeper = PolicyKeeper::new(database.clone(), roots.clone());
+        keeper.keep().await.unwrap();
         let path = snapshot::directory(&roots).join(FILE);
         let written = fs::metadata(&path).unwrap();
         assert_eq!(written.mode() & 0o777, FILE_MODE);
-        keep_policies(&database, &roots).await.unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().ino(), written.ino());
+        let number = || fs::metadata(&path).unwrap().ino();
+        keeper.keep().await.unwrap();
+        assert_eq!(number(), written.ino());
+        // Who finds a file does not know that it is durable.
+        let another = PolicyKeeper::new(database.clone(), roots.clone());
+        // A name of its own, or its number could be given away again.
+        fs::hard_link(&path, directory.path().join("first")).unwrap();
+        another.keep().await.unwrap();
+        assert_ne!(number(), written.ino());
+        let second = number();
+        fs::hard_link(&path, directory.path().join("second")).unwrap();
         database.set_limits(&tenant("acme"), limits(1)).await.unwrap();
-        keep_policies(&database, &roots).await.unwrap();
-        assert_ne!(fs::metadata(&path).unwrap().ino(), written.ino());
+        another.keep().await.unwrap();
+        assert_ne!(number(), second);
         assert_eq!(kept_policies(&roots).unwrap().unwrap().limits, [(tenant("acme"), limits(1))]);
     }
 }
