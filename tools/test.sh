@@ -8,7 +8,9 @@ command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v curl >/dev/null || missing+=(curl)
 command -v openssl >/dev/null || missing+=(openssl)
 command -v faketime >/dev/null || missing+=(faketime)
+command -v man >/dev/null || missing+=(man-db)
 command -v python3 >/dev/null || missing+=(python3)
+python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 [ -x /usr/lib/postgresql/15/bin/initdb ] || missing+=(postgresql-15)
 if ((${#missing[@]})); then
     as_root=()
@@ -16,6 +18,7 @@ if ((${#missing[@]})); then
     "${as_root[@]}" apt-get update -q
     "${as_root[@]}" apt-get install -yq --no-install-recommends "${missing[@]}"
 fi
+tools/install_rclone.sh
 cargo nextest --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-nextest --version 0.9.143
 
 # Thousands of descriptors in the connection tests; the limit of a login shell is often 1024.

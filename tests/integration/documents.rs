@@ -108,7 +108,7 @@ impl Terminal {
     }
 }
 
-/// What `deploy/install_checkers.sh` brings.
+/// What `tools/install_rclone.sh` brings, among others.
 const CHECKERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/checkers/bin");
 
 /// An S3 store with some objects in it, served by rclone: gone when dropped.
@@ -138,7 +138,7 @@ impl S3Store {
         let mut server = server.expect("it starts");
         wait_until("an S3 store", || {
             let ended = server.try_wait().unwrap();
-            assert!(ended.is_none(), "there is no rclone that serves S3: deploy/install_checkers.sh");
+            assert!(ended.is_none(), "there is no rclone that serves S3: tools/install_rclone.sh");
             TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
         });
         Self { server, port }
