@@ -15,6 +15,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use rustix::fs::{Advice, FallocateFlags, Mode, OFlags, fadvise, fallocate, open};
+use rustix::io::Errno;
 use thiserror::Error;
 
 use super::pack_format::{
@@ -100,10 +101,17 @@ fn open_to_append(root: &StorageRoot, pack: PackId) -> io::Result<File> {
 
 /// Opens a pack to read single records of it.
 pub(super) fn open_pack(root: &StorageRoot, pack: PackId) -> Result<File, StoreError> {
-    let file = File::open(root.pack_path(pack)).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => StoreError::Missing,
-        _ => StoreError::io("open a pack", error),
-    })?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let path = root.pack_path(pack);
+    // Nobody asks when a pack was read last. Of somebody else's file, the kernel insists on noting it.
+    let opened = open(&path, flags | OFlags::NOATIME, Mode::empty()).or_else(|error| match error {
+        Errno::PERM => open(&path, flags, Mode::empty()),
+        error => Err(error),
+    });
+    let file = File::from(opened.map_err(|error| match error {
+        Errno::NOENT => StoreError::Missing,
+        error => StoreError::io("open a pack", error.into()),
+    })?);
     // What lies behind a record is of no interest to whoever reads it, and may be about to be written.
     let _ = fadvise(&file, 0, None, Advice::Random);
     Ok(file)
