@@ -678,6 +678,7 @@ impl CoreTemplate {
             batches: Batches::new(ready_limit.clone(), unpin),
             ready_limit: ready_limit.clone(),
             table: ConnectionTable::new(config.timeouts, connections_max, self.descriptors.refusals_max),
+            outputs: Rc::default(),
             access_log: self.access_log.clone(),
             audit_log: self.audit_log.clone(),
             timing: config.timing,

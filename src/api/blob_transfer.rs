@@ -303,7 +303,7 @@ mod tests {
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = Listener::from_std(listener, driver).unwrap().accept().await.unwrap();
         let registration = table.register(stream.shut_down_handle()).unwrap();
-        let mut transport = Transport::new(stream, registration.watch().clone());
+        let mut transport = Transport::new(stream, registration.watch().clone(), Rc::default());
         transport.output().extend_from_slice(b"head");
 
         let helpers = Rc::new(HelperPool::new(READ_HELPERS_MAX, WaitLimit::none(), || ()));

@@ -88,7 +88,7 @@ async fn serve_through<S, R, C>(
     R: ObjectRepository<Buffer = Block> + ApiKeyRepository + LifecycleRepository,
     C: Clock,
 {
-    let transport = Transport::new(stream, registration.watch().clone());
+    let transport = Transport::new(stream, registration.watch().clone(), service.outputs.clone());
     let table = registration.table().clone();
     let mut connection =
         Connection { entrance, service, table, transport, head: RequestHead::default(), responded: None };

@@ -12,6 +12,7 @@ use super::connection_table::ConnectionTable;
 use super::handlers::MetricsPage;
 use super::http1::{DateCache, HeadLimits};
 use super::inline_text::RequestId;
+use super::output_pool::OutputPool;
 use super::request_metrics::RequestRecorder;
 use super::request_timing::TimingSettings;
 use crate::application::ports::Clock;
@@ -49,6 +50,8 @@ pub struct Service<S, R, C> {
     pub ready_limit: WaitLimit,
     /// Its connections.
     pub table: Rc<ConnectionTable>,
+    /// What their answers are put together in.
+    pub outputs: Rc<OutputPool>,
     /// Where requests are told of.
     pub access_log: AccessLog,
     /// Where changes and refusals are told of.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::connection_table::Watch;
+use super::output_pool::OutputPool;
 use crate::infrastructure::data_plane::buffers::Block;
 use crate::infrastructure::data_plane::runtime::{DataFile, FileSender, Stream};
 use crate::infrastructure::data_plane::tls::TlsFailure;
@@ -16,8 +17,6 @@ use crate::infrastructure::data_plane::tls::TlsFailure;
 const INPUT_BYTES: usize = 8 * 1024;
 /// How much of a block is sent at once: the core copies this in about 100 µs, and then others have their turn.
 const SEND_BYTES_MAX: usize = 256 * 1024;
-/// What it holds to send; more is given back to the allocator after an answer.
-const OUTPUT_BYTES: usize = 8 * 1024;
 
 /// One connection's two directions.
 pub(super) struct Transport {
@@ -26,13 +25,15 @@ pub(super) struct Transport {
     input: Vec<u8>,
     /// How much of the input is used already.
     used: usize,
+    /// Taken from the pool for what is to be sent, and given back when it has been.
     output: Vec<u8>,
+    outputs: Rc<OutputPool>,
 }
 
 impl Transport {
-    pub(super) fn new(stream: Stream, watch: Rc<Watch>) -> Self {
+    pub(super) fn new(stream: Stream, watch: Rc<Watch>, outputs: Rc<OutputPool>) -> Self {
         let input = Vec::with_capacity(input_bytes(&stream));
-        Self { stream, watch, input, used: 0, output: Vec::new() }
+        Self { stream, watch, input, used: 0, output: Vec::new(), outputs }
     }
 
     /// Agrees on keys with the client, where the listener speaks TLS.
@@ -116,6 +117,9 @@ impl Transport {
 
     /// What will be sent next, to be appended to.
     pub(super) fn output(&mut self) -> &mut Vec<u8> {
+        if self.output.capacity() == 0 {
+            self.output = self.outputs.take();
+        }
         &mut self.output
     }
 
@@ -144,8 +148,8 @@ impl Transport {
     /// Sends all that waits to be sent.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         self.send_output().await?;
-        if self.output.capacity() > OUTPUT_BYTES || self.stream.is_encrypted() {
-            self.output = Vec::new();
+        if self.output.capacity() > 0 {
+            self.outputs.give_back(std::mem::take(&mut self.output));
         }
         Ok(())
     }

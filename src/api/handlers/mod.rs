@@ -149,22 +149,22 @@ where
         body.hold_to(*digest);
     }
     body.hold_reference_to(reference_bytes);
+    // What stands here without a box is a part of every connection, also of one that waits: downloads alone, and what is
+    // smaller still. The state of an upload is six times theirs.
     match (route, head.method()) {
         (Route::Root, Method::Post) => root::echo(head, body).await,
         (Route::Root, _) => root::describe(head),
         (Route::Health, _) => health::alive(head),
-        (Route::Ready, _) => health::ready(service, head).await,
+        (Route::Ready, _) => Box::pin(health::ready(service, head)).await,
         (Route::OpenApi, _) => root::openapi(head),
         (Route::Metrics, _) => metrics::metrics(&service.metrics_page, head, &principal).await,
-        (Route::Objects, Method::Post) => upload::create(service, head, body, &principal).await,
+        (Route::Objects, Method::Post) => Box::pin(upload::create(service, head, body, &principal)).await,
         (Route::Objects, _) => list::list(service, head, &principal).await,
         (Route::ObjectInfo(id), _) => download::info(service, head, by_id(id)).await,
-        // The bytes may have to be copied: this is rare too, and its state is larger still than that of signing.
         (Route::Object(id), Method::Patch) => Box::pin(patch::patch(service, head, body, by_id(id))).await,
-        (Route::Object(id), Method::Delete) => delete::delete(service, head, by_id(id)).await,
+        (Route::Object(id), Method::Delete) => Box::pin(delete::delete(service, head, by_id(id))).await,
         (Route::Object(id), _) => download::download_noted(service, head, by_id(id), Freshness::Cached).await,
         (Route::Blob(hash), _) => blobs::download_noted(service, head, hash, &principal).await,
-        // This is rare, and its state would be part of every connection.
         (Route::MissingBlobs, _) => Box::pin(blobs::missing(service, head, body, &principal)).await,
         (Route::Tenant(tenant_id), Method::Put) => {
             tenants::set(service, head, body, tenant_id, &principal).await
@@ -174,7 +174,6 @@ where
             Box::pin(lifecycle::set(service, head, body, namespace, &principal)).await
         }
         (Route::Lifecycle(namespace), _) => lifecycle::show(service, head, namespace, &principal).await,
-        // This is rare, and its state would be part of every connection.
         (Route::Sign, _) => Box::pin(sign::sign(service, head, body)).await,
         (Route::Uploads, _) => {
             let exchange = uploads::Exchange { service, head, body, principal: &principal };
@@ -189,8 +188,10 @@ where
         (Route::BatchDelete, _) => {
             Box::pin(batch::delete(service, head, body, (&principal, &**request_id))).await
         }
-        (Route::Key(path), Method::Put) => upload::put(service, head, body, path, &principal).await,
-        (Route::Key(path), Method::Delete) => delete::delete(service, head, ObjectName::Key(path)).await,
+        (Route::Key(path), Method::Put) => Box::pin(upload::put(service, head, body, path, &principal)).await,
+        (Route::Key(path), Method::Delete) => {
+            Box::pin(delete::delete(service, head, ObjectName::Key(path))).await
+        }
         (Route::Key(path), _) if list_versions::is_asked_for(head) => {
             Box::pin(list_versions::list(service, head, path)).await
         }
