@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
@@ -20,6 +20,7 @@ use super::collector::{Collector, GcSettings, GraceClock};
 use super::contents::LeaseTerm;
 use super::database::{Database, DatabaseSettings, DatabaseUrl};
 use super::errors::DatabaseError;
+use super::finds::{Find, Finds};
 use super::group_commit::{GroupCommit, Latch, LogQueue};
 use super::heartbeat::Heartbeat;
 use super::holds::HoldWatch;
@@ -359,33 +360,42 @@ async fn log_sweep(database: Arc<Database>, roots: Roots, node: Arc<str>) {
 
 /// Runs queries beside each other, as many at once as there are connections to read on.
 async fn answer_queries(reader: Reader, mut queue: mpsc::Receiver<QueryRequest>) {
-    let reader = Rc::new(reader);
+    let (reader, finds) = (Rc::new(reader), Rc::<Finds>::default());
     let places = Arc::new(Semaphore::new(QUERIES_QUEUED_MAX));
-    while let Some(query) = queue.recv().await {
+    while let Some(request) = queue.recv().await {
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let reader = reader.clone();
-        tokio::task::spawn_local(async move {
-            reader.take(query).await;
-            drop(place);
-        });
+        match request {
+            QueryRequest { query: Query::Find(name, Freshness::Cached, reply), after }
+                if Find::is_one_step(&name) =>
+            {
+                finds.add(&reader, Find::new(name, reply, after, place));
+            }
+            request => {
+                let reader = reader.clone();
+                tokio::task::spawn_local(async move {
+                    reader.take(request).await;
+                    drop(place);
+                });
+            }
+        }
     }
     // All places are free again once the last query has been answered.
     let _ = places.acquire_many(u32::try_from(QUERIES_QUEUED_MAX).unwrap_or(u32::MAX)).await;
 }
 
 /// What queries are answered with.
-struct Reader {
+pub(super) struct Reader {
     quotas: Arc<Quotas>,
     lifecycles: Arc<Lifecycles>,
-    database: Arc<Database>,
-    latch: Latch,
+    pub(super) database: Arc<Database>,
+    pub(super) latch: Latch,
     running: Semaphore,
     queries_max: usize,
     /// How long a query waits for its turn.
     turn_timeout: Duration,
     /// How far the log has been applied, where there is one.
     order: Option<Arc<LogOrder>>,
-    metrics: Arc<PlaneMetrics>,
+    pub(super) metrics: Arc<PlaneMetrics>,
     /// For leases.
     ticks: GraceClock,
 }
@@ -415,18 +425,41 @@ impl Reader {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn of_test(database: Arc<Database>, order: Option<Arc<LogOrder>>) -> Self {
+        let settings =
+            DatabaseSettings { acquire_timeout: Duration::from_secs(30), ..DatabaseSettings::OF_TEST };
+        let quotas = Quotas::new(database.clone(), Arc::default());
+        let (noted, _) = tokio::sync::watch::channel(Default::default());
+        let lifecycles = Lifecycles::new(database.clone(), GraceClock::starting_at(0), noted);
+        Self::new((quotas, lifecycles), database, Latch::default(), settings, order)
+    }
+
     /// Waits until the database has what the query must see. `false` if it never will.
     async fn catches_up(&self, after: u64) -> bool {
         let Some(order) = self.order.as_ref().filter(|_| after > 0) else { return true };
         order.is_applied(after, || self.latch.is_set()).await
     }
 
-    /// Waits for the query's turn, and answers it.
+    /// Whether the database has it already.
+    pub(super) fn has_applied(&self, after: u64) -> bool {
+        self.order.as_ref().is_none_or(|order| order.has_applied(after))
+    }
+
+    /// Waits for a query's turn.
     ///
     /// While the database is away one query at a time finds out whether it is back, and the others are refused at
-    /// once: each of them would wait as long for the same answer, and those behind them for many times that. Whether
-    /// the server is ready is told without waiting for anybody.
-    async fn take(&self, QueryRequest { query, after }: QueryRequest) {
+    /// once: each of them would wait as long for the same answer, and those behind them for many times that.
+    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, RepositoryError> {
+        let Ok(Ok(turn)) = timeout(self.turn_timeout, self.running.acquire()).await else {
+            return Err(RepositoryError::Overloaded);
+        };
+        let is_first = self.running.available_permits() + 1 == self.queries_max;
+        if self.latch.is_away() && !is_first { Err(RepositoryError::Unavailable) } else { Ok(turn) }
+    }
+
+    /// Waits for the query's turn, and answers it. Whether the server is ready is told without waiting for anybody.
+    pub(super) async fn take(&self, QueryRequest { query, after }: QueryRequest) {
         if let Query::Check(reply) = query {
             return self.check(reply).await;
         }
@@ -435,13 +468,10 @@ impl Reader {
         if is_logged && !self.catches_up(after).await {
             return refuse(query, RepositoryError::Unavailable);
         }
-        let Ok(Ok(_turn)) = timeout(self.turn_timeout, self.running.acquire()).await else {
-            return refuse(query, RepositoryError::Overloaded);
+        let _turn = match self.turn().await {
+            Ok(turn) => turn,
+            Err(error) => return refuse(query, error),
         };
-        let is_first = self.running.available_permits() + 1 == self.queries_max;
-        if self.latch.is_away() && !is_first {
-            return refuse(query, RepositoryError::Unavailable);
-        }
         let started = Instant::now();
         self.answer(query).await;
         self.metrics.queries.record(started.elapsed());
@@ -580,9 +610,6 @@ mod tests {
     use crate::domain::value_objects::{ObjectId, Timestamp};
     use crate::infrastructure::plane_channel::Write;
 
-    const SETTINGS: DatabaseSettings =
-        DatabaseSettings { acquire_timeout: Duration::from_secs(30), ..DatabaseSettings::OF_TEST };
-
     /// Asks while the first change of the log has been acknowledged and is not applied.
     async fn ask(reader: &Reader, id: ObjectId, freshness: Freshness) -> bool {
         let (reply, answer) = oneshot::channel();
@@ -602,13 +629,9 @@ mod tests {
     async fn only_what_is_missing_or_lost_waits_for_the_log() {
         let directory = tempfile::tempdir().unwrap();
         let url = DatabaseUrl::in_directory(directory.path());
-        let database = Arc::new(Database::open(&url, SETTINGS).await.unwrap());
+        let database = Arc::new(Database::open(&url, DatabaseSettings::OF_TEST).await.unwrap());
         let order = Arc::new(LogOrder::default());
-        let quotas = Quotas::new(database.clone(), Arc::default());
-        let (noted, _) = tokio::sync::watch::channel(Default::default());
-        let lifecycles = Lifecycles::new(database.clone(), GraceClock::starting_at(0), noted);
-        let reader =
-            Reader::new((quotas, lifecycles), database.clone(), Latch::default(), SETTINGS, Some(order));
+        let reader = Reader::of_test(database.clone(), Some(order));
         let commit = a_commit(None, 1, 1);
         let context =
             BatchContext { writer: InstanceId::from_i64(1), now: Timestamp::from_millis(0), tick: 0 };

@@ -12,6 +12,7 @@ mod contents;
 mod database;
 mod errors;
 mod find_each;
+mod finds;
 mod group_commit;
 mod heartbeat;
 mod holds;
