@@ -845,6 +845,18 @@ impl Door {
 mod tests {
     use super::*;
 
+    /// What each connection holds from its beginning to its end, besides what it receives into.
+    const CONNECTION_BYTES_MAX: usize = 5 * 1024;
+
+    #[test]
+    fn a_connection_holds_the_state_of_a_download_and_of_nothing_larger() {
+        fn size_of_output<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size_of_output(serve::<FileStore, MetadataClient, SystemClock>);
+        assert!(bytes <= CONNECTION_BYTES_MAX, "{bytes}");
+    }
+
     #[test]
     fn the_kernel_holds_little_for_a_connection_that_takes_nothing() {
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
