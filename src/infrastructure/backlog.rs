@@ -46,24 +46,41 @@ impl Share {
 
 /// How many of the changes that are not applied are of batches.
 #[derive(Debug, Default)]
-pub(super) struct Batched(AtomicU64);
+pub(super) struct Batched {
+    behind: AtomicU64,
+    /// Those that have a place and have not been sent on.
+    in_hand: AtomicU64,
+}
 
 impl Batched {
     /// A change of this share has got a place in the order.
     pub(super) fn note_taken(&self, share: Share) {
         if share == Share::Batched {
-            self.0.fetch_add(1, Ordering::SeqCst);
+            self.behind.fetch_add(1, Ordering::SeqCst);
+            self.in_hand.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// It has been sent on.
+    pub(super) fn note_sent(&self, share: Share) {
+        if share == Share::Batched {
+            self.in_hand.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     /// So many of batches are in the database.
     pub(super) fn note_applied(&self, changes: u64) {
-        self.0.fetch_sub(changes, Ordering::SeqCst);
+        self.behind.fetch_sub(changes, Ordering::SeqCst);
+    }
+
+    /// Whether there are more on their way into the log.
+    pub(super) fn are_in_hand(&self) -> bool {
+        self.in_hand.load(Ordering::Relaxed) > 0
     }
 
     /// How many of `all` changes are of this share.
     pub(super) fn behind(&self, share: Share, all: u64) -> u64 {
-        let batched = self.0.load(Ordering::SeqCst);
+        let batched = self.behind.load(Ordering::SeqCst);
         match share {
             Share::Alone => all.saturating_sub(batched),
             Share::Batched => batched,

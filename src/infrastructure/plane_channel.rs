@@ -217,6 +217,11 @@ impl LogOrder {
         let _ = applied.wait_for(|applied| has_room(*applied)).await;
     }
 
+    /// Whether a core has changes of a batch on their way into the log, and has work of its own with that.
+    pub fn has_batch_in_hand(&self) -> bool {
+        self.batched.are_in_hand()
+    }
+
     /// Waits until the database has this change, or `gives_up` says that it never will. To be woken for that, see
     /// [`wake`](Self::wake).
     pub async fn is_applied(&self, sequence: u64, gives_up: impl Fn() -> bool) -> bool {
@@ -254,6 +259,7 @@ impl LogOrder {
 
     /// A change is in the queue.
     fn note_sent(&self, sequence: u64, share: Share, is_waited_for: bool) {
+        self.batched.note_sent(share);
         // Those behind it have places, and may not have been sent.
         let up_to_here = || sequence.saturating_sub(*self.applied.borrow());
         if is_waited_for {
@@ -673,6 +679,12 @@ mod tests {
         order.note_applied_with(3 * BATCH_WRITES_MAX as u64, 2 * BATCH_WRITES_MAX as u64);
         send(Share::Alone);
         assert_eq!(order.wanted().now_or_never(), None);
+
+        assert!(!order.has_batch_in_hand());
+        let ticket = data_end.ticket_in(Share::Batched, &Write::Void).unwrap();
+        assert!(order.has_batch_in_hand());
+        drop(ticket);
+        assert!(!order.has_batch_in_hand());
     }
 
     #[test]

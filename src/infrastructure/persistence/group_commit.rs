@@ -29,9 +29,9 @@ use crate::infrastructure::storage::{DatabaseRoom, Roots};
 
 /// How long the database may be behind the log while nobody waits for it.
 const APPLY_DELAY_MAX: Duration = Duration::from_millis(100);
-/// The same where it is behind with changes of batches alone: about as long as it takes to receive one, so that the
-/// database does not take from the core what the batch is being answered with.
-const BATCHED_APPLY_DELAY_MAX: Duration = Duration::from_millis(250);
+/// The same where it is behind with changes of batches alone, and a core has more of them in hand: longer than it takes to
+/// receive one, so that the database does not take from the core what the batch is to be answered with.
+const BATCHED_APPLY_DELAY_MAX: Duration = Duration::from_secs(1);
 /// How often to see whether there is room again.
 const ROOM_LOOK: Duration = Duration::from_millis(200);
 /// How long to wait before a batch of the log is applied once more.
@@ -184,7 +184,9 @@ impl<C: Clock> GroupCommit<C> {
                 }
                 is_asked = log.order.wanted() => is_wanted |= is_asked,
                 () = sleep(ROOM_LOOK), if log.order.is_short() => log.look_for_room(),
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => is_wanted = true,
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    is_wanted |= waiting.is_due(log.order.has_batch_in_hand());
+                }
             }
             arrived.extend(std::iter::from_fn(|| queue.try_recv().ok()));
             for request in arrived.drain(..) {
@@ -294,6 +296,8 @@ struct Waiting {
     places: VecDeque<Option<WriteRequest>>,
     /// Since when there are any.
     since: Option<Instant>,
+    /// When they are looked at again.
+    next_look: Option<Instant>,
     /// How many have come that are of no batch.
     alone: usize,
 }
@@ -301,7 +305,7 @@ struct Waiting {
 impl Waiting {
     /// None, of which the first will have this sequence.
     fn from(next: u64) -> Self {
-        Self { next, places: VecDeque::new(), since: None, alone: 0 }
+        Self { next, places: VecDeque::new(), since: None, next_look: None, alone: 0 }
     }
 
     fn put(&mut self, request: WriteRequest) {
@@ -314,14 +318,32 @@ impl Waiting {
         }
         self.alone += usize::from(request.share == Share::Alone);
         self.places[place] = Some(request);
-        self.since.get_or_insert_with(Instant::now);
+        if self.since.is_none() {
+            self.wait_from(Some(Instant::now()));
+        }
+    }
+
+    fn wait_from(&mut self, since: Option<Instant>) {
+        self.since = since;
+        self.next_look = since.map(|since| since + APPLY_DELAY_MAX);
     }
 
     /// When what is ready has waited for long enough.
     fn deadline(&self) -> Option<Instant> {
         let is_ready = self.places.front().is_some_and(Option::is_some);
-        let delay = if self.alone > 0 { APPLY_DELAY_MAX } else { BATCHED_APPLY_DELAY_MAX };
-        self.since.filter(|_| is_ready).map(|since| since + delay)
+        self.next_look.filter(|_| is_ready)
+    }
+
+    /// Whether it has, now that the deadline has come. What is all of batches may wait for longer while a core has more of
+    /// them in hand.
+    fn is_due(&mut self, has_batch_in_hand: bool) -> bool {
+        let waits_for_more = self.alone == 0
+            && has_batch_in_hand
+            && self.since.is_some_and(|since| since.elapsed() < BATCHED_APPLY_DELAY_MAX);
+        if waits_for_more {
+            self.next_look = Some(Instant::now() + APPLY_DELAY_MAX);
+        }
+        !waits_for_more
     }
 
     /// The next transaction, if there is one that is worth it: where enough have come that are of no batch, or whatever
@@ -337,7 +359,7 @@ impl Waiting {
         self.next += ready as u64;
         let requests: Vec<_> = self.places.drain(..ready).flatten().collect();
         self.alone -= requests.iter().filter(|request| request.share == Share::Alone).count();
-        self.since = (!self.places.is_empty()).then(Instant::now);
+        self.wait_from((!self.places.is_empty()).then(Instant::now));
         Some(requests)
     }
 }
@@ -400,13 +422,26 @@ mod tests {
         // Of batches, any number waits until somebody asks.
         (1..=3 * whole).for_each(|place| put(&mut waiting, whole + place, Share::Batched));
         assert_eq!(taken(&mut waiting, false), None);
-        assert!(waiting.deadline().is_some_and(|deadline| deadline > Instant::now() + APPLY_DELAY_MAX));
         assert_eq!(taken(&mut waiting, true), Some(BATCH_WRITES_MAX));
 
         // Those that come alone are not kept waiting by them.
         (1..=whole).for_each(|place| put(&mut waiting, 4 * whole + place, Share::Alone));
-        assert!(waiting.deadline().is_some_and(|deadline| deadline <= Instant::now() + APPLY_DELAY_MAX));
         assert_eq!([(); 4].map(|()| taken(&mut waiting, false)), [Some(1024), Some(1024), Some(1024), None]);
+    }
+
+    #[test]
+    fn what_is_all_of_batches_waits_for_more_that_is_in_hand_up_to_a_limit() {
+        let mut waiting = Waiting::from(1);
+        put(&mut waiting, 1, Share::Batched);
+        let first_look = waiting.deadline();
+        assert!(waiting.is_due(false));
+        assert!(!waiting.is_due(true) && waiting.deadline() > first_look);
+        let began = waiting.since;
+        waiting.since = began.and_then(|since| since.checked_sub(BATCHED_APPLY_DELAY_MAX));
+        assert!(waiting.is_due(true));
+        waiting.since = began;
+        put(&mut waiting, 2, Share::Alone);
+        assert!(waiting.is_due(true));
     }
 
     #[test]
