@@ -5,10 +5,11 @@ use super::tar::{ArchiveError, Entry, Reader, Step};
 use crate::application::errors::{SourceError, StoreError};
 use crate::application::ports::{BlobStore, BufferSize, ByteSource, ReadPace, ReadProgress};
 use crate::domain::value_objects::{ContentHash, TenantId};
-use crate::infrastructure::data_plane::buffers::Block;
+use crate::infrastructure::data_plane::buffers::{Block, SMALL_BLOCK_BYTES};
 
-/// The most bytes of one read: the small files in it hold the core for about 200 µs.
-const READ_BYTES_MAX: usize = 64 * 1024;
+/// The most bytes of one read: those small files of it that are begun without a turn for others hold the core for about
+/// 200 µs.
+const READ_BYTES_MAX: usize = 128 * 1024;
 
 /// Why no more entries can be had.
 #[derive(Debug)]
@@ -173,21 +174,31 @@ impl<S: BlobStore<Buffer = Block>> ByteSource<Block> for ArchiveBody<'_, '_, S> 
         if left == 0 {
             return (Ok(ReadProgress::End), block);
         }
-        let here = self.content_here(block.room().min(READ_BYTES_MAX));
-        if !here.is_empty() {
-            let count = block.append(here);
-            self.take(count);
-            return (Ok(ReadProgress::Bytes(count)), block);
-        }
-        // Nothing of it has come yet: it goes straight to where it is wanted.
         let left = usize::try_from(left).unwrap_or(usize::MAX);
-        let (progress, block) = self.body.read_up_to(block, pace, left).await;
-        let progress = match progress {
-            Ok(ReadProgress::Bytes(count)) => {
-                self.reader.take_content(count);
-                Ok(ReadProgress::Bytes(count))
+        let (progress, block) = loop {
+            let here = self.content_here(block.room().min(READ_BYTES_MAX));
+            if !here.is_empty() {
+                let count = block.append(here);
+                self.take(count);
+                return (Ok(ReadProgress::Bytes(count)), block);
             }
-            Ok(ReadProgress::Stalled) => Ok(ReadProgress::Stalled),
+            // Nothing of it has come yet. What is left of a small file comes with those behind it, in one read.
+            if left <= SMALL_BLOCK_BYTES {
+                match self.fill().await {
+                    Ok(true) => {}
+                    Ok(false) => break (Ok(ReadProgress::End), block),
+                    Err(error) => break (Err(error), block),
+                }
+            } else {
+                // That of a large one goes straight to where it is wanted.
+                let (progress, block) = self.body.read_up_to(block, pace, left).await;
+                if let Ok(ReadProgress::Bytes(count)) = progress {
+                    self.reader.take_content(count);
+                }
+                break (progress, block);
+            }
+        };
+        let progress = match progress {
             Ok(ReadProgress::End) => {
                 self.failure = Some(ArchiveError::CutOff.into());
                 Err(SourceError::Disconnected)
@@ -197,6 +208,7 @@ impl<S: BlobStore<Buffer = Block>> ByteSource<Block> for ArchiveBody<'_, '_, S> 
                 self.failure = Some(error.into());
                 Err(SourceError::Malformed { rule })
             }
+            progress => progress,
         };
         (progress, block)
     }

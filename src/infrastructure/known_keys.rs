@@ -5,7 +5,7 @@
 //! change has been given a place in the order for since. What it does not know is new for certain; what it knows, or
 //! takes for known, the database is asked about. Keys are never taken out: of one that was deleted the database is asked.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::RandomState;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -28,7 +28,6 @@ const TURNS: usize = 64;
 pub struct KnownKeys {
     filter: AtomicBloomFilter<RandomState>,
     turns: Box<[Mutex<()>]>,
-    hasher: RandomState,
     /// Whether all keys of the database are in the filter.
     complete: AtomicBool,
 }
@@ -37,10 +36,9 @@ impl KnownKeys {
     /// For a database of about `keys`, none of which is known yet.
     pub fn for_about(keys: u64) -> Self {
         let bits = usize::try_from(bits_for(keys)).unwrap_or(usize::MAX);
-        let hasher = RandomState::new();
-        let filter = AtomicBloomFilter::with_num_bits(bits).hasher(hasher.clone()).hashes(HASHES);
+        let filter = AtomicBloomFilter::with_num_bits(bits).hasher(RandomState::new()).hashes(HASHES);
         let turns = std::iter::repeat_with(Mutex::default).take(TURNS).collect();
-        Self { filter, turns, hasher, complete: AtomicBool::new(false) }
+        Self { filter, turns, complete: AtomicBool::new(false) }
     }
 
     /// Notes a key of the database.
@@ -63,11 +61,12 @@ impl KnownKeys {
         key_path: &KeyPath,
         take: impl FnOnce() -> Result<T, E>,
     ) -> Result<(T, bool), E> {
-        let turn = &self.turns[self.hasher.hash_one(key_path) as usize % TURNS];
+        let hash = self.filter.source_hash(key_path);
+        let turn = &self.turns[hash as usize % TURNS];
         // Of two that come at once, the one that is first in the order has to be the first here.
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = take()?;
-        let was_known = self.filter.insert(key_path);
+        let was_known = self.filter.insert_hash(hash);
         Ok((taken, !was_known && self.complete.load(Ordering::Acquire)))
     }
 }

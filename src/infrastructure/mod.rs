@@ -1,6 +1,7 @@
 //! The ports, implemented: files and rings on the data plane, SQL on the metadata plane, and the channel between.
 
 pub mod audit_file;
+pub mod backlog;
 pub mod data_plane;
 pub mod known_keys;
 pub mod lifecycle_channel;

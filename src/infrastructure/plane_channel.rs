@@ -18,16 +18,15 @@ use crate::domain::entities::{
 use crate::domain::value_objects::{
     ContentHash, ObjectId, PackId, Place, Precondition, StorageClass, TenantId,
 };
+use crate::infrastructure::backlog::{BATCHED_QUEUED_MAX, Batched, Share};
 use crate::infrastructure::known_keys::KnownKeys;
 use crate::infrastructure::lifecycle_channel::{LifecycleQuery, NotedNamespaces, NotedReceiver, NotedSender};
 use crate::infrastructure::quota_ledger::{QuotaLedger, QuotaRoom};
 
-/// How many writes wait for the metadata plane at most.
+/// How many writes wait for the metadata plane at most, beside those of batches.
 pub const WRITES_QUEUED_MAX: usize = 4096;
 /// The most writes of one transaction.
 pub const BATCH_WRITES_MAX: usize = 1024;
-/// From so many changes on that are durable and not applied yet, the next one waits.
-const BACKLOG_UNHINDERED_MAX: u64 = WRITES_QUEUED_MAX as u64 * 3 / 4;
 /// How many queries wait for the metadata plane at most.
 pub const QUERIES_QUEUED_MAX: usize = 4096;
 
@@ -116,6 +115,8 @@ pub struct WriteRequest {
     pub mark: Option<PackMark>,
     /// What it holds of its tenant's quota, until that has been counted.
     pub room: QuotaRoom,
+    /// Whose share of the backlog it is in.
+    pub share: Share,
 }
 
 /// How far a pack has been applied when a change in it has.
@@ -141,9 +142,12 @@ pub struct LogOrder {
     stalled: AtomicBool,
     ended: AtomicBool,
     applied: watch::Sender<u64>,
+    batched: Batched,
     keys: OnceLock<KnownKeys>,
     wanted: Notify,
     asked: AtomicBool,
+    /// Whether it has been said since the last transaction that there is a whole one again.
+    is_whole: AtomicBool,
 }
 
 impl LogOrder {
@@ -162,7 +166,18 @@ impl LogOrder {
 
     /// Notes that all changes up to this one are in the database.
     pub fn note_applied(&self, sequence: u64) {
+        self.is_whole.store(false, Ordering::SeqCst);
         self.applied.send_replace(sequence);
+    }
+
+    /// The same, where so many of them were of batches.
+    pub fn note_applied_with(&self, sequence: u64, batched: u64) {
+        self.note_applied(sequence);
+        if batched > 0 {
+            // Only now: the other way round, they would count as changes that came alone for a moment.
+            self.batched.note_applied(batched);
+            self.wake();
+        }
     }
 
     /// Whether all changes up to this one are in the database.
@@ -179,17 +194,32 @@ impl LogOrder {
         self.next.load(Ordering::SeqCst).saturating_sub(1).saturating_sub(applied)
     }
 
+    /// How many of them are in this share.
+    fn behind_in(&self, share: Share, applied: u64) -> u64 {
+        self.batched.behind(share, self.behind(applied))
+    }
+
     /// Whether whoever changes something should wait for [`room`](Self::room) first.
-    pub fn is_crowded(&self) -> bool {
-        self.backlog() >= BACKLOG_UNHINDERED_MAX
+    pub fn is_crowded(&self, share: Share) -> bool {
+        self.behind_in(share, *self.applied.borrow()) >= share.unhindered_max()
     }
 
     /// Waits until the database has caught up somewhat, if it is far behind: whoever changes something waits for a
     /// moment, rather than being refused.
-    pub async fn room(&self) {
+    pub async fn room(&self, share: Share) {
         let mut applied = self.applied.subscribe();
+        let has_room = |applied: u64| self.behind_in(share, applied) < share.unhindered_max();
+        if share == Share::Batched && !has_room(*applied.borrow()) {
+            // Nobody else has them applied before their time.
+            self.ask();
+        }
         // The sender is in `self`, and does not go.
-        let _ = applied.wait_for(|applied| self.behind(*applied) < BACKLOG_UNHINDERED_MAX).await;
+        let _ = applied.wait_for(|applied| has_room(*applied)).await;
+    }
+
+    /// Whether a core has changes of a batch on their way into the log, and has work of its own with that.
+    pub fn has_batch_in_hand(&self) -> bool {
+        self.batched.are_in_hand()
     }
 
     /// Waits until the database has this change, or `gives_up` says that it never will. To be woken for that, see
@@ -214,8 +244,8 @@ impl LogOrder {
     }
 
     /// Waits until there is reason to look at the queue of changes: somebody waits for one of them, which is what is
-    /// returned, or there is a whole batch of them. Otherwise a change wakes nobody, except where the queue itself is
-    /// waited for: a wake-up for each batch of the log would cost more than it is worth to anyone.
+    /// returned, or there is a whole transaction of such as came alone. Otherwise a change wakes nobody, except where the
+    /// queue itself is waited for: a wake-up for each batch of the log would cost more than it is worth to anyone.
     pub async fn wanted(&self) -> bool {
         self.wanted.notified().await;
         self.asked.swap(false, Ordering::SeqCst)
@@ -228,10 +258,17 @@ impl LogOrder {
     }
 
     /// A change is in the queue.
-    fn note_sent(&self, sequence: u64, is_waited_for: bool) {
+    fn note_sent(&self, sequence: u64, share: Share, is_waited_for: bool) {
+        self.batched.note_sent(share);
+        // Those behind it have places, and may not have been sent.
+        let up_to_here = || sequence.saturating_sub(*self.applied.borrow());
         if is_waited_for {
             self.ask();
-        } else if sequence == *self.applied.borrow() + BATCH_WRITES_MAX as u64 {
+        } else if share == Share::Alone
+            && self.batched.behind(share, up_to_here()) >= BATCH_WRITES_MAX as u64
+            && !self.is_whole.load(Ordering::Relaxed)
+            && !self.is_whole.swap(true, Ordering::SeqCst)
+        {
             self.wanted.notify_one();
         }
     }
@@ -281,6 +318,7 @@ pub struct Ticket {
     order: Arc<LogOrder>,
     place: Option<mpsc::OwnedPermit<WriteRequest>>,
     room: QuotaRoom,
+    share: Share,
 }
 
 impl Ticket {
@@ -300,8 +338,9 @@ impl Ticket {
     pub fn send(mut self, write: Write, reply: Option<Reply<WriteOutcome>>, mark: Option<PackMark>) {
         if let Some(place) = self.place.take() {
             let (is_waited_for, room) = (reply.is_some(), std::mem::take(&mut self.room));
-            place.send(WriteRequest { write, reply, sequence: Some(self.sequence), mark, room });
-            self.order.note_sent(self.sequence, is_waited_for);
+            let (sequence, share) = (Some(self.sequence), self.share);
+            place.send(WriteRequest { write, reply, sequence, mark, room, share });
+            self.order.note_sent(self.sequence, share, is_waited_for);
         }
     }
 }
@@ -309,9 +348,9 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
-            let (sequence, room) = (Some(self.sequence), QuotaRoom::default());
-            place.send(WriteRequest { write: Write::Void, reply: None, sequence, mark: None, room });
-            self.order.note_sent(self.sequence, false);
+            let (sequence, room, share) = (Some(self.sequence), QuotaRoom::default(), self.share);
+            place.send(WriteRequest { write: Write::Void, reply: None, sequence, mark: None, room, share });
+            self.order.note_sent(self.sequence, share, false);
         }
     }
 }
@@ -379,8 +418,17 @@ impl DataEnd {
             self.ticket(&write)?.with_room(room).send(write, Some(reply), None);
             return Ok(());
         }
-        let request = WriteRequest { write, reply: Some(reply), sequence: None, mark: None, room };
+        let share = Share::Alone;
+        let request = WriteRequest { write, reply: Some(reply), sequence: None, mark: None, room, share };
         self.writes.try_send(request).map_err(refused)
+    }
+
+    /// As [`ticket_in`](Self::ticket_in), for a change that comes alone.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn ticket(&self, write: &Write) -> Result<Ticket, RepositoryError> {
+        self.ticket_in(Share::Alone, write)
     }
 
     /// Takes the next place in the order of the log, for this change.
@@ -388,7 +436,7 @@ impl DataEnd {
     /// # Errors
     /// As [`write`](Self::write), [`RepositoryError::NoSpace`] while the database has none, and
     /// [`RepositoryError::Unavailable`] once it takes no more.
-    pub fn ticket(&self, write: &Write) -> Result<Ticket, RepositoryError> {
+    pub fn ticket_in(&self, share: Share, write: &Write) -> Result<Ticket, RepositoryError> {
         let Some(order) = &self.order else {
             crate::invariant::broken("there are tickets only where there is a log")
         };
@@ -399,13 +447,14 @@ impl DataEnd {
             return Err(RepositoryError::NoSpace);
         }
         // Those that wait for the ones before them count too, wherever they wait.
-        if order.backlog() >= WRITES_QUEUED_MAX as u64 {
+        if order.behind_in(share, *order.applied.borrow()) >= share.changes_max() {
             return Err(RepositoryError::Overloaded);
         }
         let place = self.writes.clone().try_reserve_owned().map_err(refused)?;
         // The place in the queue first: whoever has a place in the order has to keep it.
+        order.batched.note_taken(share);
         let sequence = order.next.fetch_add(1, Ordering::SeqCst);
-        Ok(Ticket { sequence, order: order.clone(), place: Some(place), room: QuotaRoom::default() })
+        Ok(Ticket { sequence, order: order.clone(), place: Some(place), room: QuotaRoom::default(), share })
     }
 
     /// Sends a query, which will see all that anybody has been told of.
@@ -501,7 +550,8 @@ pub enum Durability {
 
 /// The channel between the planes.
 pub fn plane_channel(durability: Durability) -> (DataEnd, MetadataEnd) {
-    let (writes, write_queue) = mpsc::channel(WRITES_QUEUED_MAX);
+    let batched_max = if durability == Durability::Log { BATCHED_QUEUED_MAX } else { 0 };
+    let (writes, write_queue) = mpsc::channel(WRITES_QUEUED_MAX + batched_max);
     let (queries, query_queue) = mpsc::channel(QUERIES_QUEUED_MAX);
     let order = (durability == Durability::Log).then(Arc::<LogOrder>::default);
     let quotas = Arc::<QuotaLedger>::default();
@@ -578,13 +628,63 @@ mod tests {
         let (data_end, metadata_end) = plane_channel(Durability::Log);
         let order = metadata_end.order.unwrap();
         order.start_at(1);
-        let mut tickets: Vec<_> =
-            (1..BACKLOG_UNHINDERED_MAX).map(|_| data_end.ticket(&Write::Void).unwrap()).collect();
-        assert!(!order.is_crowded());
+        let of_queue = WRITES_QUEUED_MAX * 3 / 4;
+        let mut tickets: Vec<_> = (1..of_queue).map(|_| data_end.ticket(&Write::Void).unwrap()).collect();
+        assert!(!order.is_crowded(Share::Alone));
         tickets.push(data_end.ticket(&Write::Void).unwrap());
-        assert!(order.is_crowded());
+        assert!(order.is_crowded(Share::Alone));
         order.note_applied(1);
-        assert!(!order.is_crowded());
+        assert!(!order.is_crowded(Share::Alone));
+    }
+
+    #[test]
+    fn a_whole_batch_waits_for_nobody_and_is_in_nobodys_way() {
+        let (data_end, metadata_end) = plane_channel(Durability::Log);
+        let order = metadata_end.order.unwrap();
+        order.start_at(1);
+        let ticket = |share| data_end.ticket_in(share, &Write::Void);
+        let of_batch = |count: usize| (0..count).map(|_| ticket(Share::Batched).unwrap()).collect::<Vec<_>>();
+        let first = of_batch(9_999);
+        assert!(!order.is_crowded(Share::Batched));
+        let last = of_batch(1);
+        assert!(order.is_crowded(Share::Batched) && !order.is_crowded(Share::Alone));
+
+        // Whoever waits for room has the database catch up, and needs no more than that.
+        let mut room = std::pin::pin!(order.room(Share::Batched));
+        assert_eq!(room.as_mut().now_or_never(), None);
+        assert_eq!(order.wanted().now_or_never(), Some(true));
+        order.note_applied_with(1, 1);
+        assert_eq!(room.now_or_never(), Some(()));
+
+        let rest = of_batch(BATCHED_QUEUED_MAX - 9_999);
+        assert!(matches!(ticket(Share::Batched), Err(RepositoryError::Overloaded)));
+        // One place of the queue is that of the change that counts as applied.
+        let alone: Vec<_> = (1..WRITES_QUEUED_MAX).map(|_| ticket(Share::Alone).unwrap()).collect();
+        assert_eq!(order.backlog(), (BATCHED_QUEUED_MAX + WRITES_QUEUED_MAX - 1) as u64);
+        assert!(ticket(Share::Alone).is_err());
+        drop((first, last, rest, alone));
+    }
+
+    #[test]
+    fn changes_of_batches_wake_nobody() {
+        let (data_end, _metadata_end) = plane_channel(Durability::Log);
+        let order = data_end.order().unwrap();
+        order.start_at(1);
+        let send = |share| data_end.ticket_in(share, &Write::Check).unwrap().send(Write::Check, None, None);
+        (0..2 * BATCH_WRITES_MAX).for_each(|_| send(Share::Batched));
+        (1..BATCH_WRITES_MAX).for_each(|_| send(Share::Alone));
+        assert_eq!(order.wanted().now_or_never(), None);
+        send(Share::Alone);
+        assert_eq!(order.wanted().now_or_never(), Some(false));
+        order.note_applied_with(3 * BATCH_WRITES_MAX as u64, 2 * BATCH_WRITES_MAX as u64);
+        send(Share::Alone);
+        assert_eq!(order.wanted().now_or_never(), None);
+
+        assert!(!order.has_batch_in_hand());
+        let ticket = data_end.ticket_in(Share::Batched, &Write::Void).unwrap();
+        assert!(order.has_batch_in_hand());
+        drop(ticket);
+        assert!(!order.has_batch_in_hand());
     }
 
     #[test]

@@ -392,6 +392,21 @@ fn ten_thousand_files_are_a_batch_and_one_more_is_not() {
 }
 
 #[test]
+fn a_batch_that_has_just_been_answered_stands_after_a_crash() {
+    let mut server = Server::start();
+    let bodies: Vec<_> = (0..10_000).map(|n| content(n, 1 + n as usize % 50)).collect();
+    let parts: Vec<_> = bodies.iter().enumerate().map(|(n, body)| file(&format!("k{n}"), body)).collect();
+    let stored = results(&server.request("POST", PUT, &[], &archive(&parts)));
+    server.kill();
+    assert_eq!(told(&stored), vec![(201, ""); 10_000]);
+    let server = Server::start_on(&server.directory(), &[]);
+    for number in [0, 4_095, 4_096, 9_999] {
+        assert!(server.get(&key(&format!("k{number}"))).body == bodies[number], "{number}");
+    }
+    assert_eq!(server.get("/v1/tenants/acme").json()["objects"], 10_000);
+}
+
+#[test]
 fn quotas_hold_for_each_file() {
     let server = Server::start();
     let limits = br#"{"bytes_max":10000,"objects_max":3}"#;

@@ -11,6 +11,9 @@ use crate::domain::errors::InvalidValue;
 pub struct ObjectId(Uuid);
 
 impl ObjectId {
+    /// Length of the hyphenated form.
+    pub const TEXT_LENGTH: usize = 36;
+
     /// A new id, of the present moment.
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
@@ -21,7 +24,7 @@ impl ObjectId {
     /// # Errors
     /// [`InvalidValue::ObjectId`] for any other form: braces, URNs and bare digits are not ids here.
     pub fn parse(text: &str) -> Result<Self, InvalidValue> {
-        if text.len() != 36 {
+        if text.len() != Self::TEXT_LENGTH {
             return Err(InvalidValue::ObjectId);
         }
         Uuid::try_parse(text).map(Self).map_err(|_| InvalidValue::ObjectId)
@@ -33,6 +36,11 @@ impl ObjectId {
     /// [`InvalidValue::ObjectId`] for any other length.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, InvalidValue> {
         Uuid::from_slice(bytes).map(Self).map_err(|_| InvalidValue::ObjectId)
+    }
+
+    /// The hyphenated form, without an allocation.
+    pub fn write_to(self, text: &mut [u8; Self::TEXT_LENGTH]) -> &str {
+        self.0.hyphenated().encode_lower(text)
     }
 
     /// The 16 bytes.
@@ -57,6 +65,7 @@ mod tests {
         assert_eq!(ObjectId::parse(&id.to_string()), Ok(id));
         assert_eq!(ObjectId::parse(&id.to_string().to_uppercase()), Ok(id));
         assert_eq!(ObjectId::from_slice(id.as_bytes()), Ok(id));
+        assert_eq!(id.write_to(&mut [0; ObjectId::TEXT_LENGTH]), id.to_string());
         for text in
             ["", "x", &id.to_string().replace('-', ""), &format!("{{{id}}}"), &format!("urn:uuid:{id}")]
         {

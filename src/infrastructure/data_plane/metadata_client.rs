@@ -34,6 +34,7 @@ use crate::domain::entities::{
 use crate::domain::value_objects::{
     ContentHash, Namespace, ObjectId, PackId, Place, Precondition, StorageClass, TenantId, Timestamp,
 };
+use crate::infrastructure::backlog::Share;
 use crate::infrastructure::lifecycle_channel::LifecycleQuery;
 use crate::infrastructure::metrics::{CoreMetrics, Phase, note_since};
 use crate::infrastructure::plane_channel::{DataEnd, Query, Reply, Ticket, Write, WriteOutcome};
@@ -100,7 +101,7 @@ impl MetadataClient {
             Write::Update(update) => update.object.storage_class,
             _ => StorageClass::Hot,
         });
-        let (ticket, is_new) = self.ticket(&write).await?;
+        let (ticket, is_new) = self.ticket(Share::Alone, &write).await?;
         if let Write::Commit(commit) = &mut write {
             commit.is_first_version = is_new;
         }
@@ -113,14 +114,14 @@ impl MetadataClient {
 
     /// A place in the order of the log, as soon as the database is not too far behind; and whether it is that of the
     /// first version that the change's key can have.
-    async fn ticket(&self, write: &Write) -> Result<(Ticket, bool), RepositoryError> {
-        if let Some(order) = self.channel.order().filter(|order| order.is_crowded()) {
-            let (room, started) = (std::pin::pin!(order.room()), Instant::now());
+    async fn ticket(&self, share: Share, write: &Write) -> Result<(Ticket, bool), RepositoryError> {
+        if let Some(order) = self.channel.order().filter(|order| order.is_crowded(share)) {
+            let (room, started) = (std::pin::pin!(order.room(share)), Instant::now());
             let found = self.limit.within(room).await;
             note_since(Phase::Queue, started);
             found.ok_or(RepositoryError::Overloaded)?;
         }
-        let take = || self.channel.ticket(write);
+        let take = || self.channel.ticket_in(share, write);
         let key_path = match write {
             Write::Commit(commit) => commit.stored.object.key_path(),
             // Of a key that it gives an object, too, it must be known that it has a version.
@@ -133,15 +134,17 @@ impl MetadataClient {
         }
     }
 
-    /// As [`ticket`](Self::ticket). Where others were faster than a change that had waited for room, it waits once more.
-    async fn ticket_within(&self, write: &Write, tries: usize) -> Result<(Ticket, bool), RepositoryError> {
+    /// As [`ticket`](Self::ticket). Where others were faster than a batch's change that had waited for room, it waits once
+    /// more.
+    async fn ticket_within(&self, share: Share, write: &Write) -> Result<(Ticket, bool), RepositoryError> {
+        let tries = if share == Share::Batched { TICKET_TRIES_MAX } else { 1 };
         for _ in 1..tries {
-            match self.ticket(write).await {
+            match self.ticket(share, write).await {
                 Err(RepositoryError::Overloaded) => {}
                 taken => return taken,
             }
         }
-        self.ticket(write).await
+        self.ticket(share, write).await
     }
 
     /// What the metadata plane says, or `None` if it takes too long.
@@ -208,7 +211,7 @@ impl MetadataClient {
         &self,
         commit: LooseCommit<Block>,
         room: QuotaRoom,
-        tries: usize,
+        share: Share,
     ) -> Result<LooseBegun, UploadError> {
         let Some(packs) = &self.log else {
             crate::invariant::broken("bytes are loose only where there is a log")
@@ -227,7 +230,7 @@ impl MetadataClient {
             is_first_version: false,
             is_reference: false,
         });
-        let (ticket, is_new) = self.ticket_within(&write, tries).await?;
+        let (ticket, is_new) = self.ticket_within(share, &write).await?;
         if let Write::Commit(commit) = &mut write {
             commit.is_first_version = is_new;
         }
@@ -277,7 +280,7 @@ impl MetadataClient {
         // Where it will be is known when its batch is written.
         update.copy = Some(Place::Pack { pack: PackId::from_u64(0), offset: 0 });
         let write = Write::Update(update);
-        let (ticket, _) = self.ticket(&write).await?;
+        let (ticket, _) = self.ticket(Share::Alone, &write).await?;
         let (sequence, (reply, outcome)) = (ticket.sequence(), oneshot::channel());
         let change = Change { write, ticket, reply: Some(reply) };
         let appended = log.append_change(change, Some(Content { content_hash, bytes })).await;
@@ -479,7 +482,7 @@ impl ObjectRepository for MetadataClient {
         room: QuotaRoom,
     ) -> Result<LooseOutcome, UploadError> {
         let key_path = commit.object.key_path();
-        let outcome = match self.begin_log_loose(commit, room, 1).await {
+        let outcome = match self.begin_log_loose(commit, room, Share::Alone).await {
             Ok(begun) => self.loose_outcome(begun).await,
             Err(error) => Err(error),
         };
@@ -496,7 +499,7 @@ impl ObjectRepository for MetadataClient {
         room: QuotaRoom,
     ) -> Result<impl Future<Output = Result<LooseOutcome, UploadError>>, UploadError> {
         let key_path = commit.object.key_path();
-        let begun = self.begin_log_loose(commit, room, TICKET_TRIES_MAX).await?;
+        let begun = self.begin_log_loose(commit, room, Share::Batched).await?;
         Ok(async move {
             let outcome = self.loose_outcome(begun).await;
             if let Some(key_path) = key_path {

@@ -19,6 +19,7 @@ use super::quotas::Quotas;
 use crate::application::errors::RepositoryError;
 use crate::application::ports::Clock;
 use crate::domain::value_objects::InstanceId;
+use crate::infrastructure::backlog::Share;
 use crate::infrastructure::metrics::{PlaneMetrics, PlaneState};
 use crate::infrastructure::plane_channel::{
     BATCH_WRITES_MAX, LogOrder, PackMark, Reply, Write, WriteOutcome, WriteRequest,
@@ -28,6 +29,9 @@ use crate::infrastructure::storage::{DatabaseRoom, Roots};
 
 /// How long the database may be behind the log while nobody waits for it.
 const APPLY_DELAY_MAX: Duration = Duration::from_millis(100);
+/// The same where it is behind with changes of batches alone, and a core has more of them in hand: longer than it takes to
+/// receive one, so that the database does not take from the core what the batch is to be answered with.
+const BATCHED_APPLY_DELAY_MAX: Duration = Duration::from_secs(1);
 /// How often to see whether there is room again.
 const ROOM_LOOK: Duration = Duration::from_millis(200);
 /// How long to wait before a batch of the log is applied once more.
@@ -165,10 +169,10 @@ impl<C: Clock> GroupCommit<C> {
     /// Changes arrive in the order in which they became durable, and are applied in that of their sequences: each waits
     /// for those before it. While nobody waits for the database, it is given many at once: what a transaction costs
     /// beside its changes, and pages that several of them touch, are then paid for once. Until then the queue is left
-    /// alone, so that whoever sends to it wakes nobody.
+    /// alone, so that whoever sends to it wakes nobody. Those of batches are given to it later still.
     async fn run_log(self, log: LogQueue, mut queue: mpsc::Receiver<WriteRequest>) {
         let mut arrived = Vec::with_capacity(BATCH_WRITES_MAX);
-        let mut waiting = Waiting { next: self.next_sequence, places: VecDeque::new(), since: None };
+        let mut waiting = Waiting::from(self.next_sequence);
         let mut is_wanted = false;
         log.look_for_room();
         loop {
@@ -180,7 +184,9 @@ impl<C: Clock> GroupCommit<C> {
                 }
                 is_asked = log.order.wanted() => is_wanted |= is_asked,
                 () = sleep(ROOM_LOOK), if log.order.is_short() => log.look_for_room(),
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => is_wanted = true,
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    is_wanted |= waiting.is_due(log.order.has_batch_in_hand());
+                }
             }
             arrived.extend(std::iter::from_fn(|| queue.try_recv().ok()));
             for request in arrived.drain(..) {
@@ -204,6 +210,7 @@ impl<C: Clock> GroupCommit<C> {
     async fn apply_logged(&self, log: &LogQueue, requests: Vec<WriteRequest>) {
         let places = requests.iter().map(|request| (request.sequence.unwrap_or(0), request.mark));
         let mut context = log_context(places);
+        let batched = requests.iter().filter(|request| request.share == Share::Batched).count() as u64;
         let Taken { writes, mut replies, rooms } = Taken::from_requests(requests.into_iter());
         // What ends a pack must be known before anything that was decided without it; a check is about syncing.
         let is_synced = |write: &Write| matches!(write, Write::EndPack { .. } | Write::Check);
@@ -225,7 +232,7 @@ impl<C: Clock> GroupCommit<C> {
                     drop(turn);
                     log.order.set_stalled(false);
                     let last = context.sequences.last().copied().unwrap_or(0);
-                    log.order.note_applied(last);
+                    log.order.note_applied_with(last, batched);
                     return answer_each(replies, applied.outcomes);
                 }
                 Err(error) => {
@@ -289,9 +296,18 @@ struct Waiting {
     places: VecDeque<Option<WriteRequest>>,
     /// Since when there are any.
     since: Option<Instant>,
+    /// When they are looked at again.
+    next_look: Option<Instant>,
+    /// How many have come that are of no batch.
+    alone: usize,
 }
 
 impl Waiting {
+    /// None, of which the first will have this sequence.
+    fn from(next: u64) -> Self {
+        Self { next, places: VecDeque::new(), since: None, next_look: None, alone: 0 }
+    }
+
     fn put(&mut self, request: WriteRequest) {
         let place = request.sequence.and_then(|sequence| sequence.checked_sub(self.next));
         let Some(place) = place.and_then(|place| usize::try_from(place).ok()) else {
@@ -300,25 +316,50 @@ impl Waiting {
         if self.places.len() <= place {
             self.places.resize_with(place + 1, || None);
         }
+        self.alone += usize::from(request.share == Share::Alone);
         self.places[place] = Some(request);
-        self.since.get_or_insert_with(Instant::now);
+        if self.since.is_none() {
+            self.wait_from(Some(Instant::now()));
+        }
+    }
+
+    fn wait_from(&mut self, since: Option<Instant>) {
+        self.since = since;
+        self.next_look = since.map(|since| since + APPLY_DELAY_MAX);
     }
 
     /// When what is ready has waited for long enough.
     fn deadline(&self) -> Option<Instant> {
         let is_ready = self.places.front().is_some_and(Option::is_some);
-        self.since.filter(|_| is_ready).map(|since| since + APPLY_DELAY_MAX)
+        self.next_look.filter(|_| is_ready)
     }
 
-    /// The next batch, if there is one that is worth it: a whole one, or whatever there is where somebody waits.
+    /// Whether it has, now that the deadline has come. What is all of batches may wait for longer while a core has more of
+    /// them in hand.
+    fn is_due(&mut self, has_batch_in_hand: bool) -> bool {
+        let waits_for_more = self.alone == 0
+            && has_batch_in_hand
+            && self.since.is_some_and(|since| since.elapsed() < BATCHED_APPLY_DELAY_MAX);
+        if waits_for_more {
+            self.next_look = Some(Instant::now() + APPLY_DELAY_MAX);
+        }
+        !waits_for_more
+    }
+
+    /// The next transaction, if there is one that is worth it: where enough have come that are of no batch, or whatever
+    /// there is where somebody waits.
     fn take(&mut self, is_wanted: bool) -> Option<Vec<WriteRequest>> {
+        if self.alone < BATCH_WRITES_MAX && !is_wanted {
+            return None;
+        }
         let ready = self.places.iter().take(BATCH_WRITES_MAX).take_while(|place| place.is_some()).count();
-        if ready == 0 || ready < BATCH_WRITES_MAX && !is_wanted {
+        if ready == 0 {
             return None;
         }
         self.next += ready as u64;
-        let requests = self.places.drain(..ready).flatten().collect();
-        self.since = (!self.places.is_empty()).then(Instant::now);
+        let requests: Vec<_> = self.places.drain(..ready).flatten().collect();
+        self.alone -= requests.iter().filter(|request| request.share == Share::Alone).count();
+        self.wait_from((!self.places.is_empty()).then(Instant::now));
         Some(requests)
     }
 }
@@ -352,5 +393,63 @@ fn answer_each(replies: Vec<Option<Reply<WriteOutcome>>>, outcomes: Vec<WriteOut
 fn answer_all(replies: Vec<Option<Reply<WriteOutcome>>>, error: RepositoryError) {
     for reply in replies.into_iter().flatten() {
         let _ = reply.send(Err(error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(waiting: &mut Waiting, sequence: u64, share: Share) {
+        let room = QuotaRoom::default();
+        let (write, reply, sequence, mark) = (Write::Void, None, Some(sequence), None);
+        waiting.put(WriteRequest { write, reply, sequence, mark, room, share });
+    }
+
+    fn taken(waiting: &mut Waiting, is_wanted: bool) -> Option<usize> {
+        waiting.take(is_wanted).map(|requests| requests.len())
+    }
+
+    #[test]
+    fn a_transaction_is_whole_when_enough_have_come_that_are_of_no_batch() {
+        let (whole, mut waiting) = (BATCH_WRITES_MAX as u64, Waiting::from(1));
+        (1..whole).for_each(|sequence| put(&mut waiting, sequence, Share::Alone));
+        assert_eq!(taken(&mut waiting, false), None);
+        put(&mut waiting, whole, Share::Alone);
+        assert_eq!(taken(&mut waiting, false), Some(BATCH_WRITES_MAX));
+        assert!(waiting.deadline().is_none());
+
+        // Of batches, any number waits until somebody asks.
+        (1..=3 * whole).for_each(|place| put(&mut waiting, whole + place, Share::Batched));
+        assert_eq!(taken(&mut waiting, false), None);
+        assert_eq!(taken(&mut waiting, true), Some(BATCH_WRITES_MAX));
+
+        // Those that come alone are not kept waiting by them.
+        (1..=whole).for_each(|place| put(&mut waiting, 4 * whole + place, Share::Alone));
+        assert_eq!([(); 4].map(|()| taken(&mut waiting, false)), [Some(1024), Some(1024), Some(1024), None]);
+    }
+
+    #[test]
+    fn what_is_all_of_batches_waits_for_more_that_is_in_hand_up_to_a_limit() {
+        let mut waiting = Waiting::from(1);
+        put(&mut waiting, 1, Share::Batched);
+        let first_look = waiting.deadline();
+        assert!(waiting.is_due(false));
+        assert!(!waiting.is_due(true) && waiting.deadline() > first_look);
+        let began = waiting.since;
+        waiting.since = began.and_then(|since| since.checked_sub(BATCHED_APPLY_DELAY_MAX));
+        assert!(waiting.is_due(true));
+        waiting.since = began;
+        put(&mut waiting, 2, Share::Alone);
+        assert!(waiting.is_due(true));
+    }
+
+    #[test]
+    fn a_place_that_is_empty_holds_up_those_behind_it() {
+        let mut waiting = Waiting::from(1);
+        put(&mut waiting, 2, Share::Batched);
+        assert_eq!((taken(&mut waiting, true), waiting.deadline()), (None, None));
+        put(&mut waiting, 1, Share::Alone);
+        assert_eq!(taken(&mut waiting, true), Some(2));
     }
 }

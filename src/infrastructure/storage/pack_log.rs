@@ -100,6 +100,8 @@ struct Entry {
     /// By which it is found among those that wait.
     number: u64,
     content: Option<Content>,
+    /// Of its bytes, or of none.
+    body_checksum: u32,
     details: Vec<u8>,
     change: Option<Change>,
     durable: oneshot::Sender<Result<Durable, StoreError>>,
@@ -271,7 +273,9 @@ impl PackLog {
         let started = Instant::now();
         let number = self.next_entry.get();
         self.next_entry.set(number + 1);
-        let entry = Entry { number, content, details, change, durable };
+        // Now, since the bytes have just been hashed: by the time that they are written, they are far from the processor.
+        let body_checksum = content.as_ref().map_or(0, |content| crc32c::crc32c(content.bytes.bytes()));
+        let entry = Entry { number, content, body_checksum, details, change, durable };
         if BATCH_HEADER_BYTES + entry.record_bytes() > BATCH_BYTES_MAX {
             // A precondition can be as long as a header section, whose limit is a setting.
             return Err(StoreError::io("write the log", std::io::ErrorKind::FileTooLarge.into()));
@@ -531,7 +535,7 @@ impl OpenPack {
 
     /// Appends an entry's record to the batch, which has room for it.
     fn append(&self, entry: Entry, batch: &mut Block) -> Written {
-        let Entry { content, details, mut change, durable, .. } = entry;
+        let Entry { content, body_checksum, details, mut change, durable, .. } = entry;
         let offset = self.position + batch.len() as u64;
         let place = Place::Pack { pack: self.pack, offset };
         let body = content.as_ref().map_or(&[][..], |content| content.bytes.bytes());
@@ -559,7 +563,7 @@ impl OpenPack {
             sequence: change.as_ref().map_or(0, |change| change.ticket.sequence()),
             content_hash,
             body_bytes: length_in_record(body),
-            body_checksum: crc32c::crc32c(body),
+            body_checksum,
             details_bytes: length_in_record(&details),
         };
         for part in [&header.encode(&details)[..], body, &details] {

@@ -13,7 +13,6 @@ pub(super) use self::get::get;
 pub(in crate::api) use self::items::{DeleteBody, DeleteItem, GetBody, GetItem, ReferBody, ReferItem};
 pub(super) use self::put::put;
 
-use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
@@ -55,10 +54,10 @@ pub(in crate::api) struct ResultDto<'a> {
     key: Option<&'a str>,
     /// What a request for it alone would be answered with.
     status: u16,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "id_as_text")]
     #[schema(value_type = Option<String>, format = "uuid")]
     id: Option<ObjectId>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "hash_as_text")]
     #[schema(value_type = Option<String>, pattern = "^[0-9a-f]{64}$")]
     content_hash: Option<ContentHash>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,9 +87,17 @@ impl<'a> ResultDto<'a> {
     }
 }
 
-fn as_text<S: Serializer>(value: &Option<impl Display>, serializer: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => serializer.collect_str(value),
+/// There are thousands of lines in an answer, and to format a value digit by digit takes several times as long.
+fn id_as_text<S: Serializer>(id: &Option<ObjectId>, serializer: S) -> Result<S::Ok, S::Error> {
+    match id {
+        Some(id) => serializer.serialize_str(id.write_to(&mut [0; ObjectId::TEXT_LENGTH])),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn hash_as_text<S: Serializer>(hash: &Option<ContentHash>, serializer: S) -> Result<S::Ok, S::Error> {
+    match hash {
+        Some(hash) => serializer.serialize_str(hash.to_hex().as_str()),
         None => serializer.serialize_none(),
     }
 }

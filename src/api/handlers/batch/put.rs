@@ -13,7 +13,7 @@
 
 use std::collections::HashSet;
 use std::future::{poll_fn, ready};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use futures_util::FutureExt as _;
@@ -39,7 +39,7 @@ use crate::application::errors::{SourceError, StoreError, UploadError};
 use crate::application::ports::{BlobStore, ByteSource, Clock, ObjectRepository, ReadPace, ReadProgress};
 use crate::application::use_cases::{UploadOrder, Uploaded, begin_upload, upload_object};
 use crate::domain::entities::Principal;
-use crate::domain::value_objects::{ContentHash, ContentType, Key, StorageClass};
+use crate::domain::value_objects::{ContentHash, ContentType, Key, Precondition, StorageClass};
 use crate::infrastructure::data_plane::buffers::{Block, SMALL_BLOCK_BYTES};
 
 /// Files up to this size are stored beside each other. One that fits a small block goes there straight from the body.
@@ -105,7 +105,7 @@ struct Intake<'s, S, R, C> {
     order: UploadOrder,
     prefix: &'s str,
     audit: ItemAudit<'s>,
-    in_flight: FuturesOrdered<LocalBoxFuture<'s, Item>>,
+    in_flight: FuturesOrdered<LocalBoxFuture<'s, (Item, Outcome)>>,
     bytes_in_flight: usize,
     /// Two files of the same key are stored one after the other: the later one is the newer one.
     keys_in_flight: HashSet<Key>,
@@ -117,6 +117,9 @@ struct Intake<'s, S, R, C> {
 }
 
 /// What became of an entry.
+type Outcome = Result<Uploaded, Problem>;
+
+/// An entry that there is a result of, or will be.
 struct Item {
     index: usize,
     name: String,
@@ -124,7 +127,6 @@ struct Item {
     size_bytes: u64,
     /// How many bytes in memory it has been.
     held_bytes: usize,
-    result: Result<Uploaded, Problem>,
 }
 
 impl<'s, S, R, C> Intake<'s, S, R, C>
@@ -156,10 +158,10 @@ where
         for entries in 1_usize.. {
             // Many that are empty come in one read.
             if entries.is_multiple_of(ITEMS_BETWEEN_TURNS) {
-                let turns = self.beside(archive.take_turns()).await;
+                let turns = self.beside(pin!(archive.take_turns())).await;
                 turns.map_err(|failure| told(failure, archive.offset()))?;
             }
-            let entry = self.beside(archive.next_entry()).await;
+            let entry = self.beside(pin!(archive.next_entry())).await;
             let Some(entry) = entry.map_err(|failure| told(failure, archive.offset()))? else {
                 return Ok(());
             };
@@ -174,7 +176,7 @@ where
                 );
                 return Err(Problem::new(413, "batch_too_large", detail));
             }
-            let taken = self.take(archive, &entry).await;
+            let taken = self.take(archive, entry).await;
             taken.map_err(|failure| told(failure, archive.offset()))?;
         }
         Ok(())
@@ -183,38 +185,38 @@ where
     async fn take<'b: 's, 't: 's>(
         &mut self,
         archive: &mut ArchiveBody<'b, 't, S>,
-        entry: &Entry,
+        entry: Entry,
     ) -> Result<(), ArchiveFailure> {
-        let index = self.count;
-        let item = |key, held_bytes, result| {
-            let name = String::from_utf8_lossy(&entry.name).into_owned();
-            Item { index, name, key, size_bytes: entry.size_bytes, held_bytes, result }
-        };
+        let (index, size_bytes) = (self.count, entry.size_bytes);
         let admitted = match precondition(&self.order.precondition, &entry.own_records) {
-            Ok(precondition) => self.admit(entry).await.map(|key| (key, precondition)),
+            Ok(precondition) => self.admit(&entry).await.map(|key| (key, precondition)),
             Err(problem) => Err(problem),
+        };
+        let item = |key, held_bytes| {
+            let name = String::from_utf8(entry.name);
+            let name = name.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+            Item { index, name, key, size_bytes, held_bytes }
         };
         let (key, precondition) = match admitted {
             Ok(admitted) => admitted,
             Err(problem) => {
-                self.push(ready(item(None, 0, Err(problem))).boxed_local());
+                self.push(ready((item(None, 0), Err(problem))).boxed_local());
                 return Ok(());
             }
         };
-        let length_bytes = Some(entry.size_bytes);
-        let order = UploadOrder { key: Some(key.clone()), length_bytes, precondition, ..self.order.clone() };
         let service = self.service;
-        if entry.size_bytes > SMALL_BYTES_MAX {
+        if size_bytes > SMALL_BYTES_MAX {
             let ports = (&service.store, &service.repository, &service.clock);
-            let uploaded = self.beside(upload_object(ports, order, archive)).await;
+            let order = self.order_of(&key, &precondition, size_bytes);
+            let uploaded = self.beside(pin!(upload_object(ports, order, archive))).await;
             // Where the body has failed, that is told of it and not of the file.
             archive.take_failure()?;
             let result = uploaded.map_err(Problem::from);
-            self.push(ready(item(Some(key), 0, result)).boxed_local());
+            self.push(ready((item(Some(key), 0), result)).boxed_local());
             return Ok(());
         }
         // No more than SMALL_BYTES_MAX, so that it is a usize anywhere.
-        let held_bytes = entry.size_bytes as usize;
+        let held_bytes = size_bytes as usize;
         while self.in_flight.len() >= FILES_IN_FLIGHT_MAX
             || self.bytes_in_flight + held_bytes > BYTES_IN_FLIGHT_MAX
         {
@@ -223,48 +225,54 @@ where
             }
         }
         if held_bytes <= SMALL_BLOCK_BYTES {
-            let begun = self.begin(archive, order).await?;
+            let begun = self.begin(archive, &key, &precondition).await?;
             self.bytes_in_flight += held_bytes;
             self.keys_in_flight.insert(key.clone());
-            let waiting = item(Some(key), held_bytes, Err(audit_unavailable()));
+            let item = item(Some(key), held_bytes);
             self.push(match begun {
-                Ok(stored) => async move { Item { result: stored.await.map_err(Problem::from), ..waiting } }
-                    .boxed_local(),
-                Err(error) => ready(Item { result: Err(error.into()), ..waiting }).boxed_local(),
+                Ok(stored) => async move { (item, stored.await.map_err(Problem::from)) }.boxed_local(),
+                Err(error) => ready((item, Err(error.into()))).boxed_local(),
             });
             return Ok(());
         }
-        let content = self.beside(archive.content()).await?;
+        let content = self.beside(pin!(archive.content())).await?;
+        let order = self.order_of(&key, &precondition, size_bytes);
         self.bytes_in_flight += held_bytes;
         self.keys_in_flight.insert(key.clone());
-        let waiting = item(Some(key), held_bytes, Err(audit_unavailable()));
+        let item = item(Some(key), held_bytes);
         self.push(
-            async move {
-                let result = store_small(service, order, &content).await.map_err(Problem::from);
-                Item { result, ..waiting }
-            }
-            .boxed_local(),
+            async move { (item, store_small(service, order, &content).await.map_err(Problem::from)) }
+                .boxed_local(),
         );
         Ok(())
+    }
+
+    /// What is said of a file before its first byte.
+    fn order_of(&self, key: &Key, precondition: &Precondition, length_bytes: u64) -> UploadOrder {
+        let (key, length_bytes) = (Some(key.clone()), Some(length_bytes));
+        UploadOrder { key, length_bytes, precondition: precondition.clone(), ..self.order.clone() }
     }
 
     /// Takes in a file that fits a small block, and begins to store it.
     async fn begin<'b: 's, 't: 's>(
         &mut self,
         archive: &mut ArchiveBody<'b, 't, S>,
-        order: UploadOrder,
+        key: &Key,
+        precondition: &Precondition,
     ) -> Result<
         Result<impl Future<Output = Result<Uploaded, UploadError>> + use<'s, 'b, 't, S, R, C>, UploadError>,
         ArchiveFailure,
     > {
         let ports = (&self.service.store, &self.service.repository, &self.service.clock);
+        let length_bytes = archive.content_left();
         loop {
-            let begun = self.beside(begin_upload(ports, order.clone(), archive)).await;
+            let order = self.order_of(key, precondition, length_bytes);
+            let begun = self.beside(pin!(begin_upload(ports, order, archive))).await;
             archive.take_failure()?;
             match begun {
                 // All blocks are lent, and this batch may have some of them.
                 Err(UploadError::Store(StoreError::Overloaded))
-                    if order.length_bytes == Some(archive.content_left()) && self.settle_one().await => {}
+                    if length_bytes == archive.content_left() && self.settle_one().await => {}
                 begun => return Ok(begun),
             }
         }
@@ -282,7 +290,11 @@ where
         let invalid = |reason: &dyn std::fmt::Display| Problem::new(400, "invalid_key", reason.to_string());
         let name = std::str::from_utf8(&entry.name).map_err(|_| invalid(&"the name is not UTF-8"))?;
         let name = name.strip_prefix("./").unwrap_or(name);
-        let key = Key::parse(&format!("{}{name}", self.prefix)).map_err(|error| invalid(&error))?;
+        let key = match self.prefix {
+            "" => Key::parse(name),
+            prefix => Key::parse(&format!("{prefix}{name}")),
+        };
+        let key = key.map_err(|error| invalid(&error))?;
         if self.keys_in_flight.contains(&key) || !self.audit.takes_changes() {
             self.settle().await;
         }
@@ -292,19 +304,22 @@ where
         Ok(key)
     }
 
-    fn push(&mut self, item: LocalBoxFuture<'s, Item>) {
+    fn push(&mut self, item: LocalBoxFuture<'s, (Item, Outcome)>) {
         self.count += 1;
         self.in_flight.push_back(item);
     }
 
-    /// Waits for `future`, while what is in flight goes on.
-    async fn beside<F: Future>(&mut self, future: F) -> F::Output {
-        let mut future = pin!(future);
+    /// Waits for `future`, while what is in flight goes on. Mostly there is nothing to wait for, and then it is not looked
+    /// at: its turn comes with the next read.
+    async fn beside<F: Future>(&mut self, mut future: Pin<&mut F>) -> F::Output {
         poll_fn(|context| {
-            while let Poll::Ready(Some(item)) = self.in_flight.poll_next_unpin(context) {
-                self.note(item);
+            let polled = future.as_mut().poll(context);
+            if polled.is_pending() {
+                while let Poll::Ready(Some((item, outcome))) = self.in_flight.poll_next_unpin(context) {
+                    self.note(item, outcome);
+                }
             }
-            future.as_mut().poll(context)
+            polled
         })
         .await
     }
@@ -317,12 +332,12 @@ where
     /// Waits for the first of those that are in flight; `false` if there is none.
     async fn settle_one(&mut self) -> bool {
         let item = self.in_flight.next().await;
-        item.map(|item| self.note(item)).is_some()
+        item.map(|(item, outcome)| self.note(item, outcome)).is_some()
     }
 
     /// Writes down what became of an entry.
-    fn note(&mut self, item: Item) {
-        let Item { index, name, key, size_bytes, held_bytes, result } = item;
+    fn note(&mut self, item: Item, outcome: Outcome) {
+        let Item { index, name, key, size_bytes, held_bytes } = item;
         self.bytes_in_flight -= held_bytes;
         if let Some(key) = &key {
             self.keys_in_flight.remove(key);
@@ -330,7 +345,7 @@ where
         let told_name = Some(&name[..name.floor_char_boundary(NAME_BYTES_TOLD_MAX)]);
         let scope = Some(&self.order.scope);
         let audited = Audited { scope, key: key.as_ref(), object_id: None, bytes_in: size_bytes };
-        match result {
+        match outcome {
             Ok(uploaded) => {
                 let status = if uploaded.replaced { 200 } else { 201 };
                 ResultDto {
