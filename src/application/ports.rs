@@ -42,6 +42,10 @@ pub trait ByteSource<B> {
     /// Reads some bytes behind those that `buffer` holds already; 0 is the end of the body. The buffer has room.
     async fn read(&mut self, buffer: B, pace: ReadPace) -> (Result<ReadProgress, SourceError>, B);
 
+    /// Lets everything else on the core have its turn, in the middle of work on what was read. That the sender has gone
+    /// meanwhile, the next read tells.
+    async fn take_turns(&mut self) {}
+
     /// The hash that the sender declared. In full known only once [`read`](Self::read) has returned the end:
     /// a trailer can carry it.
     ///

@@ -59,6 +59,10 @@ impl<B, S: ByteSource<B>, R: Room> ByteSource<B> for MeteredSource<'_, S, R> {
         (counted.map_err(SourceError::from).and(progress), buffer)
     }
 
+    async fn take_turns(&mut self) {
+        self.source.take_turns().await;
+    }
+
     fn declared_hash(&self) -> Result<Option<ContentHash>, SourceError> {
         self.source.declared_hash()
     }

@@ -7,11 +7,13 @@
 //! uploads that wait for a disk must not keep anyone from reading. And of that, what its sender may take its time over
 //! leaves a sixteenth to bodies that have come whole: those hold a block for only as long as this server takes.
 //!
+//! A large block is half a huge page, where there is one.
+//!
 //! The unsafe code of this crate is in this file (allocation, and the pointers that the ring reads and writes), but for two
 //! calls in `runtime.rs`.
 #![allow(unsafe_code, reason = "owned buffers are shown to the kernel by pointer")]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -29,6 +31,8 @@ pub const ALIGNMENT_BYTES: usize = 4096;
 pub const SMALL_BLOCK_BYTES: usize = 16 * 1024;
 /// What a transfer goes on with while it is fast: measured, larger blocks gain little more.
 pub const LARGE_BLOCK_BYTES: usize = 1024 * 1024;
+/// What a huge page holds on the machines in use. Large blocks are cut out of so much.
+const SLAB_BYTES: usize = 2 * LARGE_BLOCK_BYTES;
 
 /// The blocks of one core.
 #[derive(Clone)]
@@ -52,32 +56,79 @@ struct State {
 struct Memory {
     start: NonNull<u8>,
     capacity: usize,
+    /// What it is a half of, unless it was allocated by itself.
+    slab: Option<Arc<Slab>>,
 }
+
+/// Memory for two large blocks, a huge page where the kernel has one. For a direct write the kernel looks up, pins and
+/// describes to the disk each page of a block: one then, and 256 otherwise, which are more than one request of a virtual
+/// disk may have.
+struct Slab(NonNull<u8>);
 
 // SAFETY: `Memory` owns its allocation alone, as a `Box<[u8]>` does; nothing about it is tied to a thread.
 unsafe impl Send for Memory {}
 
+// SAFETY: `Slab` owns its allocation; the two `Memory` that write to it do not overlap. It is not tied to a thread.
+unsafe impl Send for Slab {}
+
+// SAFETY: nothing can be done with a shared `Slab` but to hold it.
+unsafe impl Sync for Slab {}
+
+impl Slab {
+    fn allocate() -> Self {
+        let layout = layout(SLAB_BYTES, SLAB_BYTES);
+        // SAFETY: the layout's size is not zero.
+        let start = unsafe { alloc(layout) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        // SAFETY: the range is the allocation, and this advice changes nothing of what is in it. Where it is not taken,
+        // the pages are small ones.
+        unsafe { libc::madvise(start.as_ptr().cast(), SLAB_BYTES, libc::MADV_HUGEPAGE) };
+        // This takes the page, and holds the core for as long as two blocks of small pages would.
+        // SAFETY: the range is the allocation, of which nobody else knows yet.
+        unsafe { std::ptr::write_bytes(start.as_ptr(), 0, SLAB_BYTES) };
+        Self(start)
+    }
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        // SAFETY: `start` came from `alloc` with this very layout and is freed once, here, when no half of it is left.
+        unsafe { dealloc(self.0.as_ptr(), layout(SLAB_BYTES, SLAB_BYTES)) };
+    }
+}
+
 impl Memory {
+    /// Two large blocks that lie in one huge page.
+    fn large_pair() -> [Self; 2] {
+        let slab = Arc::new(Slab::allocate());
+        // SAFETY: the second half begins inside the allocation.
+        let halves = [slab.0, unsafe { slab.0.add(LARGE_BLOCK_BYTES) }];
+        halves.map(|start| Self { start, capacity: LARGE_BLOCK_BYTES, slab: Some(slab.clone()) })
+    }
+
     fn allocate(capacity: usize) -> Self {
-        let layout = Self::layout(capacity);
+        let layout = layout(capacity, ALIGNMENT_BYTES);
         // SAFETY: the layout's size is one of the two block sizes, so it is not zero.
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Self { start, capacity }
-    }
-
-    fn layout(capacity: usize) -> Layout {
-        match Layout::from_size_align(capacity, ALIGNMENT_BYTES) {
-            Ok(layout) => layout,
-            Err(_) => crate::invariant::broken("a block size is a valid layout"),
-        }
+        Self { start, capacity, slab: None }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        if self.slab.is_some() {
+            return;
+        }
         // SAFETY: `start` came from `alloc_zeroed` with this very layout and is freed once, here.
-        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) };
+        unsafe { dealloc(self.start.as_ptr(), layout(self.capacity, ALIGNMENT_BYTES)) };
+    }
+}
+
+fn layout(bytes: usize, alignment: usize) -> Layout {
+    match Layout::from_size_align(bytes, alignment) {
+        Ok(layout) => layout,
+        Err(_) => crate::invariant::broken("a block size is a valid layout"),
     }
 }
 
@@ -142,12 +193,12 @@ impl BufferPool {
         state.large_bytes_by_tenant.insert(tenant_id.clone(), of_tenant + LARGE_BLOCK_BYTES);
         let memory = state.large.pop();
         drop(state);
-        Some(
-            self.block(
-                memory.unwrap_or_else(|| Memory::allocate(LARGE_BLOCK_BYTES)),
-                Some(tenant_id.clone()),
-            ),
-        )
+        let memory = memory.unwrap_or_else(|| {
+            let [memory, other] = Memory::large_pair();
+            self.0.lock().large.push(other);
+            memory
+        });
+        Some(self.block(memory, Some(tenant_id.clone())))
     }
 
     /// A large block that is nobody's share, for one that uses it over and over.
@@ -465,6 +516,23 @@ mod tests {
         assert!(pool.large_block(&tenant("b")).is_some());
         drop(of_b);
         assert_eq!(pool.bytes_lent(), 0);
+    }
+
+    #[test]
+    fn large_blocks_lie_in_pairs_and_are_zeros() {
+        let pool = BufferPool::new(8 * LARGE_BLOCK_BYTES);
+        let blocks: Vec<_> = std::iter::from_fn(|| pool.large_block(&tenant("a"))).collect();
+        let start = |block: &Block| block.memory().start.as_ptr() as usize;
+        for pair in blocks.chunks(2) {
+            assert_eq!(start(&pair[0]) % SLAB_BYTES, 0);
+            assert_eq!(start(&pair[1]), start(&pair[0]) + LARGE_BLOCK_BYTES);
+        }
+        drop(pool);
+        for mut block in blocks {
+            // What is left of a pair outlives the other half, and the pool.
+            block.length = LARGE_BLOCK_BYTES;
+            assert!(block.bytes().iter().all(|byte| *byte == 0));
+        }
     }
 
     #[test]

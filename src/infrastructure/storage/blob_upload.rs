@@ -2,7 +2,7 @@
 //! while the next ones come in. Runs on a data-plane core; what blocks goes to its helper threads.
 //!
 //! ```text
-//! socket ──► block being filled ──► hash of what just came (no more than one read takes)
+//! socket ──► block being filled ──► hash of what just came (in slices, between which others have their turn)
 //!                  │ full
 //!                  ▼
 //!            up to two writes in flight in the kernel, while the next block is received and hashed
@@ -33,6 +33,8 @@ use crate::infrastructure::metrics::{Phase, note_since};
 
 /// How many writes of one upload the kernel works on at once: one to write, one behind it.
 const WRITES_IN_FLIGHT_MAX: usize = 2;
+/// How much is hashed at a stretch: it holds the core for under 100 µs.
+pub(super) const HASH_BYTES_MAX: usize = 128 * 1024;
 /// A small block that filled within this time earns its upload a large one.
 const FAST_FILL: Duration = Duration::from_millis(50);
 
@@ -114,9 +116,14 @@ impl FileUpload {
         let (progress, block) = source.read(block, pace).await;
         let progress = progress?;
         if let ReadProgress::Bytes(count) = progress {
-            let started = Instant::now();
-            self.hasher.update(&block.bytes()[block.len() - count..]);
-            note_since(Phase::Hash, started);
+            for (index, slice) in block.bytes()[block.len() - count..].chunks(HASH_BYTES_MAX).enumerate() {
+                if index > 0 {
+                    source.take_turns().await;
+                }
+                let started = Instant::now();
+                self.hasher.update(slice);
+                note_since(Phase::Hash, started);
+            }
             self.received_bytes += count as u64;
         }
         self.block = Some(block);

@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use sha2_resumable::{Digest as _, Sha256};
 
 use super::super::blob_file::{remove_blob, sync_shard};
+use super::super::blob_upload::HASH_BYTES_MAX;
 use super::super::file_store::{FileStoreParts, helper_failed};
 use super::super::root::StorageRoot;
 use super::record::{Slot, write_slot};
@@ -219,13 +220,18 @@ impl StagedFile {
                     let end = room.min(piece.block.len() as u64) as usize;
                     let is_too_much = end < piece.block.len();
                     piece.block.truncate(end);
-                    let started = Instant::now();
-                    let bytes = &piece.block.bytes()[start.min(end)..];
-                    piece.hasher.update(bytes);
-                    if let Some(checksum) = &mut checksum {
-                        checksum.update(bytes);
+                    let fresh = &piece.block.bytes()[start.min(end)..];
+                    for (index, slice) in fresh.chunks(HASH_BYTES_MAX).enumerate() {
+                        if index > 0 {
+                            source.take_turns().await;
+                        }
+                        let started = Instant::now();
+                        piece.hasher.update(slice);
+                        if let Some(checksum) = &mut checksum {
+                            checksum.update(slice);
+                        }
+                        note_since(Phase::Hash, started);
                     }
-                    note_since(Phase::Hash, started);
                     if is_too_much {
                         let bytes_max = length.unwrap_or(u64::MAX);
                         return Ok((piece, Err(SourceError::TooLarge { bytes_max })));
