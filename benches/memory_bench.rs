@@ -107,6 +107,7 @@ async fn serve_requests(
         batches: Batches::new(limit.clone(), || ()),
         ready_limit: limit.clone(),
         table: ConnectionTable::new(TIMEOUTS, 1, 1),
+        outputs: Rc::default(),
         access_log,
         audit_log: AuditLog::off(),
         timing: TimingSettings::default(),
