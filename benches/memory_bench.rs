@@ -16,7 +16,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use just_storage::api::connection::serve;
 use just_storage::api::{
     Access, AccessLog, AuditLog, Batches, ConnectionTable, DateCache, Limits, MetricsPage, RequestIds,
-    RequestMetrics, RequestRecorder, Service, SystemClock, Timeouts, TimingSettings,
+    RequestMetrics, RequestRecorder, Service, SystemClock, Timeouts, TimingSettings, UploadTurns,
 };
 use just_storage::application::ports::{ObjectCommit, ObjectRepository as _};
 use just_storage::domain::value_objects::{Precondition, StorageClass};
@@ -104,6 +104,7 @@ async fn serve_requests(
             uploads_max: 1000,
             uploads_kept_for: Duration::from_secs(86_400),
         },
+        upload_turns: UploadTurns::new(1, usize::MAX, limit.clone()),
         batches: Batches::new(limit.clone(), || ()),
         ready_limit: limit.clone(),
         table: ConnectionTable::new(TIMEOUTS, 1, 1),

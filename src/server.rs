@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, watch};
 use crate::api::connection::{refuse, serve};
 use crate::api::{
     Access, AccessLog, AuditLog, Batches, ConnectionTable, DateCache, MetricsPage, RequestIds,
-    RequestRecorder, Service, SystemClock, WriteMetrics,
+    RequestRecorder, Service, SystemClock, UploadTurns, WriteMetrics,
 };
 use crate::application::credentials::{CurrentVerifier, RequestRates, UrlSigningKeys};
 use crate::application::ports::Clock as _;
@@ -642,7 +642,8 @@ impl CoreTemplate {
         let helpers = RootHelpers::new(&limit(config.storage_timeout), unpin);
         let packs = Rc::new(self.packs(index, &helpers));
         let metrics = self.cells.cores[index].clone();
-        let buffers = BufferPool::new(buffer_bytes_of_core(config.buffer_bytes_max, self.core_count));
+        let buffer_bytes = buffer_bytes_of_core(config.buffer_bytes_max, self.core_count);
+        let buffers = BufferPool::new(buffer_bytes);
         metrics.watch_buffers(buffers.clone());
         let log = packs.with_changes.then(|| packs.clone());
         let parts = FileStoreParts {
@@ -675,6 +676,7 @@ impl CoreTemplate {
                 }
             },
             limits: config.limits,
+            upload_turns: UploadTurns::new(self.core_count, buffer_bytes, limit(config.storage_timeout)),
             batches: Batches::new(ready_limit.clone(), unpin),
             ready_limit: ready_limit.clone(),
             table: ConnectionTable::new(config.timeouts, connections_max, self.descriptors.refusals_max),

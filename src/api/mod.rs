@@ -27,6 +27,7 @@ mod service;
 mod signed_url;
 mod tar;
 mod transport;
+mod upload_turns;
 
 pub use access_log::{AccessLog, AccessLogReader, AccessRecord, Wording};
 pub use audit_log::{AuditLog, AuditReader};
@@ -43,6 +44,7 @@ pub use request_timing::TimingSettings;
 pub use router::{Route, route};
 pub use rule_record::RuleRecord;
 pub use service::{Limits, RequestIds, Service, SystemClock};
+pub use upload_turns::UploadTurns;
 
 /// For the fuzz targets of archives and of signed URLs, which nothing else outside needs.
 #[doc(hidden)]

@@ -80,6 +80,11 @@ impl<'t> RequestBody<'t> {
         }
     }
 
+    /// Whether all of it has come, with its head.
+    pub(super) fn is_here(&self) -> bool {
+        self.decoder.ends_within(self.transport.input())
+    }
+
     /// Content that has been read.
     pub(super) fn received_bytes(&self) -> u64 {
         self.received_bytes

@@ -15,6 +15,7 @@ use super::inline_text::RequestId;
 use super::output_pool::OutputPool;
 use super::request_metrics::RequestRecorder;
 use super::request_timing::TimingSettings;
+use super::upload_turns::UploadTurns;
 use crate::application::ports::Clock;
 use crate::domain::value_objects::Timestamp;
 use crate::infrastructure::data_plane::deadline_list::WaitLimit;
@@ -44,6 +45,8 @@ pub struct Service<S, R, C> {
     pub access: Access,
     /// What requests may be.
     pub limits: Limits,
+    /// Whose turn it is to be stored.
+    pub upload_turns: UploadTurns,
     /// Its batches.
     pub batches: Batches,
     /// How long each check of readiness may take.

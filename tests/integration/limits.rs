@@ -207,3 +207,23 @@ fn uploads_past_the_memory_for_bodies_are_told_to_come_back_and_harm_no_other() 
     let after = server.request("PUT", "/v1/keys/models/acme/after", &[], b"x");
     assert_eq!(after.status, 201, "there is room again");
 }
+
+#[test]
+fn any_number_of_small_bodies_that_have_come_whole_are_stored_in_turn() {
+    // With 8 MiB for bodies on one core, 128 are stored at once, and 480 would find a block of memory.
+    const BODIES: usize = 1280;
+    let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limits.maximum, maximum: limits.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    let server = Server::start_with(&["--cores=1", "--buffer-bytes-max=8388608"]);
+    let mut uploads: Vec<_> = (0..BODIES).map(|_| server.connect()).collect();
+    for (n, upload) in uploads.iter_mut().enumerate() {
+        let head =
+            format!("PUT /v1/keys/models/acme/{n} HTTP/1.1\r\nHost: h\r\nContent-Length: 4096\r\n\r\n");
+        upload.send([head.as_bytes(), &content(n as u64, 4096)].concat());
+    }
+    for (n, upload) in uploads.iter_mut().enumerate() {
+        let response = upload.response();
+        assert_eq!(response.status, 201, "{n}: {response:?}");
+    }
+}

@@ -149,8 +149,7 @@ where
         body.hold_to(*digest);
     }
     body.hold_reference_to(reference_bytes);
-    // What stands here without a box is a part of every connection, also of one that waits: downloads alone, and what is
-    // smaller still. The state of an upload is six times theirs.
+    // What stands here without a box is a part of every request: downloads, and what is smaller still.
     match (route, head.method()) {
         (Route::Root, Method::Post) => root::echo(head, body).await,
         (Route::Root, _) => root::describe(head),
@@ -158,7 +157,7 @@ where
         (Route::Ready, _) => Box::pin(health::ready(service, head)).await,
         (Route::OpenApi, _) => root::openapi(head),
         (Route::Metrics, _) => metrics::metrics(&service.metrics_page, head, &principal).await,
-        (Route::Objects, Method::Post) => Box::pin(upload::create(service, head, body, &principal)).await,
+        (Route::Objects, Method::Post) => upload::create(service, head, body, &principal).await,
         (Route::Objects, _) => list::list(service, head, &principal).await,
         (Route::ObjectInfo(id), _) => download::info(service, head, by_id(id)).await,
         (Route::Object(id), Method::Patch) => Box::pin(patch::patch(service, head, body, by_id(id))).await,
@@ -188,7 +187,7 @@ where
         (Route::BatchDelete, _) => {
             Box::pin(batch::delete(service, head, body, (&principal, &**request_id))).await
         }
-        (Route::Key(path), Method::Put) => Box::pin(upload::put(service, head, body, path, &principal)).await,
+        (Route::Key(path), Method::Put) => upload::put(service, head, body, path, &principal).await,
         (Route::Key(path), Method::Delete) => {
             Box::pin(delete::delete(service, head, ObjectName::Key(path))).await
         }

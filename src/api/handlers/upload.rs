@@ -90,8 +90,14 @@ where
         // This is rare, and its state would be part of every connection.
         return Box::pin(refer(service, head, body, (order, content_hash), principal)).await;
     }
+    let _turn = match body.is_here() {
+        true => Some(service.upload_turns.take(order.storage_class).await?),
+        false => None,
+    };
     let _upload = service.metrics.upload();
-    Ok(upload_object((&service.store, &service.repository, &service.clock), order, body).await?)
+    let ports = (&service.store, &service.repository, &service.clock);
+    // Its state is six times that of a download, and would be part of every request.
+    Ok(Box::pin(upload_object(ports, order, body)).await?)
 }
 
 fn created<Reader>(uploaded: Uploaded, status: u16, audit_log: &AuditLog) -> Response<Reader> {
