@@ -149,7 +149,8 @@ where
         body.hold_to(*digest);
     }
     body.hold_reference_to(reference_bytes);
-    // What stands here without a box is a part of every request: downloads, and what is smaller still.
+    // What stands here without a box is a part of every connection, also of one that waits: downloads, and what is smaller
+    // still.
     match (route, head.method()) {
         (Route::Root, Method::Post) => root::echo(head, body).await,
         (Route::Root, _) => root::describe(head),

@@ -96,7 +96,7 @@ where
     };
     let _upload = service.metrics.upload();
     let ports = (&service.store, &service.repository, &service.clock);
-    // Its state is six times that of a download, and would be part of every request.
+    // Its state is six times that of a download, and would be part of every connection.
     Ok(Box::pin(upload_object(ports, order, body)).await?)
 }
 
