@@ -1,6 +1,6 @@
-//! Bodies that have come whole, with their heads, take turns at being stored (decision 0034). What they wait for then is this server's disk
-//! alone, so that none of them is refused for coming with many others; and one that waits holds no memory for an upload.
-//! A body that is still on its way takes no turn: its sender may take as long as it likes.
+//! Bodies that have come whole, with their heads, take turns at being stored (decision 0034). What they wait for then is
+//! this server's disk alone, so that none of them is refused for coming with many others; and one that waits holds no
+//! memory for an upload. A body that is still on its way takes no turn: its sender may take as long as it likes.
 
 use std::pin::pin;
 use std::time::Instant;

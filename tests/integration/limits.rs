@@ -162,16 +162,20 @@ fn a_client_that_passes_the_limit_in_chunks_still_reads_the_answer() {
     server.assert_nothing_kept("in chunks");
 }
 
+/// Many distributions allow 1,024 descriptors unless one asks; the server inherits it.
+fn raise_descriptors() {
+    let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limits.maximum, maximum: limits.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+}
+
 #[test]
 fn uploads_past_the_memory_for_bodies_are_told_to_come_back_and_harm_no_other() {
     // 8 MiB on one core are 512 blocks of 16 KiB, an eighth of them is kept for what is sent and a sixteenth for what has
     // come whole, and every upload of which more has come than its connection holds by itself has one at least.
     const BLOCKS: usize = 416;
     let sent = content(1, 5000);
-    let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limits.maximum, maximum: limits.maximum };
-    // Many distributions allow 1,024 descriptors unless one asks; the server inherits it.
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    raise_descriptors();
     // On a busy machine the last of them waits long for its last byte.
     let patient = ["--body-timeout-secs=600", "--body-bytes-per-second-min=1"];
     let one_small_core = ["--cores=1", "--buffer-bytes-max=8388608"];
@@ -211,10 +215,8 @@ fn uploads_past_the_memory_for_bodies_are_told_to_come_back_and_harm_no_other() 
 #[test]
 fn any_number_of_small_bodies_that_have_come_whole_are_stored_in_turn() {
     // With 8 MiB for bodies on one core, 128 are stored at once, and 480 would find a block of memory.
-    const BODIES: usize = 1280;
-    let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limits.maximum, maximum: limits.maximum };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    const BODIES: usize = 2000;
+    raise_descriptors();
     let server = Server::start_with(&["--cores=1", "--buffer-bytes-max=8388608"]);
     let mut uploads: Vec<_> = (0..BODIES).map(|_| server.connect()).collect();
     for (n, upload) in uploads.iter_mut().enumerate() {

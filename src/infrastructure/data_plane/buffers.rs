@@ -9,7 +9,7 @@
 //!
 //! A large block is half a huge page, where there is one.
 //!
-//! The unsafe code of this crate is in this file (allocation, and the pointers that the ring reads and writes), but for two
+//! The unsafe code of this crate is in this file (allocation, and the pointers that the ring reads and writes), but for five
 //! calls in `runtime.rs`.
 #![allow(unsafe_code, reason = "owned buffers are shown to the kernel by pointer")]
 
