@@ -5,6 +5,7 @@
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
+COPY paired_sha256 paired_sha256
 COPY perf/Cargo.toml perf/
 COPY tools/crash_harness/Cargo.toml tools/crash_harness/
 COPY tools/validate_db/Cargo.toml tools/validate_db/

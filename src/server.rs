@@ -49,8 +49,8 @@ use crate::infrastructure::data_plane::tls_configuration::{TlsConfiguration, Tls
 use crate::infrastructure::persistence::{MetadataPlane, StartError};
 use crate::infrastructure::plane_channel::{DataEnd, Durability, plane_channel};
 use crate::infrastructure::storage::{
-    DataDirectoryLock, DatabaseLock, DatabaseRoom, FileStore, FileStoreParts, LockError, OpenPacks, PackLog,
-    PackLogParts, Packs, PlaceSequence, RootError, RootHelpers, Roots,
+    DataDirectoryLock, DatabaseLock, DatabaseRoom, FileStore, FileStoreParts, Hashing, LockError, OpenPacks,
+    PackLog, PackLogParts, Packs, PlaceSequence, RootError, RootHelpers, Roots,
 };
 use crate::logging;
 use crate::maintenance::with_causes;
@@ -654,6 +654,7 @@ impl CoreTemplate {
             places: self.places.clone(),
             packs,
             open_files: self.descriptors.open_files,
+            hashing: Hashing::default(),
             metrics: metrics.clone(),
         };
         let ready_limit = limit(READY_LIMIT.min(config.storage_timeout).min(config.metadata_timeout));

@@ -23,7 +23,7 @@ use just_storage::infrastructure::persistence::{
 };
 use just_storage::infrastructure::plane_channel::{DataEnd, Durability, plane_channel};
 use just_storage::infrastructure::storage::{
-    FileStore, FileStoreParts, PackLog, PackLogParts, Packs, PlaceSequence, RootHelpers, Roots,
+    FileStore, FileStoreParts, Hashing, PackLog, PackLogParts, Packs, PlaceSequence, RootHelpers, Roots,
 };
 use tempfile::TempDir;
 
@@ -68,6 +68,7 @@ impl Site {
                 driver,
                 places: self.places.clone(),
                 open_files: OpenFiles::default(),
+                hashing: Hashing::default(),
                 metrics: Arc::default(),
             });
             work(store, limit).await

@@ -9,8 +9,8 @@
 
 use std::time::Duration;
 
-use sha1::Sha1;
-use sha2_resumable::{Digest as _, Sha256};
+use paired_sha256::Sha256;
+use sha1::{Digest as _, Sha1};
 use thiserror::Error;
 
 use super::errors::{ReceiveError, SourceError, StoreError, UploadError};
@@ -25,7 +25,7 @@ pub const PARTS_MAX: usize = 100;
 
 /// What stands for a tenant in the names of its uploads.
 pub fn tenant_mark(tenant_id: &TenantId) -> TenantMark {
-    let digest: [u8; 32] = Sha256::digest(tenant_id.as_str().as_bytes()).into();
+    let digest = Sha256::digest(tenant_id.as_str().as_bytes());
     let (first, _) = digest.split_at(8);
     TenantMark::from_u64(first.iter().fold(0, |mark, byte| mark << 8 | u64::from(*byte)))
 }
@@ -198,7 +198,7 @@ impl Checksum {
     pub fn matches(&self) -> bool {
         match self {
             Self::Sha1(hasher, expected) => hasher.clone().finalize() == *expected,
-            Self::Sha256(hasher, expected) => hasher.clone().finalize() == *expected,
+            Self::Sha256(hasher, expected) => hasher.finish() == *expected,
         }
     }
 }
@@ -332,7 +332,7 @@ mod tests {
         checksum.update(b"hel");
         checksum.update(b"lo");
         assert!(checksum.matches());
-        let sha256: [u8; 32] = Sha256::digest(b"hello").into();
+        let sha256 = Sha256::digest(b"hello");
         let mut checksum = Checksum::new("sha256", &sha256).unwrap();
         checksum.update(b"hello");
         assert!(checksum.matches());

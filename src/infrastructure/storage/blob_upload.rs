@@ -2,7 +2,7 @@
 //! while the next ones come in. Runs on a data-plane core; what blocks goes to its helper threads.
 //!
 //! ```text
-//! socket ──► block being filled ──► hash of what just came (in slices, between which others have their turn)
+//! socket ──► block being filled ──► hash of what just came (in slices, beside that of another upload)
 //!                  │ full
 //!                  ▼
 //!            up to two writes in flight in the kernel, while the next block is received and hashed
@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sha2::{Digest as _, Sha256};
+use paired_sha256::Sha256;
 
 use super::blob_file::{UnfinishedFile, WriteMode, remove_blob};
 use super::file_store::{FileStoreParts, helper_failed};
@@ -33,8 +33,6 @@ use crate::infrastructure::metrics::{Phase, note_since};
 
 /// How many writes of one upload the kernel works on at once: one to write, one behind it.
 const WRITES_IN_FLIGHT_MAX: usize = 2;
-/// How much is hashed at a stretch: it holds the core for under 100 µs.
-pub(super) const HASH_BYTES_MAX: usize = 128 * 1024;
 /// A small block that filled within this time earns its upload a large one.
 const FAST_FILL: Duration = Duration::from_millis(50);
 
@@ -112,21 +110,14 @@ impl FileUpload {
         holds_others: bool,
     ) -> Result<ReadProgress, ReceiveError> {
         let block = self.take_block();
+        let before = block.len();
         let pace = if block.is_large() || holds_others { ReadPace::Brisk } else { ReadPace::Patient };
         let (progress, block) = source.read(block, pace).await;
-        let progress = progress?;
-        if let ReadProgress::Bytes(count) = progress {
-            for (index, slice) in block.bytes()[block.len() - count..].chunks(HASH_BYTES_MAX).enumerate() {
-                if index > 0 {
-                    source.take_turns().await;
-                }
-                let started = Instant::now();
-                self.hasher.update(slice);
-                note_since(Phase::Hash, started);
-            }
-            self.received_bytes += count as u64;
-        }
-        self.block = Some(block);
+        let (progress, part) = (progress?, before..block.len());
+        self.received_bytes += part.len() as u64;
+        let hasher = std::mem::take(&mut self.hasher);
+        let (hasher, block) = self.parts.hashing.hash(hasher, block, part, source).await;
+        (self.hasher, self.block) = (hasher, Some(block));
         Ok(progress)
     }
 
@@ -399,7 +390,7 @@ impl BlobUpload for FileUpload {
     }
 
     fn content(&self) -> (ContentHash, u64) {
-        (ContentHash::from_bytes(self.hasher.clone().finalize().into()), self.received_bytes)
+        (ContentHash::from_bytes(self.hasher.finish()), self.received_bytes)
     }
 
     fn take_loose(&mut self) -> Option<Block> {

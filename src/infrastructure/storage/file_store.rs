@@ -10,6 +10,7 @@ use lru::LruCache;
 
 use super::blob_file::{open_blob, remove_blob};
 use super::blob_upload::FileUpload;
+use super::hashing::Hashing;
 use super::pack_file::open_pack;
 use super::pack_log::PackLog;
 use super::pack_reader::PackedBlob;
@@ -64,6 +65,8 @@ pub struct FileStoreParts {
     /// How many files are kept open for reading. One that is removed meanwhile is closed by
     /// [`FileStore::close_removed`], so that its space is free.
     pub open_files: OpenFiles,
+    /// Where what uploads receive is hashed.
+    pub hashing: Hashing,
     /// Where the core counts.
     pub metrics: Arc<CoreMetrics>,
 }
@@ -576,6 +579,7 @@ mod tests {
                 driver,
                 places: Arc::new(PlaceSequence::new(InstanceId::generate())),
                 open_files: OpenFiles::default(),
+                hashing: Hashing::default(),
                 metrics: Arc::default(),
             };
             let adapt = |body| BlockSource { body, reads: 0 };
@@ -616,6 +620,7 @@ mod tests {
             driver,
             places: Arc::new(PlaceSequence::new(InstanceId::generate())),
             open_files: OpenFiles::default(),
+            hashing: Hashing::default(),
             metrics: Arc::default(),
         })
     }
@@ -752,6 +757,7 @@ mod tests {
                 driver: IoDriver::IoUring,
                 places: Arc::new(PlaceSequence::new(InstanceId::generate())),
                 open_files: OpenFiles::default(),
+                hashing: Hashing::default(),
                 metrics: Arc::default(),
             });
             let tenant_id = TenantId::parse("a").unwrap();

@@ -12,6 +12,7 @@ mod blob_file;
 mod blob_reading;
 mod blob_upload;
 mod file_store;
+mod hashing;
 mod locks;
 pub mod log_record;
 mod log_replay;
@@ -30,6 +31,7 @@ mod sweep;
 
 pub use blob_reading::{BlobReading, READ_BYTES, ReadBuffer};
 pub use file_store::{BlobReader, FileStore, FileStoreParts, Packs, PlaceSequence, RootHelpers};
+pub use hashing::Hashing;
 pub use locks::{DataDirectoryLock, DatabaseLock, DatabaseUse, LockError};
 pub use log_replay::{
     KnownEnds, KnownLog, LeftoverPacks, LogReplay, LoggedChange, ReplayError, ReplayedPack, remove_packs,

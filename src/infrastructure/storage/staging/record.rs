@@ -13,8 +13,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use sha2_resumable::digest::common::hazmat::{SerializableState, SerializedState};
-use sha2_resumable::{Digest as _, Sha256};
+use paired_sha256::{STATE_BYTES, Sha256};
 
 use super::super::log_record::{decode, encode};
 use crate::application::ports::ObjectCommit;
@@ -30,7 +29,6 @@ const SLOT_MAGIC: [u8; 8] = *b"JSUPLSL1";
 const ORDER_MAGIC: [u8; 8] = *b"JSUPLOR1";
 /// What an order may take: a key, metadata, and a header section of the client's words.
 const ORDER_BYTES_MAX: usize = 4 * 1024 * 1024;
-const STATE_BYTES: usize = size_of::<SerializedState<Sha256>>();
 const SLOT_BYTES: usize = 8 + 16 + 8 + 8 + 8 + 8 + 1 + STATE_BYTES + 4;
 /// Where no length is known.
 const NO_LENGTH: u64 = u64::MAX;
@@ -60,7 +58,7 @@ impl Slot {
         bytes.extend_from_slice(&length.unwrap_or(NO_LENGTH).to_le_bytes());
         bytes.extend_from_slice(&expires_at.as_millis().to_le_bytes());
         bytes.push(u8::from(is_done));
-        bytes.extend_from_slice(&self.hasher.serialize());
+        bytes.extend_from_slice(&self.hasher.to_bytes());
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
         match bytes.try_into() {
             Ok(bytes) => bytes,
@@ -86,7 +84,7 @@ impl Slot {
             _ => return None,
         };
         let state: [u8; STATE_BYTES] = reader.array()?;
-        let hasher = Sha256::deserialize(&state.into()).ok()?;
+        let hasher = Sha256::from_bytes(&state)?;
         let length = (length != NO_LENGTH).then_some(length);
         let progress = StagedProgress { offset, length, expires_at, is_done };
         Some(Self { number, progress, hasher })
@@ -301,21 +299,13 @@ mod tests {
     fn the_state_of_a_hash_goes_on_from_any_byte() {
         let id = an_upload().order.id;
         let content: Vec<u8> = (0..300u32).map(|index| (index * 7) as u8).collect();
-        let whole = <[u8; 32]>::from(Sha256::digest(&content));
+        let whole = Sha256::digest(&content);
         for split in 0..content.len() {
             let kept = slot(1, &content[..split]).encode(&id);
             let mut hasher = Slot::decode(&kept, &id).unwrap().hasher;
             hasher.update(&content[split..]);
-            assert_eq!(<[u8; 32]>::from(hasher.finalize()), whole, "{split}");
+            assert_eq!(hasher.finish(), whole, "{split}");
         }
-        // What hashes the contents of all other uploads comes to the same.
-        assert_eq!(
-            <[u8; 32]>::from(sha2::Digest::finalize(sha2::Digest::chain_update(
-                <sha2::Sha256 as sha2::Digest>::new(),
-                &content,
-            ))),
-            whole
-        );
     }
 
     #[test]

@@ -10,12 +10,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use paired_sha256::Sha256;
 use rustix::fs::{FlockOperation, flock};
-use sha2_resumable::{Digest as _, Sha256};
 
 use super::super::blob_file::{remove_blob, sync_shard};
-use super::super::blob_upload::HASH_BYTES_MAX;
 use super::super::file_store::{FileStoreParts, helper_failed};
+use super::super::hashing::HASH_BYTES_MAX;
 use super::super::root::StorageRoot;
 use super::record::{Slot, write_slot};
 use super::{Paths, finish, sync_entries, sync_file};
@@ -220,17 +220,19 @@ impl StagedFile {
                     let end = room.min(piece.block.len() as u64) as usize;
                     let is_too_much = end < piece.block.len();
                     piece.block.truncate(end);
-                    let fresh = &piece.block.bytes()[start.min(end)..];
-                    for (index, slice) in fresh.chunks(HASH_BYTES_MAX).enumerate() {
-                        if index > 0 {
-                            source.take_turns().await;
-                        }
-                        let started = Instant::now();
-                        piece.hasher.update(slice);
-                        if let Some(checksum) = &mut checksum {
+                    let fresh = start.min(end)..end;
+                    let hashing = &self.parts.hashing;
+                    (piece.hasher, piece.block) =
+                        hashing.hash(piece.hasher, piece.block, fresh.clone(), source).await;
+                    if let Some(checksum) = &mut checksum {
+                        for (index, slice) in piece.block.bytes()[fresh].chunks(HASH_BYTES_MAX).enumerate() {
+                            if index > 0 {
+                                source.take_turns().await;
+                            }
+                            let started = Instant::now();
                             checksum.update(slice);
+                            note_since(Phase::Hash, started);
                         }
-                        note_since(Phase::Hash, started);
                     }
                     if is_too_much {
                         let bytes_max = length.unwrap_or(u64::MAX);
@@ -394,7 +396,7 @@ impl StagingSession for StagedFile {
     }
 
     fn content_hash(&self) -> ContentHash {
-        ContentHash::from_bytes(self.slot.hasher.clone().finalize().into())
+        ContentHash::from_bytes(self.slot.hasher.finish())
     }
 
     async fn publish(&self) -> Result<Place, StoreError> {
