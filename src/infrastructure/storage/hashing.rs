@@ -38,12 +38,11 @@ struct Work {
 }
 
 impl Work {
-    /// What can be hashed at a stretch.
-    fn next(&mut self) -> (&mut Sha256, &[u8]) {
+    /// The next bytes, of which there are so many.
+    fn next(&mut self, count: usize) -> (&mut Sha256, &[u8]) {
         let start = self.left.start;
-        let end = self.left.end.min(start + HASH_BYTES_MAX);
-        self.left.start = end;
-        (&mut self.hasher, &self.block.bytes()[start..end])
+        self.left.start += count;
+        (&mut self.hasher, &self.block.bytes()[start..start + count])
     }
 }
 
@@ -57,14 +56,14 @@ impl Hashing {
         part: Range<usize>,
         source: &mut impl ByteSource<Block>,
     ) -> (Sha256, Block) {
-        if part.len() < WAIT_BYTES_MIN {
+        let is_alone = self.partner_of(None).is_none();
+        if is_alone && part.len() < WAIT_BYTES_MIN {
             let started = Instant::now();
             hasher.update(&block.bytes()[part]);
             note_since(Phase::Hash, started);
             return (hasher, block);
         }
         let work = Rc::new(RefCell::new(Work { hasher, block, left: part }));
-        let is_alone = self.partner_of(&work).is_none();
         self.waiting.borrow_mut().push(Rc::downgrade(&work));
         if is_alone {
             source.take_turns().await;
@@ -86,28 +85,36 @@ impl Hashing {
         }
     }
 
-    /// Hashes a slice, and one of a partner, if there is one.
+    /// Hashes a slice, and as much of others, one after the other. Where there is none, it is hashed alone; where there is
+    /// none any more, the rest waits for one.
     fn hash_slice(&self, work: &Rc<RefCell<Work>>) {
         let started = Instant::now();
-        match self.partner_of(work) {
-            Some(partner) => update_both(work.borrow_mut().next(), partner.borrow_mut().next()),
-            None => {
-                let mut work = work.borrow_mut();
-                let (hasher, slice) = work.next();
-                hasher.update(slice);
-            }
+        let slice_bytes = work.borrow().left.len().min(HASH_BYTES_MAX);
+        let mut hashed_bytes = 0;
+        while hashed_bytes < slice_bytes
+            && let Some(partner) = self.partner_of(Some(work))
+        {
+            let (mut work, mut partner) = (work.borrow_mut(), partner.borrow_mut());
+            let count = (slice_bytes - hashed_bytes).min(partner.left.len());
+            update_both(work.next(count), partner.next(count));
+            hashed_bytes += count;
+        }
+        if hashed_bytes == 0 {
+            let mut work = work.borrow_mut();
+            let (hasher, slice) = work.next(slice_bytes);
+            hasher.update(slice);
         }
         note_since(Phase::Hash, started);
     }
 
     /// Whoever has waited longest. What is done or given up is forgotten on the way.
-    fn partner_of(&self, work: &Rc<RefCell<Work>>) -> Option<Rc<RefCell<Work>>> {
+    fn partner_of(&self, work: Option<&Rc<RefCell<Work>>>) -> Option<Rc<RefCell<Work>>> {
         let mut partner = None;
         self.waiting.borrow_mut().retain(|waiting| {
             let Some(waiting) = waiting.upgrade().filter(|waiting| !waiting.borrow().left.is_empty()) else {
                 return false;
             };
-            if partner.is_none() && !Rc::ptr_eq(&waiting, work) {
+            if partner.is_none() && work.is_none_or(|work| !Rc::ptr_eq(&waiting, work)) {
                 partner = Some(waiting);
             }
             true
