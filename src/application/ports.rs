@@ -477,6 +477,10 @@ pub trait ObjectRepository {
     /// [`QuotaExceeded`]: with what is there and what is on its way it would be too much.
     fn reserve_room(&self, tenant_id: &TenantId, bytes: u64) -> Result<Self::Room, QuotaExceeded>;
 
+    /// Waits until an upload that began to be received now has lasted for so long that it is worth a note: most are over
+    /// before anybody could have asked for it.
+    async fn reservation_due(&self);
+
     /// Notes that an object is being written. Comes before its commit, if at all.
     ///
     /// # Errors

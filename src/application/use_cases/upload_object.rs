@@ -1,7 +1,9 @@
 //! Taking an object in: bytes first, and only when they are durable the metadata that names them.
 
+use std::pin::pin;
+
 use futures_util::FutureExt as _;
-use futures_util::future::{Either, try_join};
+use futures_util::future::{Either, select, try_join};
 
 use crate::application::errors::{QuotaExceeded, RepositoryError, StoreError, UploadError};
 use crate::application::ports::{
@@ -120,13 +122,21 @@ async fn receive<S: BlobStore, R: ObjectRepository<Buffer = S::Buffer>>(
     let is_reserved = match upload.receive_first(&mut source).await? {
         BodyState::Ended => false,
         BodyState::Open => {
-            let reservation = async { repository.reserve(&object).await.map_err(UploadError::from) };
-            let rest = async { upload.receive_rest(&mut source).await.map_err(UploadError::from) };
-            if let Err(error) = try_join(rest, reservation).await {
-                abandon(repository, object.id, &error).await;
-                return Err(error);
+            let rest = pin!(async { upload.receive_rest(&mut source).await.map_err(UploadError::from) });
+            match select(pin!(repository.reservation_due()), rest).await {
+                Either::Left(((), rest)) => {
+                    let reservation = async { repository.reserve(&object).await.map_err(UploadError::from) };
+                    if let Err(error) = try_join(rest, reservation).await {
+                        abandon(repository, object.id, &error).await;
+                        return Err(error);
+                    }
+                    true
+                }
+                Either::Right((received, _)) => {
+                    received?;
+                    false
+                }
             }
-            true
         }
     };
     let (content_hash, size_bytes) = upload.content();
@@ -385,6 +395,17 @@ mod tests {
         world.upload(an_order(None), &mut FakeSource::of(&[7; 100_000])).unwrap();
         assert_eq!(world.repository.reservation_count(), 1);
         assert_eq!(world.repository.writing_count(), 0);
+    }
+
+    #[test]
+    fn a_large_body_that_is_here_at_once_is_not_reserved() {
+        let world = World::new();
+        world.repository.never_due();
+        let uploaded = world.upload(an_order(Some("k")), &mut FakeSource::of(&[7; 100_000])).unwrap();
+        assert_eq!(uploaded.object.size_bytes, Some(100_000));
+        let cut = &mut FakeSource::of(&[7; 100_000]).ending_with(SourceError::Disconnected);
+        assert!(world.upload(an_order(None), cut).is_err());
+        assert_eq!((world.repository.reservation_count(), world.repository.object_count()), (0, 1));
     }
 
     #[test]

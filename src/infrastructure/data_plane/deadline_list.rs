@@ -89,6 +89,12 @@ impl WaitLimit {
         Self { list: list.clone(), limit }
     }
 
+    /// Another limit in the same list.
+    #[must_use]
+    pub fn with_limit(&self, limit: Duration) -> Self {
+        Self { list: self.list.clone(), limit }
+    }
+
     /// No wait ends before what it waits for.
     #[cfg(test)]
     pub fn none() -> Self {

@@ -10,7 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt as _;
 use tokio::sync::{Semaphore, oneshot};
@@ -48,6 +48,8 @@ pub const GUESSES_AT_ONCE_MAX: usize = 1;
 
 /// How often a change of a batch looks for a place in the order of the log, which it waits for each time.
 const TICKET_TRIES_MAX: usize = 8;
+/// An upload that is received within this time, or up to 200 ms more, is not noted before it is committed.
+const RESERVE_AFTER: Duration = Duration::from_millis(100);
 
 /// A core's way to the metadata plane.
 #[derive(Clone)]
@@ -55,6 +57,7 @@ pub struct MetadataClient {
     channel: DataEnd,
     cache: Arc<ObjectCache>,
     limit: WaitLimit,
+    reserve_after: WaitLimit,
     log: Option<Rc<Packs>>,
     /// Turns in the order of asking. No more wait than there are connections.
     guesses: Rc<Semaphore>,
@@ -77,7 +80,8 @@ impl MetadataClient {
         let guesses = Rc::new(Semaphore::new(GUESSES_AT_ONCE_MAX));
         let reads = Rc::new(ReadNotes::new(channel.noted_namespaces()));
         let (telling, metrics) = Default::default();
-        Self { channel, cache, limit, log, guesses, reads, telling, metrics }
+        let reserve_after = limit.with_limit(RESERVE_AFTER);
+        Self { channel, cache, limit, reserve_after, log, guesses, reads, telling, metrics }
     }
 
     /// The same, which counts in the core's own cells.
@@ -451,6 +455,10 @@ impl ObjectRepository for MetadataClient {
         self.channel.quotas().reserve(tenant_id, bytes)
     }
 
+    async fn reservation_due(&self) {
+        let _ = self.reserve_after.within(std::future::pending::<()>()).await;
+    }
+
     async fn reserve(&self, object: &Object) -> Result<(), RepositoryError> {
         self.write(Write::Reserve(object.clone())).await.map(|_| ())
     }
@@ -711,6 +719,21 @@ mod tests {
         assert_eq!(asking.as_mut().now_or_never(), None);
         deadlines.sweep(Instant::now() + 2 * LIMIT);
         assert_eq!(asking.now_or_never(), Some(Err(RepositoryError::Unavailable)));
+    }
+
+    #[test]
+    fn an_upload_is_worth_a_note_when_it_has_lasted_for_a_while() {
+        let (data_end, _metadata_end) = plane_channel(Durability::Transaction);
+        let deadlines = DeadlineList::new();
+        let (begun, limit) = (Instant::now(), WaitLimit::new(&deadlines, LIMIT));
+        deadlines.sweep(begun);
+        let client = MetadataClient::new(data_end, Arc::new(ObjectCache::default()), limit, None);
+        let mut due = pin!(client.reservation_due());
+        assert_eq!(due.as_mut().now_or_never(), None);
+        deadlines.sweep(begun + RESERVE_AFTER - Duration::from_nanos(1));
+        assert_eq!(due.as_mut().now_or_never(), None);
+        deadlines.sweep(begun + RESERVE_AFTER);
+        assert_eq!(due.now_or_never(), Some(()));
     }
 
     #[test]

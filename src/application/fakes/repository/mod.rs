@@ -45,6 +45,7 @@ struct FakeRepositoryState {
     rules: BTreeMap<Namespace, StandingRule>,
     reads: HashMap<ObjectId, Day>,
     clock_distrusted: bool,
+    never_due: bool,
 }
 
 #[derive(Default)]
@@ -85,6 +86,11 @@ impl FakeRepository {
 
     pub(crate) fn reservation_count(&self) -> usize {
         self.0.borrow().reservations
+    }
+
+    /// From now on all uploads are over before they are worth a note.
+    pub(crate) fn never_due(&self) {
+        self.0.borrow_mut().never_due = true;
     }
 
     pub(crate) fn find_count(&self) -> usize {
@@ -227,6 +233,12 @@ impl ObjectRepository for FakeRepository {
     ) -> Result<impl Future<Output = Result<LooseOutcome, UploadError>>, UploadError> {
         let outcome = self.commit_loose(commit, room).await?;
         Ok(std::future::ready(Ok(outcome)))
+    }
+
+    async fn reservation_due(&self) {
+        if self.0.borrow().never_due {
+            std::future::pending::<()>().await;
+        }
     }
 
     async fn reserve(&self, object: &Object) -> Result<(), RepositoryError> {
