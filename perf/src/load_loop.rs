@@ -7,8 +7,9 @@
 //! ```
 //!
 //! All connections are open before the clock starts. What starts in the warm-up is done and not counted. No operation
-//! starts after the end; those that are under way are waited for and counted, and the time until the last of them (and
-//! until the server says that it has settled, where it has something to settle) is what rates are taken from.
+//! becomes due after the end; those that are late or under way are waited for and counted, and the time until the last
+//! of them (and until the server says that it has settled, where it has something to settle) is what rates are taken
+//! from.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -17,19 +18,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use hdrhistogram::Histogram;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::connection::Connection;
 use crate::failure::{Failure, FailureKind};
 use crate::monitor::{Monitor, ResourceUse, Watched};
-use crate::pacer::Pacer;
+use crate::pacer::{self, Pacer};
 use crate::tally::Tally;
 
 /// How long to wait before a connection that was refused is tried again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// After so many refusals in a row a connection gives up.
 const RECONNECT_TRIES_MAX: u32 = 20;
+/// How long after the end an operation may begin that was due before it.
+pub(crate) const LATE_START_MAX: Duration = Duration::from_secs(1);
 /// How long to wait before a server that has not settled is asked again.
 const SETTLE_PAUSE: Duration = Duration::from_millis(10);
 
@@ -90,6 +94,8 @@ pub(crate) struct RunResult {
     pub(crate) tally: Tally,
     /// From the end of the warm-up to the end of the last operation, or to when the server had settled.
     pub(crate) elapsed: Duration,
+    /// How long after they were due the operations of an open loop were issued, in microseconds.
+    pub(crate) lags_us: Option<Histogram<u64>>,
     /// What it cost.
     pub(crate) resources: ResourceUse,
     /// The number after that of the last operation.
@@ -117,7 +123,7 @@ pub(crate) async fn run<O: Operation>(
     tokio::time::sleep_until(measured_from.into()).await;
     let monitor = Monitor::start(&plan.watched)?;
     let unfinished = join_until(&mut tasks, end + plan.pace.grace).await?;
-    drop(pacer);
+    let lags_us = pacer.finish();
     if let Some(request) = &plan.settle_request {
         settle(plan, request, Instant::now() + plan.pace.grace).await?;
     }
@@ -131,7 +137,7 @@ pub(crate) async fn run<O: Operation>(
     let mut tally = shared.tally.into_inner().unwrap_or_else(PoisonError::into_inner);
     tally.count_unfinished(unfinished);
     let resources = monitor.finish(elapsed, &mut tally)?;
-    Ok(RunResult { tally, elapsed, resources, next_number })
+    Ok(RunResult { tally, elapsed, lags_us, resources, next_number })
 }
 
 /// Waits for tasks, and ends those that take too long; gives the number of these.
@@ -188,8 +194,8 @@ struct Shared {
     started: Instant,
     measured_from: Instant,
     end: Instant,
-    /// The time between two operations of an open loop.
-    interval: Option<Duration>,
+    /// Operations of an open loop that become due each second.
+    rate_per_second: Option<f64>,
     /// One permit for each operation of an open loop that is due and has not been taken.
     due: Arc<Semaphore>,
 }
@@ -212,7 +218,7 @@ impl Shared {
             started,
             measured_from: started + plan.pace.warm_up,
             end,
-            interval: plan.pace.rate_per_second.map(|rate| Duration::from_secs_f64(1.0 / rate)),
+            rate_per_second: plan.pace.rate_per_second,
             due: Arc::new(Semaphore::new(0)),
         })
     }
@@ -227,12 +233,13 @@ impl Shared {
 
     /// Takes the next operation as soon as there is one, and nothing once there will be none.
     async fn take(&self) -> Option<Taken> {
-        if self.interval.is_some() {
+        if self.rate_per_second.is_some() {
             // Closed means that nothing becomes due any more.
             self.due.acquire().await.ok()?.forget();
         }
         let now = Instant::now();
-        if now >= self.end {
+        let last_moment = self.end + self.rate_per_second.map_or(Duration::ZERO, |_| LATE_START_MAX);
+        if now >= last_moment {
             return None;
         }
         let index = self.taken.fetch_add(1, Ordering::Relaxed);
@@ -241,12 +248,8 @@ impl Shared {
             self.due.close();
             return None;
         }
-        let begins = self.interval.map_or(now, |interval| self.due_at(index, interval));
+        let begins = self.rate_per_second.map_or(now, |rate| self.started + pacer::due_after(index, rate));
         Some(Taken { number: self.first_number + index, begins })
-    }
-
-    fn due_at(&self, index: u64, interval: Duration) -> Instant {
-        self.started + Duration::from_secs_f64(interval.as_secs_f64() * index as f64)
     }
 
     fn count(&self, taken: Taken, performed: Result<u64, Failure>) {
@@ -259,17 +262,18 @@ impl Shared {
         }
     }
 
-    /// What was due in an open loop and found no free connection before the end is the worst of all, and must not be
+    /// What was due in an open loop and found no free connection soon enough is the worst of all, and must not be
     /// missing from what is reported.
     fn count_what_never_started(&self) {
-        let Some(interval) = self.interval else {
+        let Some(rate_per_second) = self.rate_per_second else {
             return;
         };
+        let length = self.end - self.started;
         let mut index = self.taken();
-        while index < self.operations_max && self.due_at(index, interval) < self.end {
+        while index < self.operations_max && pacer::due_after(index, rate_per_second) < length {
             self.tally().count_failure(Failure::new(
                 FailureKind::NotStarted,
-                "due, and no connection was free before the end",
+                "due, and no connection was free, nor soon after the end",
             ));
             index += 1;
         }

@@ -14,6 +14,7 @@ mod get;
 mod put;
 mod slow;
 
+mod companion;
 mod load_loop;
 mod pacer;
 

@@ -5,12 +5,13 @@ use std::fmt;
 use std::path::Path;
 
 use anyhow::Context as _;
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::FailureKind;
 use crate::load_loop::RunResult;
 use crate::monitor::{ResourceUse, ServerUse};
-use crate::tally::{FailureCount, Tally};
+use crate::tally::FailureCount;
 
 /// Above this share of its core the generator may be what is measured.
 const GENERATOR_CPU_PERCENT_MAX: f64 = 85.0;
@@ -39,6 +40,9 @@ pub(crate) struct Measurement {
     pub(crate) operations_per_second: f64,
     pub(crate) megabytes_per_second: f64,
     pub(crate) latency_us: Latency,
+    /// How long after they were due the operations of an open loop were issued: what the generator was late with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lag_us: Option<Latency>,
     #[serde(flatten)]
     pub(crate) resources: ResourceUse,
     pub(crate) generator_is_too_busy: bool,
@@ -101,22 +105,23 @@ pub(crate) struct Latency {
 }
 
 impl Latency {
-    fn of(tally: &Tally) -> Self {
-        let at = |quantile| tally.latencies_us.value_at_quantile(quantile);
-        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), p99_9: at(0.999), max: tally.latencies_us.max() }
+    fn of(counted_us: &Histogram<u64>) -> Self {
+        let at = |quantile| counted_us.value_at_quantile(quantile);
+        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), p99_9: at(0.999), max: counted_us.max() }
     }
 }
 
 impl Measurement {
     /// Sums up a run.
     pub(crate) fn of(result: RunResult) -> Self {
-        let RunResult { tally, elapsed, resources, .. } = result;
+        let RunResult { tally, elapsed, lags_us, resources, .. } = result;
         // A run has a length, but a division by zero must not reach the JSON.
         let elapsed_seconds = elapsed.as_secs_f64().max(1e-6);
         Self {
             operations: tally.operations,
             errors: tally.failures_total(),
-            latency_us: Latency::of(&tally),
+            latency_us: Latency::of(&tally.latencies_us),
+            lag_us: lags_us.as_ref().map(Latency::of),
             errors_by_kind: tally.failures.into_iter().map(error_entry).collect(),
             reconnects: tally.reconnects,
             elapsed_seconds,
@@ -197,6 +202,11 @@ impl fmt::Display for Report {
         line(lines, "latency p99", measured.latency_us.p99, "µs")?;
         line(lines, "latency p99.9", measured.latency_us.p99_9, "µs")?;
         line(lines, "latency max", measured.latency_us.max, "µs")?;
+        if let Some(lag_us) = &measured.lag_us {
+            line(lines, "sent late p50", lag_us.p50, "µs, by this program")?;
+            line(lines, "sent late p99", lag_us.p99, "µs")?;
+            line(lines, "sent late max", lag_us.max, "µs")?;
+        }
         if let Some(verification) = &self.verification {
             line(lines, "digests verified", verification.verified, "")?;
             line(lines, "without a digest", verification.without_digest, "")?;
@@ -266,6 +276,7 @@ mod tests {
     use super::*;
     use crate::failure::Failure;
     use crate::machine::MachineUse;
+    use crate::tally::{Tally, histogram};
 
     fn report() -> Report {
         let mut tally = Tally::new().unwrap();
@@ -275,7 +286,10 @@ mod tests {
         tally.count_failure(Failure::status(503, b"busy"));
         let machine = MachineUse { steal_percent: 0.0, others_cpu_percent: 0.0, device_flushes: Some(500) };
         let resources = ResourceUse { generator_cpu_percent: 91.0, machine, server: None };
-        Report::new("put", RunResult { tally, elapsed: Duration::from_secs(2), resources, next_number: 0 })
+        let mut lags_us = histogram().unwrap();
+        lags_us.record(7).unwrap();
+        let elapsed = Duration::from_secs(2);
+        Report::new("put", RunResult { tally, elapsed, lags_us: Some(lags_us), resources, next_number: 0 })
     }
 
     #[test]
@@ -297,6 +311,10 @@ mod tests {
         let text = report().to_string();
         assert!(text.lines().any(|line| line.starts_with("  503 ") && line.ends_with(" 1 busy")), "{text}");
         assert!(text.contains("WARNING"), "{text}");
+        assert!(
+            text.lines().any(|line| line.starts_with("sent late p99 ") && line.ends_with(" 7 µs")),
+            "{text}"
+        );
     }
 
     #[test]

@@ -58,8 +58,8 @@ pub(crate) async fn run(options: SlowOptions) -> anyhow::Result<Report> {
     tally.count_unfinished(unfinished);
     let resources = monitor.finish(elapsed, &mut tally)?;
     uploads.connections = connections;
-    Ok(Report::new("slow", RunResult { tally, elapsed, resources, next_number: connections })
-        .with_slow_uploads(uploads))
+    let result = RunResult { tally, elapsed, lags_us: None, resources, next_number: connections };
+    Ok(Report::new("slow", result).with_slow_uploads(uploads))
 }
 
 /// What the connections of a run share, on one thread.

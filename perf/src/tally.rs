@@ -38,14 +38,24 @@ pub(crate) struct Tally {
     pub(crate) reconnects: u64,
 }
 
+/// Nothing counted of what is told in microseconds.
+pub(crate) fn histogram() -> anyhow::Result<Histogram<u64>> {
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, SIGNIFICANT_DIGITS)
+        .context("the histogram could not be made")
+}
+
+/// A time as it is counted.
+pub(crate) fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 impl Tally {
     /// Nothing counted.
     pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self {
             operations: 0,
             body_bytes: 0,
-            latencies_us: Histogram::new_with_bounds(1, LATENCY_US_MAX, SIGNIFICANT_DIGITS)
-                .context("the histogram could not be made")?,
+            latencies_us: histogram()?,
             failures: BTreeMap::new(),
             reconnects: 0,
         })
@@ -55,8 +65,7 @@ impl Tally {
     pub(crate) fn count_operation(&mut self, latency: Duration, body_bytes: u64) {
         self.operations += 1;
         self.body_bytes += body_bytes;
-        let latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        self.latencies_us.saturating_record(latency_us);
+        self.latencies_us.saturating_record(microseconds(latency));
     }
 
     /// Counts one that was not.

@@ -489,6 +489,7 @@ where
         let Some(responded) = &self.responded else { return };
         let method = self.head.method();
         let Responded { status, bytes_out, .. } = *responded;
+        self.transport.watch().company().note_request(bytes_in.saturating_add(bytes_out));
         self.service.metrics.count(namespace, Answered { method, status, duration, bytes_in, bytes_out });
         if self.service.timing.is_slow(duration, &phases) {
             log_slow(&self.head, &exchange.request_id, duration, &phases);

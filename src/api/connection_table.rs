@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::core_company::CoreCompany;
 use crate::infrastructure::data_plane::runtime::{ShutDownHandle, sleep};
 
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
@@ -58,7 +59,7 @@ pub struct Watch {
     /// Of an idle connection: what its client had not taken when that was last looked at.
     untaken_bytes: Cell<usize>,
     socket: ShutDownHandle,
-    clock: Rc<Cell<Instant>>,
+    company: Rc<CoreCompany>,
     timeouts: Timeouts,
 }
 
@@ -112,12 +113,17 @@ impl Watch {
 
     /// The time of the last sweep: near enough for what lasts seconds.
     pub fn now(&self) -> Instant {
-        self.clock.get()
+        self.company.now()
+    }
+
+    /// What it has in common with the others of its core.
+    pub(super) fn company(&self) -> &CoreCompany {
+        &self.company
     }
 
     fn enter(&self, phase: Phase, limit: Duration) {
         self.phase.set(phase);
-        self.deadline.set(self.clock.get() + limit);
+        self.deadline.set(self.company.now() + limit);
         self.untaken_bytes.set(usize::MAX);
     }
 
@@ -172,7 +178,7 @@ impl BodyBudget {
 /// All connections of a core.
 pub struct ConnectionTable {
     entries: RefCell<Entries>,
-    clock: Rc<Cell<Instant>>,
+    company: Rc<CoreCompany>,
     draining: Cell<bool>,
     timeouts: Timeouts,
     connections_max: usize,
@@ -250,7 +256,7 @@ impl ConnectionTable {
     pub fn new(timeouts: Timeouts, connections_max: usize, refusals_max: usize) -> Rc<Self> {
         Rc::new(Self {
             entries: RefCell::default(),
-            clock: Rc::new(Cell::new(Instant::now())),
+            company: Rc::new(CoreCompany::new(Instant::now())),
             draining: Cell::new(false),
             timeouts,
             connections_max,
@@ -276,11 +282,11 @@ impl ConnectionTable {
         }
         let watch = Rc::new(Watch {
             phase: Cell::new(Phase::Idle),
-            deadline: Cell::new(self.clock.get() + self.timeouts.idle),
+            deadline: Cell::new(self.company.now() + self.timeouts.idle),
             timed_out: Cell::new(false),
             untaken_bytes: Cell::new(usize::MAX),
             socket,
-            clock: self.clock.clone(),
+            company: self.company.clone(),
             timeouts: self.timeouts,
         });
         let place = self.entries.borrow_mut().enter(watch.clone());
@@ -317,7 +323,7 @@ impl ConnectionTable {
     /// Shuts down the sockets of those whose time is over at `now`, in one part of all places from `first` on, and says
     /// where the next part begins, if there is one.
     pub fn sweep_from(&self, first: usize, now: Instant) -> Option<usize> {
-        self.clock.set(now);
+        self.company.set_now(now);
         let entries = self.entries.borrow();
         let part = SWEEP_PART_MIN.max(entries.places.len().div_ceil(SWEEP_PARTS_MAX));
         for watch in entries.places.iter().skip(first).take(part).flatten() {

@@ -10,6 +10,7 @@ mod batches;
 mod blob_transfer;
 pub mod connection;
 mod connection_table;
+mod core_company;
 mod errors;
 mod handlers;
 pub mod http1;

@@ -16,6 +16,8 @@ use crate::infrastructure::metrics::{Phase, note_since};
 /// The most bytes of one read: the kernel copies them in about 100 µs. With each read it also tells the sender of new
 /// room, so that few long ones take less of the core than many short ones.
 const READ_BYTES_MAX: usize = 512 * 1024;
+/// The same while brief requests are served on the core: copied and hashed, it holds that for some 50 µs.
+const READ_BYTES_IN_COMPANY_MAX: usize = 64 * 1024;
 /// How much of a body waits in the connection's own input, until it is worth a block of its own. Together with what comes
 /// next it fits there.
 const GATHERED_BYTES: usize = 4 * 1024;
@@ -200,7 +202,7 @@ impl<'t> RequestBody<'t> {
         pace: ReadPace,
         bytes_max: usize,
     ) -> (Result<ReadProgress, SourceError>, Block) {
-        let bytes_max = bytes_max.min(READ_BYTES_MAX);
+        let bytes_max = bytes_max.min(self.read_bytes_max());
         loop {
             if self.decoder.has_ended() {
                 return (Ok(ReadProgress::End), block);
@@ -228,6 +230,19 @@ impl<'t> RequestBody<'t> {
         }
     }
 
+    /// Whether brief requests are served on the core, which should not wait for long.
+    fn is_in_company(&self) -> bool {
+        self.transport.watch().company().expects_brief()
+    }
+
+    /// How much is read at once, which is also hashed at a stretch.
+    fn read_bytes_max(&self) -> usize {
+        match self.is_in_company() {
+            true => READ_BYTES_IN_COMPANY_MAX,
+            false => READ_BYTES_MAX,
+        }
+    }
+
     /// Receives content straight into the block, past the connection's own input.
     async fn receive_into(
         &mut self,
@@ -237,6 +252,13 @@ impl<'t> RequestBody<'t> {
     ) -> (Result<ReadProgress, SourceError>, Block) {
         let ahead = usize::try_from(self.decoder.content_ahead()).unwrap_or(usize::MAX);
         let patience = (pace == ReadPace::Brisk).then_some(PATIENCE);
+        // A read of what is there already is done at once, and its hash comes before whatever has become ready meanwhile:
+        // what waited for the hash before is answered first.
+        if self.is_in_company()
+            && let Err(error) = self.take_turns().await
+        {
+            return (Err(error), block);
+        }
         let waited_from = match self.before_wait().await {
             Ok(waited_from) => waited_from,
             Err(error) => return (Err(error), block),

@@ -100,6 +100,8 @@ pub(crate) struct Scenario {
     pub(crate) count: Option<u64>,
     /// Operations that become due each second; without it the loop is closed.
     pub(crate) rate: Option<f64>,
+    /// What is to be measured alone and beside an upload, in turns.
+    pub(crate) beside_upload: Option<BesideUpload>,
     pub(crate) rounds: u64,
     /// The files of the peers, without `.toml`.
     #[serde(default)]
@@ -119,6 +121,39 @@ pub(crate) struct Scenario {
     pub(crate) goals: Vec<Goal>,
 }
 
+/// An upload that goes on beside the work, which is done at a rate that leaves room for it.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BesideUpload {
+    /// The length of the upload. It is followed by another one as long as the measurement lasts.
+    pub(crate) body_bytes: u64,
+    /// The rate of the work: so much of what the same server does of it in the same round, alone and in a closed loop.
+    pub(crate) percent_of_peak: f64,
+}
+
+/// Under which conditions a point is measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Conditions {
+    /// The work alone.
+    #[default]
+    Alone,
+    /// The work alone and in a closed loop, so that the rate for the others is known.
+    Peak,
+    /// The work, and a large upload at the same time.
+    BesideUpload,
+}
+
+impl Scenario {
+    /// The conditions that each of its points is measured under.
+    pub(crate) fn conditions(&self) -> &'static [Conditions] {
+        match self.beside_upload {
+            Some(_) => &[Conditions::Peak, Conditions::Alone, Conditions::BesideUpload],
+            None => &[Conditions::Alone],
+        }
+    }
+}
+
 fn nothing_stored() -> Vec<u64> {
     vec![0]
 }
@@ -135,6 +170,8 @@ pub(crate) enum Measure {
     MegabytesPerCpuSecond,
     /// The median latency.
     P50Us,
+    /// What 99 of 100 latencies are below.
+    P99Us,
     /// The most memory of the server.
     RssPeakMib,
 }
@@ -150,9 +187,11 @@ pub(crate) struct Goal {
     pub(crate) connections: Option<u64>,
     pub(crate) at_least: Option<f64>,
     pub(crate) at_most: Option<f64>,
-    /// A league, of which the best counts, or the name of a server.
+    /// A league, of which the best counts, or the name of a server. `alone` is the same server without an upload
+    /// beside it.
     pub(crate) against: Option<String>,
     pub(crate) times_at_least: Option<f64>,
+    pub(crate) times_at_most: Option<f64>,
     pub(crate) plus_at_most: Option<f64>,
     /// How far the last point may be below the best.
     pub(crate) fall_percent_max: Option<f64>,
@@ -196,9 +235,9 @@ mod tests {
                 assert!(directory("fio").join(format!("{job}.fio")).exists(), "{name}");
             }
             for goal in &scenario.goals {
-                let bounds = [goal.at_least, goal.at_most, goal.times_at_least, goal.plus_at_most];
-                let given = bounds.iter().flatten().count() + goal.fall_percent_max.iter().count();
-                assert_eq!(given, 1, "{name}: {}", goal.text);
+                let bounds = [goal.at_least, goal.at_most, goal.times_at_least, goal.times_at_most];
+                let others = [goal.plus_at_most, goal.fall_percent_max];
+                assert_eq!(bounds.iter().chain(&others).flatten().count(), 1, "{name}: {}", goal.text);
             }
         }
     }

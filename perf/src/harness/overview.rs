@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::description::{League, Work};
+use super::description::{Conditions, League, Work};
 use super::plot::{COLOURS, escape, plain, text};
 use super::results::{Point, Results, ScenarioResult, number};
 
@@ -45,8 +45,12 @@ pub(super) fn of(results: &Results) -> Option<String> {
     (!groups.is_empty()).then_some(svg)
 }
 
-/// The servers of a scenario at the first place that ours was measured at: ours, then the fastest first.
+/// The servers of a scenario at the first place that ours was measured at: ours, then the fastest first. None, where
+/// none was to be fast: beside an upload, all have a rate that is given.
 fn bars(scenario: &ScenarioResult) -> Vec<Bar<'_>> {
+    if scenario.points.iter().any(|point| point.conditions != Conditions::Alone) {
+        return Vec::new();
+    }
     let Some(ours) = scenario.points.iter().find(|point| point.league == League::Ours) else {
         return Vec::new();
     };
@@ -107,7 +111,14 @@ mod tests {
     fn point(server: &str, league: League, connections: u64, rate: f64) -> Point {
         let figures = Figures { rate, ..Figures::default() };
         let round = Round { figures, void: None, measurement: None, compared: None };
-        Point { server: server.to_owned(), league, connections, objects: 0, rounds: vec![round] }
+        Point {
+            server: server.to_owned(),
+            league,
+            connections,
+            objects: 0,
+            conditions: Conditions::Alone,
+            rounds: vec![round],
+        }
     }
 
     #[test]
@@ -143,6 +154,8 @@ mod tests {
             "{svg}"
         );
         assert!(svg.contains("width=\"280.0\"") && svg.contains("width=\"140.0\""), "{svg}");
+        results.scenarios[0].points[0].conditions = Conditions::BesideUpload;
+        assert_eq!(of(&results), None, "a rate that is given is no speed");
         results.scenarios.clear();
         assert_eq!(of(&results), None);
     }

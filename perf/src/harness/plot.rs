@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use crate::harness::description::{League, Work};
+use crate::harness::description::{Conditions, League, Work};
 use crate::harness::results::{Point, ScenarioResult, number};
 
 const WIDTH: f64 = 860.0;
@@ -135,11 +135,14 @@ fn lines(scenario: &ScenarioResult, places: impl Fn(&Point) -> Option<Vec<(f64, 
             continue;
         };
         let is_durable = matches!(point.league, League::Ours | League::Durable);
-        let name = if is_durable || scenario.work != Work::Put {
-            point.server.clone()
-        } else {
-            format!("{} (not durable)", point.server)
+        let remark = match point.conditions {
+            // It says nothing but the rate of the others.
+            Conditions::Peak => continue,
+            Conditions::BesideUpload => " + upload",
+            Conditions::Alone if is_durable || scenario.work != Work::Put => "",
+            Conditions::Alone => " (not durable)",
         };
+        let name = format!("{}{remark}", point.server);
         match lines.iter_mut().find(|line| line.name == name) {
             Some(line) => line.points.extend(places),
             None => lines.push(Line { name, is_ours: point.league == League::Ours, points: places }),
@@ -307,7 +310,14 @@ mod tests {
             let figures = Figures { rate, ..Figures::default() };
             let round = Round { figures, void: None, measurement: None, compared: None };
             let server = "a <b>".to_owned();
-            Point { server, league: League::Ours, connections, objects: 0, rounds: vec![round] }
+            Point {
+                server,
+                league: League::Ours,
+                connections,
+                objects: 0,
+                conditions: Conditions::Alone,
+                rounds: vec![round],
+            }
         };
         ScenarioResult {
             name: "x".to_owned(),

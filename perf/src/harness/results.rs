@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::harness::description::{Goal, League, Measure, Scenario, Work};
+use crate::harness::description::{Conditions, Goal, League, Measure, Scenario, Work};
 use crate::report::{Latency, Measurement};
 
 /// All of one run.
@@ -57,6 +57,8 @@ pub(crate) struct Point {
     pub(crate) league: League,
     pub(crate) connections: u64,
     pub(crate) objects: u64,
+    #[serde(default)]
+    pub(crate) conditions: Conditions,
     pub(crate) rounds: Vec<Round>,
 }
 
@@ -74,6 +76,9 @@ pub(crate) struct Round {
     pub(crate) compared: Option<u64>,
 }
 
+/// What a goal calls a server without an upload beside it.
+const ALONE: &str = "alone";
+
 /// The figures that are compared. What is not known is absent.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Figures {
@@ -86,6 +91,12 @@ pub(crate) struct Figures {
     pub(crate) flushes_per_operation: Option<f64>,
     /// What neither the server nor the generator used of the processors, as a share of one.
     pub(crate) others_cpu_percent: Option<f64>,
+    /// What an upload beside the work moved each second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) beside_megabytes: Option<f64>,
+    /// How late this program has sent 99 of 100 requests at most, where they were due at some time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lag_p99_us: Option<f64>,
 }
 
 /// Whether a goal was reached.
@@ -142,6 +153,8 @@ impl Figures {
             rss_peak_mib: server.map(|server| server.rss_peak_mib),
             flushes_per_operation: measurement.flushes_per_operation(),
             others_cpu_percent: Some(measurement.resources.machine.others_cpu_percent),
+            beside_megabytes: None,
+            lag_p99_us: measurement.lag_us.map(|lag| lag.p99 as f64),
         }
     }
 
@@ -151,8 +164,16 @@ impl Figures {
             Measure::Megabytes => Some(self.megabytes),
             Measure::MegabytesPerCpuSecond => self.megabytes_per_cpu_second,
             Measure::P50Us => Some(self.latency_us.p50 as f64),
+            Measure::P99Us => Some(self.latency_us.p99 as f64),
             Measure::RssPeakMib => self.rss_peak_mib,
         }
+    }
+}
+
+impl Round {
+    /// One that was not measured.
+    pub(crate) fn void(reason: String) -> Self {
+        Self { figures: Figures::default(), void: Some(reason), measurement: None, compared: None }
     }
 }
 
@@ -197,8 +218,14 @@ impl ScenarioResult {
     }
 
     fn judged(&self, goal: &Goal) -> Option<(String, Option<bool>)> {
+        let conditions = match goal.against.as_deref() {
+            Some(ALONE) => Conditions::BesideUpload,
+            _ => Conditions::Alone,
+        };
         let ours = self.points.iter().filter(|point| {
-            point.league == League::Ours && goal.connections.is_none_or(|wanted| wanted == point.connections)
+            point.league == League::Ours
+                && point.conditions == conditions
+                && goal.connections.is_none_or(|wanted| wanted == point.connections)
         });
         let ours: Vec<&Point> = ours.collect();
         // The worst or the last may be the one that is not known.
@@ -237,6 +264,13 @@ impl ScenarioResult {
             let reached = times >= bound;
             return Some((words, (absent.is_empty() || !reached).then_some(reached)));
         }
+        if let Some(bound) = goal.times_at_most {
+            let (ours, theirs, name) =
+                pairs.max_by(|left, right| (left.0 / left.1).total_cmp(&(right.0 / right.1)))?;
+            let times = ours / theirs;
+            let words = format!("{times:.2} × {name} ({} against {})", number(ours), number(theirs));
+            return Some((words, Some(times <= bound)));
+        }
         let bound = goal.plus_at_most?;
         let (ours, theirs, name) =
             pairs.max_by(|left, right| (left.0 - left.1).total_cmp(&(right.0 - right.1)))?;
@@ -260,6 +294,14 @@ impl ScenarioResult {
     /// The best of whom a goal is against, at the same point of the curve. A bound has one point for all.
     fn rival(&self, goal: &Goal, point: &Point) -> Option<(f64, String)> {
         let against = goal.against.as_deref()?;
+        if against == ALONE {
+            let itself = self.points.iter().find(|rival| {
+                rival.conditions == Conditions::Alone
+                    && (&rival.server, rival.connections, rival.objects)
+                        == (&point.server, point.connections, point.objects)
+            });
+            return Some((itself?.measure(goal.measure)?.median, ALONE.to_owned()));
+        }
         let rivals = self.points.iter().filter(|rival| is_against(against, rival.league, &rival.server));
         let rivals = rivals.filter(|rival| {
             rival.league == League::Bound
@@ -316,7 +358,14 @@ mod tests {
             measurement: None,
             compared: None,
         });
-        Point { server: server.to_owned(), league, connections, objects: 0, rounds: rounds.collect() }
+        Point {
+            server: server.to_owned(),
+            league,
+            connections,
+            objects: 0,
+            conditions: Conditions::Alone,
+            rounds: rounds.collect(),
+        }
     }
 
     fn judged(goal: &str) -> (String, Option<bool>) {
@@ -333,6 +382,8 @@ mod tests {
                 point("best", League::Durable, 64, &[5.0]),
                 point("fast", League::Shipped, 64, &[500.0]),
                 point("fio", League::Bound, 1, &[30.0]),
+                Point { conditions: Conditions::Peak, ..point("ours", League::Ours, 64, &[900.0]) },
+                Point { conditions: Conditions::BesideUpload, ..point("ours", League::Ours, 64, &[45.0]) },
             ],
             missing: Vec::new(),
             goals: Vec::new(),
@@ -359,6 +410,14 @@ mod tests {
         assert_eq!(judged("against = 'absent'\ntimes_at_least = 1").1, None);
         assert_eq!(judged("against = 'fio'\ntimes_at_least = 0.6").1, Some(false));
         assert_eq!(judged("against = 'fio'\nplus_at_most = 1").1, Some(true));
+    }
+
+    #[test]
+    fn a_goal_against_itself_alone_compares_what_is_measured_beside_an_upload() {
+        let (words, reached) = judged("against = 'alone'\ntimes_at_most = 3");
+        assert_eq!((words.as_str(), reached), ("3.00 × alone (45.0 against 15.0)", Some(true)));
+        assert_eq!(judged("against = 'alone'\ntimes_at_most = 2.9").1, Some(false));
+        assert_eq!(judged("against = 'alone'\ntimes_at_most = 3\nconnections = 1").1, None);
     }
 
     #[test]

@@ -5,9 +5,12 @@
 //! ```
 //!
 //! What slows the machine for a while slows all of them. A measurement that says nothing is void and is tried again: the
-//! host took the processors away, or the generator was busy while the server was not.
+//! host took the processors away, or the generator was busy while the server was not, or it was late itself.
+//!
+//! Where a large upload is to go on beside the work, a round begins with what each server does of the work alone and in a
+//! closed loop. Both points that are compared have a share of that as their rate, and take turns as servers do.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,8 +25,9 @@ use serde_json::Value;
 use crate::body::{self, BodyPattern};
 use crate::catalog::{Catalog, DownloadPlan, Downloader, Lister, ReadOrder};
 use crate::command_line::RunOptions;
+use crate::companion::Companion;
 use crate::get::BUFFER_BYTES;
-use crate::harness::description::{self, League, Peer, Scenario, Work};
+use crate::harness::description::{self, Conditions, League, Peer, Scenario, Work};
 use crate::harness::results::{Figures, Missing, PeerNote, Point, Results, Round, ScenarioResult, number};
 use crate::harness::server::{Place, Server, find_program};
 use crate::load_loop::{self, LoadPlan, Pace, RunResult};
@@ -44,6 +48,9 @@ const PORTS_OF_SERVER: u16 = 10;
 const STEAL_PERCENT_MAX: f64 = 10.0;
 /// A server above this has all that its core gives, so that a busy generator has not held it back.
 const SATURATED_CPU_PERCENT_MIN: f64 = 90.0;
+/// An open loop that was later than this share of the latencies that it has measured has measured itself: with 99 of 100
+/// operations both are compared.
+const LAG_PERCENT_MAX: u64 = 50;
 /// A void measurement is made again at most so often.
 const TRIES_MAX: u64 = 3;
 /// With less than this free, what earlier scenarios have stored is removed.
@@ -81,6 +88,16 @@ struct Instance {
     objects: u64,
     next_number: u64,
     downloads: Option<Arc<DownloadPlan>>,
+    /// What it does in a closed loop over so many connections, where that has been measured.
+    peaks: HashMap<u64, f64>,
+}
+
+/// One measurement of a round: which server, over how many connections, under which conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Turn {
+    instance: usize,
+    connections: u64,
+    conditions: Conditions,
 }
 
 impl Runner {
@@ -230,8 +247,15 @@ impl Runner {
         let prefix = format!("run-{:016x}", body::run_seed());
         let place = Place { port, data, prefix, core: self.options.server_core };
         let server = Server::start(peer, &place).await?;
-        let mut instance =
-            Instance { peer: peer.clone(), place, server, objects, next_number: 0, downloads: None };
+        let mut instance = Instance {
+            peer: peer.clone(),
+            place,
+            server,
+            objects,
+            next_number: 0,
+            downloads: None,
+            peaks: HashMap::new(),
+        };
         if objects > 0 {
             instance.fill(scenario).await.context("what is to be read could not be stored")?;
         }
@@ -244,15 +268,19 @@ impl Runner {
         instances: &mut [Instance],
         result: &mut ScenarioResult,
     ) -> anyhow::Result<()> {
-        let mut turns: Vec<(usize, u64)> = Vec::new();
-        for index in 0..instances.len() {
-            turns.extend(scenario.connections.iter().map(|connections| (index, *connections)));
+        let mut turns: Vec<Turn> = Vec::new();
+        for instance in 0..instances.len() {
+            for &connections in &scenario.connections {
+                let conditions = scenario.conditions().iter();
+                turns.extend(conditions.map(|&conditions| Turn { instance, connections, conditions }));
+            }
         }
-        result.points.extend(turns.iter().map(|(index, connections)| Point {
-            server: instances[*index].peer.name.clone(),
-            league: instances[*index].peer.league,
-            connections: *connections,
-            objects: instances[*index].objects,
+        result.points.extend(turns.iter().map(|turn| Point {
+            server: instances[turn.instance].peer.name.clone(),
+            league: instances[turn.instance].peer.league,
+            connections: turn.connections,
+            objects: instances[turn.instance].objects,
+            conditions: turn.conditions,
             rounds: Vec::new(),
         }));
         if scenario.fio.is_some() {
@@ -269,10 +297,9 @@ impl Runner {
                 rustix::fs::sync();
                 point.rounds.push(self.run_fio(job)?);
             }
-            for step in 0..turns.len() {
-                let turn = if round % 2 == 0 { step } else { turns.len() - 1 - step };
-                let (index, connections) = turns[turn];
-                instances[index].measure(scenario, connections, &mut result.points[turn]).await?;
+            for index in order_of_round(&turns, round) {
+                let turn = turns[index];
+                instances[turn.instance].measure(scenario, turn, &mut result.points[index]).await?;
             }
         }
         Ok(())
@@ -296,7 +323,9 @@ impl Runner {
     /// Removes what earlier scenarios have stored where the disk is short of room.
     async fn make_room(&self) -> anyhow::Result<()> {
         let file_system = rustix::fs::statvfs(&self.data)?;
-        if file_system.f_bavail.saturating_mul(file_system.f_frsize) >= FREE_BYTES_MIN {
+        let is_enough = file_system.f_bavail.saturating_mul(file_system.f_frsize) >= FREE_BYTES_MIN;
+        // Where this run has stored nothing yet, it can make no room, and what others have removed is their affair.
+        if is_enough || fs::read_dir(&self.data)?.next().is_none() {
             return Ok(());
         }
         eprintln!("  the disk is short of room: removing older data, then {PAUSE_AFTER_REMOVAL:?} of rest");
@@ -398,24 +427,31 @@ impl Instance {
     }
 
     /// Measures one point, again if that said nothing.
-    async fn measure(
-        &mut self,
-        scenario: &Scenario,
-        connections: u64,
-        point: &mut Point,
-    ) -> anyhow::Result<()> {
+    async fn measure(&mut self, scenario: &Scenario, turn: Turn, point: &mut Point) -> anyhow::Result<()> {
+        let connections = turn.connections;
         for _ in 0..TRIES_MAX {
-            let round = self.measure_once(scenario, connections).await?;
+            rustix::fs::sync();
+            let round = self.measure_under(scenario, turn).await?;
             eprintln!(
-                "  {} × {connections}{}: {} /s, {} MB/s, p50 {} µs{}",
+                "  {}{} × {connections}{}: {} /s, {} MB/s, p50 {} µs, p99 {} µs{}{}",
                 self.peer.name,
+                if turn.conditions == Conditions::BesideUpload { " beside an upload" } else { "" },
                 if self.objects > 0 { format!(" of {}", number(self.objects as f64)) } else { String::new() },
                 number(round.figures.rate),
                 number(round.figures.megabytes),
                 round.figures.latency_us.p50,
+                round.figures.latency_us.p99,
+                round
+                    .figures
+                    .beside_megabytes
+                    .map(|megabytes| format!(", upload {} MB/s", number(megabytes)))
+                    .unwrap_or_default(),
                 round.void.as_ref().map(|reason| format!("; void: {reason}")).unwrap_or_default(),
             );
             let is_valid = round.void.is_none();
+            if is_valid && turn.conditions == Conditions::Peak {
+                self.peaks.insert(connections, round.figures.rate);
+            }
             point.rounds.push(round);
             if is_valid {
                 break;
@@ -424,8 +460,42 @@ impl Instance {
         Ok(())
     }
 
-    async fn measure_once(&mut self, scenario: &Scenario, connections: u64) -> anyhow::Result<Round> {
-        rustix::fs::sync();
+    /// Measures with whatever else goes on under the conditions of a turn, at the rate that belongs to them.
+    async fn measure_under(&mut self, scenario: &Scenario, turn: Turn) -> anyhow::Result<Round> {
+        let Some(beside) = scenario.beside_upload.filter(|_| turn.conditions != Conditions::Peak) else {
+            return self.measure_once(scenario, turn.connections, scenario.rate).await;
+        };
+        let Some(peak) = self.peaks.get(&turn.connections) else {
+            return Ok(Round::void("its rate is a share of the peak, which is not known".to_owned()));
+        };
+        let rate = Some(peak * beside.percent_of_peak / 100.0);
+        if turn.conditions == Conditions::Alone {
+            return self.measure_once(scenario, turn.connections, rate).await;
+        }
+        let upload = self.place.template(&self.peer.put, Some(beside.body_bytes))?;
+        ensure!(self.peer.put_begin.is_none() && !upload.needs_sha256(), "it takes no upload of one request");
+        let plan = UploadPlan::new(None, upload, BodyPattern::for_run(beside.body_bytes, 1));
+        // Always to the same place, where what has been replaced takes no more room.
+        let companion = match Companion::start(self.place.address(), plan, self.next_number).await {
+            Ok(companion) => companion,
+            Err(error) => return Ok(Round::void(format!("the upload beside it: {error:#}"))),
+        };
+        let measured = self.measure_once(scenario, turn.connections, rate).await;
+        let moved = companion.finish();
+        let mut round = measured?;
+        match moved {
+            Ok(bytes_per_second) => round.figures.beside_megabytes = Some(bytes_per_second / 1e6),
+            Err(error) => round.void = Some(format!("the upload beside it: {error:#}")),
+        }
+        Ok(round)
+    }
+
+    async fn measure_once(
+        &mut self,
+        scenario: &Scenario,
+        connections: u64,
+        rate_per_second: Option<f64>,
+    ) -> anyhow::Result<Round> {
         if scenario.cold {
             drop_cached_pages(&self.place.data)?;
         }
@@ -433,7 +503,7 @@ impl Instance {
             process.forget_peak();
         }
         let pace = Pace {
-            rate_per_second: scenario.rate,
+            rate_per_second,
             warm_up: Duration::from_secs(scenario.warm_up_seconds),
             length: Duration::from_secs(scenario.seconds),
             operations_max: scenario.count.unwrap_or(u64::MAX),
@@ -484,6 +554,13 @@ fn void_reason(measurement: &Measurement) -> Option<String> {
     if resources.machine.steal_percent > STEAL_PERCENT_MAX {
         return Some(format!("the host took {:.0} % of the time", resources.machine.steal_percent));
     }
+    if let Some(lag_us) = measurement.lag_us {
+        // How busy it was does not matter then: it has to be in time.
+        let latency_us = measurement.latency_us;
+        return (lag_us.p99 * 100 > latency_us.p99 * LAG_PERCENT_MAX).then(|| {
+            format!("the generator was {} µs late itself, of {} µs (p99)", lag_us.p99, latency_us.p99)
+        });
+    }
     let server_percent = resources.server.as_ref().map_or(0.0, |server| server.cpu_percent);
     if measurement.generator_is_too_busy && server_percent < SATURATED_CPU_PERCENT_MIN {
         return Some(format!(
@@ -512,6 +589,17 @@ fn drop_cached_pages(directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The order of the turns of a round, by their places: every other time from the last to the first, but first of all
+/// those that others need to know of.
+fn order_of_round(turns: &[Turn], round: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..turns.len()).collect();
+    if !round.is_multiple_of(2) {
+        order.reverse();
+    }
+    order.sort_by_key(|index| turns[*index].conditions != Conditions::Peak);
+    order
+}
+
 fn version_of(command: &[String]) -> String {
     let Some((program, arguments)) = command.split_first() else {
         return "this tree".to_owned();
@@ -530,7 +618,14 @@ fn version_of(command: &[String]) -> String {
 }
 
 fn fio_point() -> Point {
-    Point { server: "fio".to_owned(), league: League::Bound, connections: 1, objects: 0, rounds: Vec::new() }
+    Point {
+        server: "fio".to_owned(),
+        league: League::Bound,
+        connections: 1,
+        objects: 0,
+        conditions: Conditions::Alone,
+        rounds: Vec::new(),
+    }
 }
 
 /// The figures of the first job, of its writes if it has any.
@@ -572,6 +667,20 @@ mod tests {
         assert_eq!((figures.rate, figures.megabytes), (250.5, 1.026_048));
         assert_eq!((figures.latency_us.p50, figures.latency_us.p99), (300, 8_000));
         assert!(fio_figures(&serde_json::json!({"jobs": []})).is_none());
+    }
+
+    #[test]
+    fn rounds_alternate_and_begin_with_the_peaks() {
+        let turn = |instance, conditions| Turn { instance, connections: 64, conditions };
+        let mut turns = Vec::new();
+        for instance in 0..2 {
+            let conditions = [Conditions::Peak, Conditions::Alone, Conditions::BesideUpload];
+            turns.extend(conditions.map(|conditions| turn(instance, conditions)));
+        }
+        assert_eq!(order_of_round(&turns, 0), [0, 3, 1, 2, 4, 5]);
+        assert_eq!(order_of_round(&turns, 1), [3, 0, 5, 4, 2, 1]);
+        turns.retain(|turn| turn.conditions == Conditions::Alone);
+        assert_eq!((order_of_round(&turns, 2), order_of_round(&turns, 3)), (vec![0, 1], vec![1, 0]));
     }
 
     #[test]

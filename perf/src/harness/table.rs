@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::harness::description::League;
+use crate::harness::description::{Conditions, League};
 use crate::harness::results::{Figures, Median, Point, Results, ScenarioResult, number};
 
 /// All of a run: what was asked and reached, then the figures of each scenario, then who took part.
@@ -54,9 +54,10 @@ fn write_point(text: &mut String, point: &Point) {
     let void = point.rounds.len() - valid;
     let _ = writeln!(
         text,
-        "| {} ({}) | {} | {} | {} | {} | {} · {} · {} | {} | {} | {} | {} | {} | {valid}{} |",
+        "| {} ({}){} | {} | {} | {} | {} | {} · {} · {} | {} | {} | {} | {} | {} | {valid}{} |",
         point.server,
         league_name(point.league),
+        conditions_in_words(point),
         number(point.connections as f64).trim_end_matches(".00"),
         number(point.objects as f64).trim_end_matches(".00"),
         show(|figures| Some(figures.rate)),
@@ -71,6 +72,25 @@ fn write_point(text: &mut String, point: &Point) {
         show(|figures| figures.others_cpu_percent),
         if void > 0 { format!(", {void} void") } else { String::new() },
     );
+}
+
+/// What the work of a point had beside it, and whether it was kept waiting by the generator.
+fn conditions_in_words(point: &Point) -> String {
+    let median = |figure: fn(&Figures) -> Option<f64>| point.median(figure).map(|known| known.median);
+    let mut words = match point.conditions {
+        Conditions::Alone => String::new(),
+        Conditions::Peak => ", closed loop".to_owned(),
+        Conditions::BesideUpload => {
+            let megabytes = median(|figures| figures.beside_megabytes);
+            megabytes.map_or(", beside an upload".to_owned(), |megabytes| {
+                format!(", beside an upload of {} MB/s", number(megabytes))
+            })
+        }
+    };
+    if let Some(lag_us) = median(|figures| figures.lag_p99_us) {
+        let _ = write!(words, "; sent up to {} ms late (p99)", number(lag_us / 1_000.0));
+    }
+    words
 }
 
 fn with_range(known: Median) -> String {
