@@ -25,8 +25,10 @@ pub(super) type Header = [u8; BLOCK_BYTES];
 
 /// The sum of all bytes, with spaces for those of the sum itself.
 pub(super) fn checksum(header: &Header) -> u64 {
-    let sum = |bytes: &[u8]| bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
-    sum(&header[..CHECKSUM.start]) + sum(&header[CHECKSUM.end..]) + CHECKSUM.len() as u64 * u64::from(b' ')
+    // Of so few bytes it fits half of the number that it is held against, and is there twice as fast.
+    let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
+    let spaces = CHECKSUM.len() as u32 * u32::from(b' ');
+    u64::from(sum(&header[..CHECKSUM.start]) + sum(&header[CHECKSUM.end..]) + spaces)
 }
 
 /// A text up to its first NUL.

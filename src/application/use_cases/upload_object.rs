@@ -86,10 +86,11 @@ where
     let object = committed(object, content_hash, size_bytes, clock);
     let commit = LooseCommit { object: object.clone(), content_hash, bytes, precondition };
     let begun = repository.begin_loose(commit, room).await?;
-    Ok(Either::Right(async move {
-        let replaced = replaced(begun.await?)?;
+    // An async block would hold `begun` twice: as what it was given, and as what it waits for.
+    Ok(Either::Right(begun.map(move |outcome| {
+        let replaced = replaced(outcome?)?;
         Ok(Uploaded { object, content_hash, replaced })
-    }))
+    })))
 }
 
 /// An object whose bytes are all here, and which nothing names yet.

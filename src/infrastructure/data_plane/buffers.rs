@@ -201,11 +201,13 @@ impl BufferPool {
         Some(self.block(memory, Some(tenant_id.clone())))
     }
 
-    /// A large block that is nobody's share, for one that uses it over and over.
+    /// A large block that is nobody's share, for one that uses it over and over. The other half of its huge page is left
+    /// unused.
     pub fn sole_large_block() -> Block {
         let pool = Self::new(LARGE_BLOCK_BYTES);
         pool.0.lock().bytes_lent = LARGE_BLOCK_BYTES;
-        pool.block(Memory::allocate(LARGE_BLOCK_BYTES), None)
+        let [memory, _] = Memory::large_pair();
+        pool.block(memory, None)
     }
 
     /// How many bytes are lent now.

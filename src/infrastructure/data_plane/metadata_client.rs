@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::buffers::Block;
@@ -508,13 +509,21 @@ impl ObjectRepository for MetadataClient {
     ) -> Result<impl Future<Output = Result<LooseOutcome, UploadError>>, UploadError> {
         let key_path = commit.object.key_path();
         let begun = self.begin_log_loose(commit, room, Share::Batched).await?;
-        Ok(async move {
-            let outcome = self.loose_outcome(begun).await;
+        // Hundreds wait beside each other, and hardly any of them for the database: only those hold what that takes.
+        let outcome = match begun {
+            LooseBegun::Appending { appending: Ok(appending), outcome: None, .. } => {
+                Either::Left(appending.durable().map(|appended| {
+                    appended.map(|_| LooseOutcome::Committed { replaced: false }).map_err(UploadError::from)
+                }))
+            }
+            begun => Either::Right(Box::pin(self.loose_outcome(begun))),
+        };
+        Ok(outcome.map(move |outcome| {
             if let Some(key_path) = key_path {
                 self.cache.forget(&ObjectName::Key(key_path));
             }
             outcome
-        })
+        }))
     }
 
     async fn delete(

@@ -3,14 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::Value;
-
 use super::errors::DatabaseError;
 use super::postgres::PostgresDatabase;
+use super::postgres_queries;
 use super::postgres_rows::{self, names as namespaces_of, uuid_of};
-use super::sqlite::{SqliteDatabase, ids_json};
-use super::sqlite_api_keys::namespaces_json;
-use super::{postgres_queries, queries, sqlite_columns};
+use super::sqlite::SqliteDatabase;
+use super::sqlite_finds::{find_by_id, find_by_key};
 use crate::application::ports::ObjectName;
 use crate::domain::entities::{KeyPath, Reach, Scope, StoredObject};
 use crate::domain::value_objects::{ContentHash, Key, ObjectId};
@@ -23,35 +21,27 @@ impl SqliteDatabase {
         &self,
         names: &[ObjectName],
     ) -> Result<Vec<Option<StoredObject>>, DatabaseError> {
-        let mut found = HashMap::with_capacity(names.len());
+        let mut found = vec![None; names.len()];
+        let mut note = |some: Vec<(usize, StoredObject)>| {
+            some.into_iter().for_each(|(index, object)| found[index] = Some(object));
+        };
         for (reach, ids) in by_reach(names) {
-            let query = sqlx::query(queries::FIND_EACH_BY_ID)
-                .bind(ids_json(ids.into_iter()))
-                .bind(reach.and_then(Reach::tenant_id).map(|tenant_id| tenant_id.as_str()))
-                .bind(reach.and_then(Reach::namespaces).map(namespaces_json));
-            let rows = query.fetch_all(&self.readers).await.map_err(DatabaseError::of(OPERATION))?;
-            for row in &rows {
-                let object = sqlite_columns::stored_object(row).map_err(DatabaseError::of(OPERATION))?;
-                found.insert(name_within(object.object.id, reach), object);
-            }
+            note(find_by_id(&self.readers, reach, &ids).await.map_err(DatabaseError::of(OPERATION))?);
         }
         for (scope, keys) in by_scope(names) {
-            let keys = Value::from_iter(keys.iter().map(|key| key.as_str())).to_string();
-            let query = sqlx::query(queries::FIND_EACH_BY_KEY)
-                .bind(scope.namespace.as_str())
-                .bind(scope.tenant_id.as_str())
-                .bind(keys);
-            let rows = query.fetch_all(&self.readers).await.map_err(DatabaseError::of(OPERATION))?;
-            for row in &rows {
-                let object = sqlite_columns::stored_object(row).map_err(DatabaseError::of(OPERATION))?;
-                found.extend(object.object.key_path().map(|path| (ObjectName::Key(path), object)));
+            note(find_by_key(&self.readers, scope, &keys).await.map_err(DatabaseError::of(OPERATION))?);
+        }
+        let mut contents = HashMap::new();
+        for (reach, hashes) in by_content(names) {
+            let some = self.find_contents(&hashes, reach).await?;
+            contents.extend(some.into_iter().map(|object| (content_within(&object, reach), object)));
+        }
+        for (index, name) in names.iter().enumerate() {
+            if let Some(object) = contents.get(name) {
+                found[index] = Some(object.clone());
             }
         }
-        for (reach, hashes) in by_content(names) {
-            let contents = self.find_contents(&hashes, reach).await?;
-            found.extend(contents.into_iter().map(|object| (content_within(&object, reach), object)));
-        }
-        Ok(in_order(names, &found))
+        Ok(found)
     }
 }
 
@@ -65,7 +55,7 @@ impl PostgresDatabase {
         for (reach, ids) in by_reach(names) {
             let tenant_id = reach.and_then(Reach::tenant_id).map(|tenant_id| tenant_id.as_str().to_owned());
             let query = sqlx::query(postgres_queries::FIND_EACH_BY_ID)
-                .bind(ids.into_iter().map(uuid_of).collect::<Vec<_>>())
+                .bind(ids.into_iter().map(|(_, id)| uuid_of(id)).collect::<Vec<_>>())
                 .bind(tenant_id)
                 .bind(reach.and_then(namespaces_of));
             let rows = self.rows(query).await.map_err(DatabaseError::of(OPERATION))?;
@@ -78,7 +68,7 @@ impl PostgresDatabase {
             let query = sqlx::query(postgres_queries::FIND_EACH_BY_KEY)
                 .bind(scope.namespace.as_str())
                 .bind(scope.tenant_id.as_str())
-                .bind(keys.iter().map(|key| key.as_str().to_owned()).collect::<Vec<_>>());
+                .bind(keys.iter().map(|(_, key)| key.as_str().to_owned()).collect::<Vec<_>>());
             let rows = self.rows(query).await.map_err(DatabaseError::of(OPERATION))?;
             for row in &rows {
                 let object = postgres_rows::stored_object(row).map_err(DatabaseError::of(OPERATION))?;
@@ -93,23 +83,25 @@ impl PostgresDatabase {
     }
 }
 
-fn by_reach(names: &[ObjectName]) -> HashMap<Option<&Reach>, Vec<&ObjectId>> {
+/// Ids and their places among the names.
+fn by_reach(names: &[ObjectName]) -> HashMap<Option<&Reach>, Vec<(usize, &ObjectId)>> {
     let mut ids: HashMap<_, Vec<_>> = HashMap::new();
-    for name in names {
+    for (index, name) in names.iter().enumerate() {
         match name {
-            ObjectName::Id(id) => ids.entry(None).or_default().push(id),
-            ObjectName::IdWithin(id, reach) => ids.entry(Some(reach)).or_default().push(id),
+            ObjectName::Id(id) => ids.entry(None).or_default().push((index, id)),
+            ObjectName::IdWithin(id, reach) => ids.entry(Some(reach)).or_default().push((index, id)),
             ObjectName::Key(_) | ObjectName::Content(..) => {}
         }
     }
     ids
 }
 
-fn by_scope(names: &[ObjectName]) -> HashMap<&Scope, Vec<&Key>> {
+/// Keys and their places among the names.
+fn by_scope(names: &[ObjectName]) -> HashMap<&Scope, Vec<(usize, &Key)>> {
     let mut keys: HashMap<_, Vec<_>> = HashMap::new();
-    for name in names {
+    for (index, name) in names.iter().enumerate() {
         if let ObjectName::Key(KeyPath { scope, key }) = name {
-            keys.entry(scope).or_default().push(key);
+            keys.entry(scope).or_default().push((index, key));
         }
     }
     keys

@@ -48,6 +48,7 @@ mod sqlite;
 mod sqlite_api_keys;
 mod sqlite_columns;
 mod sqlite_contents;
+mod sqlite_finds;
 mod sqlite_lifecycle;
 mod sqlite_listing;
 mod sqlite_maintenance;

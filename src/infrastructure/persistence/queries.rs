@@ -72,6 +72,18 @@ macro_rules! within {
     };
 }
 
+/// A committed object and its place as one value: which of the names `j` it is, and what is not said by a key and its scope.
+macro_rules! found_columns {
+    ($more:literal) => {
+        concat!(
+            "json_group_array(json_array(j.key, hex(o.id), o.storage_class, hex(o.content_hash), o.size_bytes, \
+             o.content_type, o.metadata, o.created_at, o.updated_at, b.place, b.damaged",
+            $more,
+            "))"
+        )
+    };
+}
+
 macro_rules! newest_of_class {
     ($class:literal) => {
         concat!(
@@ -256,21 +268,21 @@ pub(super) const FIND_BY_ID_WITHIN: &str = concat!(
     within!()
 );
 
-/// As [`FIND_BY_ID_WITHIN`], of `?1`: `["<id>", …]`.
+/// As [`FIND_BY_ID_WITHIN`], of `?1`: `["<id>", …]`. One text for all of them.
 pub(super) const FIND_EACH_BY_ID: &str = concat!(
     "SELECT ",
-    object_columns!(),
-    ", b.place, b.damaged FROM json_each(?1) AS j CROSS JOIN objects AS o CROSS JOIN blobs AS b
+    found_columns!(", o.namespace, o.tenant_id, o.key"),
+    " FROM json_each(?1) AS j CROSS JOIN objects AS o CROSS JOIN blobs AS b
       ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
      WHERE o.id = unhex(j.value) AND o.status = 1 AND ",
     within!()
 );
 
-/// As [`FIND_BY_KEY`], of `?3`: `["<key>", …]`.
+/// As [`FIND_BY_KEY`], of `?3`: `["<key>", …]`. One text for all of them.
 pub(super) const FIND_EACH_BY_KEY: &str = concat!(
     "SELECT ",
-    object_columns!(),
-    ", b.place, b.damaged FROM json_each(?3) AS j CROSS JOIN objects AS o CROSS JOIN blobs AS b
+    found_columns!(""),
+    " FROM json_each(?3) AS j CROSS JOIN objects AS o CROSS JOIN blobs AS b
       ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
      WHERE o.sequence = (
         SELECT n.sequence FROM objects AS n

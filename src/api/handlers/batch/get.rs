@@ -1,6 +1,9 @@
 //! `POST /v1/batch/get`: many objects as one tar archive.
 
+use std::pin::pin;
 use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt as _};
 
 use super::super::super::archive_transfer::{Archive, Part};
 use super::super::super::batches::{BATCH_NAMES_BYTES_MAX, ITEMS_BETWEEN_TURNS, ITEMS_IN_FLIGHT_MAX};
@@ -17,6 +20,9 @@ use crate::application::ports::{BlobStore, Clock, ObjectRepository};
 use crate::domain::entities::{Principal, StoredObject};
 use crate::domain::value_objects::ByteRange;
 
+/// While this core looks through what was found, the database looks for the next ones.
+const LOOKUPS_AT_ONCE: usize = 2;
+
 /// Answers when all items have been looked up: so the head says how long the archive is, and whoever gets less knows it.
 pub(in super::super) async fn get<S: BlobStore, R: ObjectRepository, C: Clock>(
     service: &Service<S, R, C>,
@@ -31,10 +37,13 @@ pub(in super::super) async fn get<S: BlobStore, R: ObjectRepository, C: Clock>(
     let (bytes, reach) = (body.read_whole(BATCH_NAMES_BYTES_MAX).await?, principal.reach.clone());
     let wanted = service.batches.read(move || parse_wanted(&bytes, scope.as_ref(), &reach)).await?;
     let (mut parts, mut results, mut index) = (Vec::new(), Vec::new(), 0);
-    for window in wanted.chunks(ITEMS_IN_FLIGHT_MAX) {
+    let lookups = wanted.chunks(ITEMS_IN_FLIGHT_MAX).map(|window| async move {
         let names: Vec<_> = window.iter().map(|wanted| wanted.object.clone()).collect();
-        let found = service.repository.find_each(&names).await?;
-        for (wanted, found) in window.iter().zip(found) {
+        (window, service.repository.find_each(&names).await)
+    });
+    let mut lookups = pin!(stream::iter(lookups).buffered(LOOKUPS_AT_ONCE));
+    while let Some((window, found)) = lookups.next().await {
+        for (wanted, found) in window.iter().zip(found?) {
             if let Some(object) = &found {
                 service.repository.note_read(&object.object);
             }

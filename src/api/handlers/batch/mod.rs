@@ -4,6 +4,7 @@
 mod delete;
 mod get;
 mod items;
+mod lines;
 mod put;
 mod records;
 mod refer;
@@ -40,7 +41,8 @@ const ABOUT_ONE: [&str; 6] = [
     "Repr-Digest",
 ];
 
-/// What became of an item, as callers see it: one line of the answer. What there is nothing to say of is left out.
+/// What became of an item, as callers see it: one line of the answer. What there is nothing to say of is left out. How it
+/// serialises is what lines are held against, which are written faster.
 #[derive(Default, Serialize, ToSchema)]
 #[schema(as = BatchResult)]
 pub(in crate::api) struct ResultDto<'a> {
@@ -79,15 +81,8 @@ impl<'a> ResultDto<'a> {
         let Problem { status, code, detail, .. } = problem;
         Self { index, status: *status, code: Some(code), detail: Some(detail), ..Self::default() }
     }
-
-    fn append_to(&self, lines: &mut Vec<u8>) {
-        // A struct of texts and numbers always has a JSON form, in which a line break is none.
-        let _ = serde_json::to_writer(&mut *lines, self);
-        lines.push(b'\n');
-    }
 }
 
-/// There are thousands of lines in an answer, and to format a value digit by digit takes several times as long.
 fn id_as_text<S: Serializer>(id: &Option<ObjectId>, serializer: S) -> Result<S::Ok, S::Error> {
     match id {
         Some(id) => serializer.serialize_str(id.write_to(&mut [0; ObjectId::TEXT_LENGTH])),

@@ -208,7 +208,9 @@ where
         if size_bytes > SMALL_BYTES_MAX {
             let ports = (&service.store, &service.repository, &service.clock);
             let order = self.order_of(&key, &precondition, size_bytes);
-            let uploaded = self.beside(pin!(upload_object(ports, order, archive))).await;
+            let mut uploading = Box::pin(upload_object(ports, order, archive));
+            let uploaded = self.beside(uploading.as_mut()).await;
+            drop(uploading);
             // Where the body has failed, that is told of it and not of the file.
             archive.take_failure()?;
             let result = uploaded.map_err(Problem::from);
@@ -230,7 +232,7 @@ where
             self.keys_in_flight.insert(key.clone());
             let item = item(Some(key), held_bytes);
             self.push(match begun {
-                Ok(stored) => async move { (item, stored.await.map_err(Problem::from)) }.boxed_local(),
+                Ok(stored) => stored.map(|stored| (item, stored.map_err(Problem::from))).boxed_local(),
                 Err(error) => ready((item, Err(error.into()))).boxed_local(),
             });
             return Ok(());
