@@ -385,6 +385,7 @@ fn give_up(client: &mut Client, share: &mut Share, index: usize, cut: &Cut<'_>) 
         // It may be done already, and then stays for whoever asks.
         return Ok(false);
     }
+    let was_ending = upload.is_ending;
     (upload.is_unsure, upload.is_ending) = (true, true);
     let answer = match client.send(delete(&upload.target)) {
         Ok(answer) if !cut.has_begun() => answer,
@@ -392,8 +393,13 @@ fn give_up(client: &mut Client, share: &mut Share, index: usize, cut: &Cut<'_>) 
     };
     match answer.status {
         204 => {}
+        // It was given up before in this run, and that had no answer or a busy one.
+        404 if was_ending => {}
         408 | 423 | 500.. => return Ok(false),
-        status => bail!("{upload:?} was given up with status {status}"),
+        status => {
+            let body = String::from_utf8_lossy(&answer.body);
+            bail!("{upload:?} was given up with status {status}: {body}")
+        }
     }
     let upload = share.uploads.open.swap_remove(index);
     share.uploads.gone.push(upload.target);
