@@ -155,6 +155,25 @@ macro_rules! of_newest {
     };
 }
 
+/// What a walk has come to as two texts, both in no certain order: the newest versions of keys that are shown by themselves, and all
+/// keys, with whether they are asked for.
+macro_rules! walked_texts {
+    ($is_shown:literal, $newest:expr, $judged:literal) => {
+        concat!(
+            objects_text!("o.sequence", ", w.key"),
+            " FILTER (WHERE o.sequence IS NOT NULL), json_group_array(json_array(w.key, ",
+            $is_shown,
+            ")) FROM walk AS w LEFT JOIN objects AS o ON o.sequence = CASE WHEN ",
+            delimited!(),
+            " > 0 THEN NULL ELSE ",
+            $newest,
+            " END WHERE ",
+            $judged,
+            "w.key IS NOT NULL"
+        )
+    };
+}
+
 /// `?1`: `["<id>", …]`
 pub(super) const HELD_BY_ID: &str = concat!(
     "SELECT ",
@@ -333,13 +352,8 @@ pub(super) const LIST_KEYS: &str = concat!(
     first_key!("n.key >= ?3"),
     " UNION ALL SELECT ",
     next_key!(""),
-    " FROM walk AS w WHERE w.key IS NOT NULL LIMIT ?8) SELECT ",
-    object_columns!(),
-    ", w.key, true FROM walk AS w LEFT JOIN objects AS o ON o.sequence = CASE WHEN ",
-    delimited!(),
-    " > 0 THEN NULL ELSE ",
-    of_newest!("v.sequence"),
-    " END WHERE w.key IS NOT NULL"
+    " FROM walk AS w WHERE w.key IS NOT NULL LIMIT ?8) ",
+    walked_texts!("true", of_newest!("v.sequence"), "")
 );
 
 /// The same for keys whose newest version is in the class `?9`, and at most `?10` keys in all. Here every key takes two steps:
@@ -353,11 +367,8 @@ pub(super) const LIST_KEYS_OF_CLASS: &str = concat!(
     " ELSE w.key END, CASE WHEN NOT w.is_judged THEN ",
     of_newest!("CASE v.storage_class WHEN ?9 THEN v.sequence END"),
     " END, NOT w.is_judged, w.taken + (w.newest IS NOT NULL) \
-      FROM walk AS w WHERE w.key IS NOT NULL AND w.taken < ?8 LIMIT 2 * ?10) SELECT ",
-    object_columns!(),
-    ", w.key, w.newest IS NOT NULL FROM walk AS w LEFT JOIN objects AS o ON o.sequence = CASE WHEN ",
-    delimited!(),
-    " > 0 THEN NULL ELSE w.newest END WHERE w.is_judged AND w.key IS NOT NULL"
+      FROM walk AS w WHERE w.key IS NOT NULL AND w.taken < ?8 LIMIT 2 * ?10) ",
+    walked_texts!("w.newest IS NOT NULL", "w.newest", "w.is_judged AND ")
 );
 
 /// One page of the versions of a key.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::columns::undecodable;
 use super::queries;
 use super::sqlite_api_keys::namespaces_json;
-use super::sqlite_texts::{ContentTypes, rows, text};
+use super::sqlite_texts::{ContentTypes, ObjectRow, rows, text};
 use crate::domain::entities::{Reach, Scope, StoredObject};
 use crate::domain::errors::InvalidValue;
 use crate::domain::value_objects::{Key, ObjectId, TenantId};
@@ -32,9 +32,9 @@ pub(super) async fn find_by_id(
             .bind(reach.and_then(Reach::namespaces).map(namespaces_json));
         let text = text(query, readers).await?;
         let mut types = ContentTypes::default();
-        for row in rows(&text)? {
+        for row in rows::<ObjectRow<'_>>(&text)? {
             let index = ids.get(row.index()?).ok_or_else(strange)?.0;
-            let (scope, key) = (row.scope()?, row.key()?);
+            let (scope, key) = (row.scope()?, row.parsed_key()?);
             found.push((index, row.into_stored((scope, key), &mut types)?));
         }
     }
@@ -55,7 +55,7 @@ pub(super) async fn find_by_key(
             .bind(json(&keys.iter().map(|(_, key)| key.as_str()).collect::<Vec<_>>())?);
         let text = text(query, readers).await?;
         let mut types = ContentTypes::default();
-        for row in rows(&text)? {
+        for row in rows::<ObjectRow<'_>>(&text)? {
             let (index, key) = *keys.get(row.index()?).ok_or_else(strange)?;
             found.push((index, row.into_stored((scope.clone(), Some(key.clone())), &mut types)?));
         }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use sqlx::query::Query;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::sqlite::SqliteArguments;
 use sqlx::{Connection as _, Sqlite, SqliteConnection};
 
 use super::columns::{class_number, status_number};
@@ -11,8 +11,7 @@ use super::errors::DatabaseError;
 use super::key_walk::KeyWalk;
 use super::queries;
 use super::sqlite::SqliteDatabase;
-use super::sqlite_columns::{column, object};
-use super::sqlite_texts::{ContentTypes, ObjectRow, rows, text};
+use super::sqlite_texts::{ContentTypes, KeyRow, ObjectRow, rows, text, walked_texts};
 use crate::application::key_listing::{KeyPage, KeyQuery, VersionQuery, WalkedKey};
 use crate::application::ports::{ListPage, ListQuery};
 use crate::domain::entities::{KeyPath, Object};
@@ -37,7 +36,7 @@ impl SqliteDatabase {
             }
         };
         let object = |row: ObjectRow<'_>, types: &mut ContentTypes| {
-            let key = row.key()?;
+            let key = row.parsed_key()?;
             row.into_object((query.scope.clone(), key), query.status, types)
         };
         let page = self.page((query.before, query.limit), statement, object).await;
@@ -45,24 +44,20 @@ impl SqliteDatabase {
     }
 
     pub(super) async fn list_keys(&self, query: &KeyQuery) -> Result<KeyPage, DatabaseError> {
-        let text =
-            if query.storage_class.is_some() { queries::LIST_KEYS_OF_CLASS } else { queries::LIST_KEYS };
-        let walk = KeyWalk::of(query);
-        let mut statement = sqlx::query(text)
-            .bind(query.scope.namespace.as_str())
-            .bind(query.scope.tenant_id.as_str())
-            .bind(walk.from)
-            .bind(walk.up_to)
-            .bind(walk.prefix_characters)
-            .bind(walk.delimiter)
-            .bind(walk.beyond)
-            .bind(walk.wanted);
-        if let Some(class) = query.storage_class {
-            statement = statement.bind(class_number(class)).bind(walk.looked_at_max);
+        let walked = self.walk(query).await.map_err(DatabaseError::of("list keys"))?;
+        Ok(KeyPage::of_walk(query, walked))
+    }
+
+    /// Goes from part to part as a page does.
+    async fn walk(&self, query: &KeyQuery) -> sqlx::Result<Vec<WalkedKey>> {
+        let mut reader = self.readers.acquire().await?;
+        if (query.limit as usize) < LISTED_AT_ONCE {
+            return walk_by_parts(&mut reader, query).await;
         }
-        let rows = statement.fetch_all(&self.readers).await;
-        let walked = rows.and_then(|rows| rows.iter().map(walked_key).collect());
-        walked.map(|walked| KeyPage::of_walk(query, walked)).map_err(DatabaseError::of("list keys"))
+        let mut snapshot = reader.begin().await?;
+        let walked = walk_by_parts(&mut snapshot, query).await?;
+        snapshot.rollback().await?;
+        Ok(walked)
     }
 
     pub(super) async fn list_versions(&self, query: &VersionQuery) -> Result<ListPage, DatabaseError> {
@@ -115,7 +110,7 @@ async fn page_by_parts<'q>(
         // One more than asked for tells whether there is a next page.
         let count = (limit - objects.len() + 1).min(LISTED_AT_ONCE);
         let text = text(statement(before, count as i64), &mut *reader).await?;
-        let mut rows = rows(&text)?;
+        let mut rows = rows::<ObjectRow<'_>>(&text)?;
         rows.sort_unstable_by_key(|row| Reverse(row.number));
         let is_last = rows.len() < count;
         for row in rows {
@@ -131,10 +126,58 @@ async fn page_by_parts<'q>(
     }
 }
 
-/// Reads `object_columns!`, which may all be NULL, and behind them the key and whether it is shown.
-fn walked_key(row: &SqliteRow) -> sqlx::Result<WalkedKey> {
-    let object = column::<Option<i64>>(row, 0)?.map(|_| object(row)).transpose()?;
-    Ok(WalkedKey { key: column(row, 13)?, is_shown: column(row, 14)?, object })
+async fn walk_by_parts(reader: &mut SqliteConnection, query: &KeyQuery) -> sqlx::Result<Vec<WalkedKey>> {
+    let (mut walked, mut part) = (Vec::new(), query.clone());
+    // One more than asked for tells whether there is a next page.
+    let mut wanted = query.limit as usize + 1;
+    loop {
+        let count = wanted.min(LISTED_AT_ONCE);
+        let mut walk = KeyWalk::of(&part);
+        walk.wanted = count as i32;
+        walk.looked_at_max -= walked.len() as i32;
+        let more = walk_on(reader, query, walk).await?;
+        let shown = more.iter().filter(|walked| walked.is_shown).count();
+        part.after = more.last().map(|last| last.position(query));
+        walked.extend(more);
+        wanted -= shown;
+        if shown < count || wanted == 0 {
+            return Ok(walked);
+        }
+    }
+}
+
+async fn walk_on(
+    reader: &mut SqliteConnection,
+    query: &KeyQuery,
+    walk: KeyWalk<'_>,
+) -> sqlx::Result<Vec<WalkedKey>> {
+    let text = if query.storage_class.is_some() { queries::LIST_KEYS_OF_CLASS } else { queries::LIST_KEYS };
+    let mut statement = sqlx::query(text)
+        .bind(query.scope.namespace.as_str())
+        .bind(query.scope.tenant_id.as_str())
+        .bind(walk.from)
+        .bind(walk.up_to)
+        .bind(walk.prefix_characters)
+        .bind(walk.delimiter)
+        .bind(walk.beyond)
+        .bind(walk.wanted);
+    if let Some(class) = query.storage_class {
+        statement = statement.bind(class_number(class)).bind(walk.looked_at_max);
+    }
+    let (objects, keys) = walked_texts(statement, reader).await?;
+    let (mut objects, mut keys) = (rows::<ObjectRow<'_>>(&objects)?, rows::<KeyRow<'_>>(&keys)?);
+    objects.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+    keys.sort_unstable();
+    let (mut objects, mut types) = (objects.into_iter().peekable(), ContentTypes::default());
+    let walked = keys.into_iter().map(|KeyRow { key, is_shown }| {
+        let row = objects.next_if(|row| row.key.as_ref() == Some(&key));
+        let object = row.map(|row| {
+            let name = (query.scope.clone(), row.parsed_key()?);
+            row.into_object(name, ObjectStatus::Committed, &mut types)
+        });
+        Ok(WalkedKey { key: key.into_owned(), is_shown: is_shown != 0, object: object.transpose()? })
+    });
+    walked.collect()
 }
 
 #[cfg(test)]
@@ -143,7 +186,7 @@ mod tests {
     use super::super::database::{Database, DatabaseSettings, DatabaseUrl};
     use super::*;
     use crate::application::contract::a_commit;
-    use crate::domain::value_objects::{ContentType, InstanceId, StorageClass, Timestamp};
+    use crate::domain::value_objects::{ContentType, Delimiter, InstanceId, StorageClass, Timestamp};
     use crate::infrastructure::plane_channel::Write;
 
     /// Two parts and a little more, newest first.
@@ -204,6 +247,67 @@ mod tests {
                 let is_listed = |object: &&Object| class.is_none_or(|class| class == object.storage_class);
                 let expected: Vec<_> = objects.iter().filter(is_listed).cloned().collect();
                 assert_eq!(pages(limit, listed).await, expected, "{class:?}, {limit} a page");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_walk_of_many_parts_is_a_walk() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = DatabaseUrl::in_directory(directory.path());
+        let database = Database::open(&url, DatabaseSettings::OF_TEST).await.unwrap();
+        let part = LISTED_AT_ONCE;
+        let key = |number: usize| match number % 4 {
+            0 => format!("{number:04}/\"ä\""),
+            _ => format!("{number:04}"),
+        };
+        let mut commits: Vec<_> =
+            (0..2 * part + 3).map(|number| a_commit(Some(&key(number)), 1, 1)).collect();
+        for commit in commits.iter_mut().step_by(3) {
+            commit.stored.object.storage_class = StorageClass::Cold;
+        }
+        let objects: Vec<_> = commits.iter().map(|commit| commit.stored.object.clone()).collect();
+        let context =
+            BatchContext { writer: InstanceId::from_i64(1), now: Timestamp::from_millis(0), tick: 0 };
+        let writes: Vec<_> = commits.into_iter().map(Write::Commit).collect();
+        database.apply(&writes, &mut 1, context).await.unwrap();
+
+        for delimiter in [None, Some("/")] {
+            for class in [None, Some(StorageClass::Hot), Some(StorageClass::Cold)] {
+                let is_listed = |object: &&Object| class.is_none_or(|class| class == object.storage_class);
+                let is_common = |object: &&Object| {
+                    delimiter.is_some() && object.key.as_ref().unwrap().as_str().contains('/')
+                };
+                let (common, single): (Vec<_>, Vec<_>) =
+                    objects.iter().filter(is_listed).partition(is_common);
+                let common: Vec<_> = common
+                    .iter()
+                    .map(|object| object.key.as_ref().unwrap().as_str()[..5].to_owned())
+                    .collect();
+                for limit in [part - 1, part, part + 1, 2 * part, objects.len() - 1, objects.len(), 1000] {
+                    let mut query = KeyQuery {
+                        scope: objects[0].scope.clone(),
+                        prefix: Default::default(),
+                        delimiter: delimiter.map(|delimiter| Delimiter::parse(delimiter).unwrap()),
+                        storage_class: class,
+                        limit: limit as u32,
+                        after: None,
+                    };
+                    let mut all = KeyPage::default();
+                    loop {
+                        let page = database.list_keys(&query).await.unwrap();
+                        let is_full = page.objects.len() + page.common_prefixes.len() == limit;
+                        all.objects.extend(page.objects);
+                        all.common_prefixes.extend(page.common_prefixes);
+                        query.after = page.next;
+                        if query.after.is_none() {
+                            break;
+                        }
+                        assert!(is_full, "only the last page shows less");
+                    }
+                    assert!(all.objects.iter().eq(single.iter().copied()), "{delimiter:?} {class:?} {limit}");
+                    assert_eq!(all.common_prefixes, common, "{delimiter:?} {class:?} {limit}");
+                }
             }
         }
     }

@@ -24,8 +24,27 @@ pub(super) async fn text(
     query.fetch_one(database).await?.try_get(0)
 }
 
-pub(super) fn rows(text: &str) -> sqlx::Result<Vec<ObjectRow<'_>>> {
+/// What a statement of `walked_texts!` yields: objects, and keys.
+pub(super) async fn walked_texts(
+    query: Query<'_, Sqlite, SqliteArguments>,
+    database: impl SqliteExecutor<'_>,
+) -> sqlx::Result<(String, String)> {
+    let row = query.fetch_one(database).await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}
+
+/// The rows that stand in a text.
+pub(super) fn rows<'t, Row: Deserialize<'t>>(text: &'t str) -> sqlx::Result<Vec<Row>> {
     serde_json::from_str(text).map_err(undecodable)
+}
+
+/// A key that a walk has come to.
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct KeyRow<'r> {
+    #[serde(borrow)]
+    pub(super) key: Cow<'r, str>,
+    /// Not 0 if it is asked for.
+    pub(super) is_shown: u8,
 }
 
 /// What `objects_text!` yields, in its order.
@@ -46,7 +65,7 @@ pub(super) struct ObjectRow<'r> {
     updated_at: i64,
     /// This and what follows is there where it is not known already.
     #[serde(borrow, default)]
-    key: Option<Cow<'r, str>>,
+    pub(super) key: Option<Cow<'r, str>>,
     #[serde(default)]
     place: &'r str,
     #[serde(default)]
@@ -69,7 +88,7 @@ impl ObjectRow<'_> {
         })
     }
 
-    pub(super) fn key(&self) -> sqlx::Result<Option<Key>> {
+    pub(super) fn parsed_key(&self) -> sqlx::Result<Option<Key>> {
         self.key.as_deref().map(Key::parse).transpose().map_err(undecodable)
     }
 
