@@ -28,8 +28,8 @@ use super::holds::HoldId;
 use super::queries;
 use super::sqlite_api_keys::namespaces_json;
 use super::sqlite_columns::{
-    blob_location, column, content_hash, counted_objects, held_objects, key_path, object, place,
-    root_row, storage_class, stored_object,
+    blob_location, column, content_hash, counted_objects, held_objects, key_path, object, place, root_row,
+    storage_class, stored_object,
 };
 use super::sqlite_packs::{freed_of_packs, packs_json};
 use super::sqlite_rows::{ObjectRows, Values, bind_blob, bind_blob_key, bind_key, execute, fetch};

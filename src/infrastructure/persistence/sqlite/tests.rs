@@ -199,7 +199,10 @@ const SEARCHES: [(&str, &[&str]); 76] = [
     (queries::LIST_KEYS_OF_CLASS, WALKED),
     (
         queries::LIST_VERSIONS,
-        &["n USING COVERING INDEX objects_keyed (namespace=? AND tenant_id=? AND key=? AND rowid<?)", HAD_OBJECT],
+        &[
+            "n USING COVERING INDEX objects_keyed (namespace=? AND tenant_id=? AND key=? AND rowid<?)",
+            HAD_OBJECT,
+        ],
     ),
     (
         queries::PLACES_NAMED,
