@@ -48,7 +48,7 @@ BEGIN;
 WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < $2 + 100)
 INSERT INTO objects ($columns)
 SELECT n, CAST(printf('%016d', n) AS BLOB), 'models', iif(n <= 100, 'small', 'acme'),
-       'runs/' || n / 1000 || '/' || n, 1, n % 10 = 0, randomblob(32), 4096, 'application/octet-stream',
+       'runs/' || (n / 1000) || '/' || n, 1, n % 10 = 0, randomblob(32), 4096, 'application/octet-stream',
        '{"framework":"torch"}', 1, 1764000000000 + n, 1764000000000 + n FROM numbers;
 INSERT INTO blobs (content_hash, storage_class, size_bytes, ref_count, place)
 SELECT content_hash, storage_class, size_bytes, 1, '0000000000000001-' || sequence FROM objects ORDER BY content_hash;

@@ -80,6 +80,16 @@ pub struct WalkedKey {
     pub object: Option<Object>,
 }
 
+impl WalkedKey {
+    /// Where a listing stands that has come to it.
+    pub fn position(&self, query: &KeyQuery) -> KeyPosition {
+        match query.common(&self.key).filter(|_| self.is_shown) {
+            Some(common) => KeyPosition::Common(common.to_owned()),
+            None => KeyPosition::Key(self.key.clone()),
+        }
+    }
+}
+
 impl KeyPage {
     /// The page of all keys that a walk has come to, where it has gone on behind what the page shows, if there was more, and
     /// looked at no more keys than the query lets it.
@@ -87,19 +97,17 @@ impl KeyPage {
         let (mut page, mut shown) = (Self::default(), 0);
         let is_cut = walked.len() as u64 >= u64::from(query.keys_looked_at_max());
         let mut last = None;
-        for WalkedKey { key, is_shown, object } in walked {
-            if is_shown && shown == query.limit {
+        for walked in walked {
+            if walked.is_shown && shown == query.limit {
                 return Self { next: last, ..page };
             }
-            shown += u32::from(is_shown);
-            last = Some(match query.common(&key).filter(|_| is_shown) {
-                Some(common) => {
-                    page.common_prefixes.push(common.to_owned());
-                    KeyPosition::Common(common.to_owned())
-                }
-                None => KeyPosition::Key(key),
-            });
-            page.objects.extend(object);
+            shown += u32::from(walked.is_shown);
+            let position = walked.position(query);
+            if let KeyPosition::Common(common) = &position {
+                page.common_prefixes.push(common.clone());
+            }
+            last = Some(position);
+            page.objects.extend(walked.object);
         }
         Self { next: last.filter(|_| is_cut), ..page }
     }

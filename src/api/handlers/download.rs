@@ -10,7 +10,8 @@ use super::super::http1::{
 use super::super::multipart_transfer::BlobParts;
 use super::super::query::Parameters;
 use super::super::service::Service;
-use super::{Body, Response, object_json};
+use super::json::object_json;
+use super::{Body, Response};
 use crate::application::ports::{BlobStore, Freshness, ObjectName, ObjectRepository};
 use crate::application::use_cases::{Download, download_object};
 use crate::domain::entities::StoredObject;

@@ -7,8 +7,8 @@ use super::super::http1::RequestHead;
 use super::super::query::Parameters;
 use super::super::service::Service;
 use super::super::signed_url::Escaped;
+use super::json::page_json;
 use super::{Response, scope_of};
-use crate::application::dto::{ListDto, ObjectDto};
 use crate::application::key_listing::KeyQuery;
 use crate::application::ports::{BlobStore, ListQuery, ObjectRepository};
 use crate::application::use_cases::{Cursor, KeyCursor};
@@ -107,10 +107,8 @@ impl Listing<'_> {
         common_prefixes: &[String],
         next_cursor: Option<String>,
     ) -> Response<Reader> {
-        let objects = objects.iter().map(ObjectDto::from).collect();
-        let answer = ListDto { objects, common_prefixes, next_cursor: next_cursor.as_deref() };
-        // A struct of texts and numbers always has a JSON form.
-        let mut response = Response::json(200, serde_json::to_vec(&answer).unwrap_or_default());
+        let json = page_json(objects, common_prefixes, next_cursor.as_deref());
+        let mut response = Response::json(200, json);
         if let Some(cursor) = &next_cursor {
             response.fields.add("Link", self.next_link(cursor));
         }

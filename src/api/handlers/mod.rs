@@ -5,6 +5,7 @@ mod blobs;
 mod delete;
 mod download;
 mod health;
+mod json;
 mod lifecycle;
 mod list;
 mod list_versions;
@@ -42,13 +43,12 @@ use super::query::Parameters;
 use super::request_body::RequestBody;
 use super::router::{Route, route};
 use super::service::Service;
-use crate::application::dto::ObjectDto;
 use crate::application::lifecycle::LifecycleRepository;
 use crate::application::ports::{
     ApiKeyRepository, BlobStore, Clock, Freshness, ObjectName, ObjectRepository,
 };
 use crate::application::staging::UploadStaging;
-use crate::domain::entities::{Object, Principal, Scope, StoredObject};
+use crate::domain::entities::{Principal, Scope, StoredObject};
 use crate::domain::value_objects::{ByteRange, Namespace, ObjectId, TenantId};
 use crate::infrastructure::data_plane::buffers::Block;
 
@@ -249,14 +249,4 @@ fn parse_object<'b, T: serde::Deserialize<'b>>(body: &'b [u8]) -> Result<T, Stri
         return Err("it is not a JSON object".to_owned());
     }
     serde_json::from_slice(body).map_err(|error| error.to_string())
-}
-
-/// What an object without a key or metadata is in JSON, and a little more.
-const OBJECT_JSON_BYTES: usize = 512;
-
-fn object_json(object: &Object) -> Vec<u8> {
-    let mut json = Vec::with_capacity(OBJECT_JSON_BYTES);
-    // A struct of texts and numbers always has a JSON form, and writing into a vector cannot fail.
-    let _ = serde_json::to_writer(&mut json, &ObjectDto::from(object));
-    json
 }

@@ -13,7 +13,7 @@ mod response;
 
 pub use body::{BodyDecoder, BodyError, Decoded};
 pub use conditions::{Conditions, Verdict, set_condition};
-pub(crate) use date::append_http_date;
+pub(crate) use date::{append_http_date, append_timestamp};
 pub use digest::{DigestError, parse_digests};
 pub use disposition::{FILE_NAME_BYTES_MAX, InvalidFileName, append_attachment, check_file_name};
 pub use head::{BodyFraming, HeadError, HeadLimits, HeadParser, Method, RequestHead, Version};

@@ -1,6 +1,9 @@
 //! How values stand in the columns of both databases.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+use serde::Deserialize;
 
 use crate::domain::entities::{Quota, QuotaLimits, Usage};
 use crate::domain::errors::InvalidValue;
@@ -65,13 +68,17 @@ pub(super) fn metadata_json(metadata: &Metadata) -> String {
 
 /// Reads [`metadata_json`].
 pub(super) fn metadata_of_json(text: &str) -> sqlx::Result<Metadata> {
-    let entries: BTreeMap<String, String> = serde_json::from_str(text).map_err(undecodable)?;
+    let entries: BTreeMap<JsonText<'_>, JsonText<'_>> = serde_json::from_str(text).map_err(undecodable)?;
     let mut metadata = Metadata::default();
-    for (name, value) in &entries {
+    for (JsonText(name), JsonText(value)) in &entries {
         metadata.insert(name, value).map_err(undecodable)?;
     }
     Ok(metadata)
 }
+
+/// A text that is only copied if something in it is escaped.
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+struct JsonText<'j>(#[serde(borrow)] Cow<'j, str>);
 
 /// A row that this program did not write.
 pub(super) fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {

@@ -56,6 +56,7 @@ mod sqlite_packs;
 mod sqlite_rows;
 mod sqlite_scrub;
 mod sqlite_tenants;
+mod sqlite_texts;
 #[cfg(test)]
 #[path = "../../../tests/throwaway_postgres/mod.rs"]
 mod throwaway_postgres;

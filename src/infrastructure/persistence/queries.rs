@@ -72,12 +72,14 @@ macro_rules! within {
     };
 }
 
-/// A committed object and its place as one value: which of the names `j` it is, and what is not said by a key and its scope.
-macro_rules! found_columns {
-    ($more:literal) => {
+/// Objects as one value: what names each of them in the question or the page, and what is not said by the question.
+macro_rules! objects_text {
+    ($number:literal, $more:literal) => {
         concat!(
-            "json_group_array(json_array(j.key, hex(o.id), o.storage_class, hex(o.content_hash), o.size_bytes, \
-             o.content_type, o.metadata, o.created_at, o.updated_at, b.place, b.damaged",
+            "SELECT json_group_array(json_array(",
+            $number,
+            ", hex(o.id), o.storage_class, hex(o.content_hash), o.size_bytes, o.content_type, o.metadata, o.created_at, \
+             o.updated_at",
             $more,
             "))"
         )
@@ -87,12 +89,23 @@ macro_rules! found_columns {
 macro_rules! newest_of_class {
     ($class:literal) => {
         concat!(
-            "SELECT * FROM (SELECT ",
-            object_columns!(),
-            " FROM objects AS o WHERE o.namespace = ?1 AND o.tenant_id = ?2 AND o.status = ?3 \
-             AND o.storage_class = ",
+            "SELECT * FROM (SELECT n.sequence FROM objects AS n WHERE n.namespace = ?1 AND n.tenant_id = ?2 \
+             AND n.status = ?3 AND n.storage_class = ",
             $class,
-            " AND o.sequence < ?4 ORDER BY o.sequence DESC LIMIT ?5)"
+            " AND n.sequence < ?4 ORDER BY n.sequence DESC LIMIT ?5)"
+        )
+    };
+}
+
+/// The objects whose sequences are given, as one text, in no certain order. These come out of an index alone: of what does not
+/// get on the page nothing else is read.
+macro_rules! page {
+    ($more:literal, $sequences:expr) => {
+        concat!(
+            objects_text!("o.sequence", $more),
+            " FROM (",
+            $sequences,
+            ") AS page CROSS JOIN objects AS o ON o.sequence = page.sequence"
         )
     };
 }
@@ -138,6 +151,25 @@ macro_rules! of_newest {
             $column,
             " FROM objects AS v WHERE v.namespace = ?1 AND v.tenant_id = ?2 AND v.key = w.key AND v.status = 1 \
              ORDER BY v.sequence DESC LIMIT 1)"
+        )
+    };
+}
+
+/// What a walk has come to as two texts, both in no certain order: the newest versions of keys that are shown by themselves, and all
+/// keys, with whether they are asked for.
+macro_rules! walked_texts {
+    ($is_shown:literal, $newest:expr, $judged:literal) => {
+        concat!(
+            objects_text!("o.sequence", ", w.key"),
+            " FILTER (WHERE o.sequence IS NOT NULL), json_group_array(json_array(w.key, ",
+            $is_shown,
+            ")) FROM walk AS w LEFT JOIN objects AS o ON o.sequence = CASE WHEN ",
+            delimited!(),
+            " > 0 THEN NULL ELSE ",
+            $newest,
+            " END WHERE ",
+            $judged,
+            "w.key IS NOT NULL"
         )
     };
 }
@@ -270,8 +302,7 @@ pub(super) const FIND_BY_ID_WITHIN: &str = concat!(
 
 /// As [`FIND_BY_ID_WITHIN`], of `?1`: `["<id>", …]`. One text for all of them.
 pub(super) const FIND_EACH_BY_ID: &str = concat!(
-    "SELECT ",
-    found_columns!(", o.namespace, o.tenant_id, o.key"),
+    objects_text!("j.key", ", o.key, b.place, b.damaged, o.namespace, o.tenant_id"),
     " FROM json_each(?1) AS j CROSS JOIN objects AS o CROSS JOIN blobs AS b
       ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
      WHERE o.id = unhex(j.value) AND o.status = 1 AND ",
@@ -280,8 +311,7 @@ pub(super) const FIND_EACH_BY_ID: &str = concat!(
 
 /// As [`FIND_BY_KEY`], of `?3`: `["<key>", …]`. One text for all of them.
 pub(super) const FIND_EACH_BY_KEY: &str = concat!(
-    "SELECT ",
-    found_columns!(""),
+    objects_text!("j.key", ", NULL, b.place, b.damaged"),
     " FROM json_each(?3) AS j CROSS JOIN objects AS o CROSS JOIN blobs AS b
       ON b.content_hash = o.content_hash AND b.storage_class = o.storage_class
      WHERE o.sequence = (
@@ -306,11 +336,13 @@ pub(super) const COUNT_OBJECTS: &str = "
     GROUP BY 1, 2, 3, 4";
 
 /// One page of both classes: each is read in its index's order, and the two are merged.
-pub(super) const LIST_BOTH: &str =
-    concat!(newest_of_class!("0"), " UNION ALL ", newest_of_class!("1"), " ORDER BY 1 DESC LIMIT ?5");
+pub(super) const LIST_BOTH: &str = page!(
+    ", o.key",
+    concat!(newest_of_class!("0"), " UNION ALL ", newest_of_class!("1"), " ORDER BY 1 DESC LIMIT ?5")
+);
 
 /// One page of one class.
-pub(super) const LIST_CLASS: &str = newest_of_class!("?6");
+pub(super) const LIST_CLASS: &str = page!(", o.key", newest_of_class!("?6"));
 
 /// A walk through the keys of the scope `?1`, `?2` from `?3` up to `?4`: `?5` characters of each are the prefix, `?6` is the
 /// delimiter or NULL, `?7` comes behind everything, and `?8` keys are wanted. Each step is one search in the index of keys,
@@ -320,13 +352,8 @@ pub(super) const LIST_KEYS: &str = concat!(
     first_key!("n.key >= ?3"),
     " UNION ALL SELECT ",
     next_key!(""),
-    " FROM walk AS w WHERE w.key IS NOT NULL LIMIT ?8) SELECT ",
-    object_columns!(),
-    ", w.key, true FROM walk AS w LEFT JOIN objects AS o ON o.sequence = CASE WHEN ",
-    delimited!(),
-    " > 0 THEN NULL ELSE ",
-    of_newest!("v.sequence"),
-    " END WHERE w.key IS NOT NULL"
+    " FROM walk AS w WHERE w.key IS NOT NULL LIMIT ?8) ",
+    walked_texts!("true", of_newest!("v.sequence"), "")
 );
 
 /// The same for keys whose newest version is in the class `?9`, and at most `?10` keys in all. Here every key takes two steps:
@@ -340,19 +367,15 @@ pub(super) const LIST_KEYS_OF_CLASS: &str = concat!(
     " ELSE w.key END, CASE WHEN NOT w.is_judged THEN ",
     of_newest!("CASE v.storage_class WHEN ?9 THEN v.sequence END"),
     " END, NOT w.is_judged, w.taken + (w.newest IS NOT NULL) \
-      FROM walk AS w WHERE w.key IS NOT NULL AND w.taken < ?8 LIMIT 2 * ?10) SELECT ",
-    object_columns!(),
-    ", w.key, w.newest IS NOT NULL FROM walk AS w LEFT JOIN objects AS o ON o.sequence = CASE WHEN ",
-    delimited!(),
-    " > 0 THEN NULL ELSE w.newest END WHERE w.is_judged AND w.key IS NOT NULL"
+      FROM walk AS w WHERE w.key IS NOT NULL AND w.taken < ?8 LIMIT 2 * ?10) ",
+    walked_texts!("w.newest IS NOT NULL", "w.newest", "w.is_judged AND ")
 );
 
 /// One page of the versions of a key.
-pub(super) const LIST_VERSIONS: &str = concat!(
-    "SELECT ",
-    object_columns!(),
-    " FROM objects AS o WHERE o.namespace = ?1 AND o.tenant_id = ?2 AND o.key = ?3 AND o.status = 1 \
-     AND o.sequence < ?4 ORDER BY o.sequence DESC LIMIT ?5"
+pub(super) const LIST_VERSIONS: &str = page!(
+    "",
+    "SELECT n.sequence FROM objects AS n WHERE n.namespace = ?1 AND n.tenant_id = ?2 AND n.key = ?3 AND n.status = 1 \
+     AND n.sequence < ?4 ORDER BY n.sequence DESC LIMIT ?5"
 );
 
 /// `?1`: `[["<hash>", class], …]`: the places that serve, and those that are the collector's to remove.

@@ -21,20 +21,20 @@ use super::batch::{
 };
 use super::census::CountedObjects;
 use super::collector::{Collected, Garbage};
-use super::columns::{class_number, status_number};
+use super::columns::class_number;
 use super::database::{DatabaseSettings, RootRow};
 use super::errors::DatabaseError;
 use super::holds::HoldId;
 use super::queries;
 use super::sqlite_api_keys::namespaces_json;
 use super::sqlite_columns::{
-    blob_location, column, content_hash, counted_objects, held_objects, key_path, object, page, place,
-    root_row, storage_class, stored_object,
+    blob_location, column, content_hash, counted_objects, held_objects, key_path, object, place, root_row,
+    storage_class, stored_object,
 };
 use super::sqlite_packs::{freed_of_packs, packs_json};
 use super::sqlite_rows::{ObjectRows, Values, bind_blob, bind_blob_key, bind_key, execute, fetch};
 use super::sqlite_tenants::{load_quotas, usage_json};
-use crate::application::ports::{ListPage, ListQuery, ObjectName};
+use crate::application::ports::ObjectName;
 use crate::domain::entities::{BlobLocation, KeyPath, Object, Reach, StoredObject};
 use crate::domain::value_objects::{InstanceId, ObjectId, StorageClass, Timestamp};
 use crate::fault_injection::{DurableSync, skips};
@@ -321,22 +321,6 @@ impl SqliteDatabase {
         let rows = statement.fetch_all(&self.readers).await;
         let counted = rows.and_then(|rows| rows.iter().map(counted_objects).collect());
         counted.map_err(DatabaseError::of("count objects"))
-    }
-
-    pub(super) async fn list(&self, query: &ListQuery) -> Result<ListPage, DatabaseError> {
-        let text = if query.storage_class.is_some() { queries::LIST_CLASS } else { queries::LIST_BOTH };
-        let mut statement = sqlx::query(text)
-            .bind(query.scope.namespace.as_str())
-            .bind(query.scope.tenant_id.as_str())
-            .bind(status_number(query.status))
-            .bind(query.before.map_or(i64::MAX, u64::cast_signed))
-            // One more than asked for tells whether there is a next page.
-            .bind(i64::from(query.limit) + 1);
-        if let Some(class) = query.storage_class {
-            statement = statement.bind(class_number(class));
-        }
-        let rows = statement.fetch_all(&self.readers).await;
-        rows.and_then(|rows| page(&rows, query.limit as usize)).map_err(DatabaseError::of("list objects"))
     }
 
     pub(super) async fn keys_after(

@@ -9,7 +9,6 @@ use super::batch::HeldObject;
 use super::census::CountedObjects;
 use super::columns::{class_of_number, metadata_of_json, status_of_number, undecodable};
 use super::database::RootRow;
-use crate::application::ports::ListPage;
 use crate::domain::entities::{BlobLocation, KeyPath, Object, Scope, StoredObject};
 use crate::domain::errors::InvalidValue;
 use crate::domain::value_objects::{
@@ -62,15 +61,6 @@ pub(super) fn stored_object(row: &SqliteRow) -> sqlx::Result<StoredObject> {
     };
     let (place, damaged) = (place(row, 13)?, column(row, 14)?);
     Ok(StoredObject { object, content_hash, size_bytes, place, damaged })
-}
-
-pub(super) fn page(rows: &[SqliteRow], limit: usize) -> sqlx::Result<ListPage> {
-    let objects = rows.iter().take(limit).map(object).collect::<sqlx::Result<Vec<_>>>()?;
-    let next = match rows.get(limit.wrapping_sub(1)) {
-        Some(last) if rows.len() > limit => Some(column::<i64>(last, 0)?.cast_unsigned()),
-        _ => None,
-    };
-    Ok(ListPage { objects, next })
 }
 
 pub(super) fn key_path(row: &SqliteRow) -> sqlx::Result<KeyPath> {

@@ -1,22 +1,15 @@
-//! Finding many objects on SQLite. What is found comes as one text and not as rows: of a row each value is copied by itself,
-//! and each row may wake the thread that waits for it, which together costs several times as much as to find it.
+//! Finding many objects on SQLite.
 
-use std::borrow::Cow;
-
-use serde::Deserialize;
-use sqlx::query::Query;
-use sqlx::sqlite::SqliteArguments;
-use sqlx::{Row as _, Sqlite, SqlitePool};
+use sqlx::SqlitePool;
 use uuid::Uuid;
 
-use super::columns::{class_of_number, metadata_of_json, undecodable};
+use super::columns::undecodable;
 use super::queries;
 use super::sqlite_api_keys::namespaces_json;
-use crate::domain::entities::{Object, Reach, Scope, StoredObject};
+use super::sqlite_texts::{ContentTypes, ObjectRow, rows, text};
+use crate::domain::entities::{Reach, Scope, StoredObject};
 use crate::domain::errors::InvalidValue;
-use crate::domain::value_objects::{
-    ContentHash, ContentType, Key, Namespace, ObjectId, ObjectStatus, Place, TenantId, Timestamp,
-};
+use crate::domain::value_objects::{Key, ObjectId, TenantId};
 
 /// How many are looked for with one statement. If each of them has as much metadata as it may, the text is some megabytes.
 const FOUND_AT_ONCE: usize = 256;
@@ -37,12 +30,12 @@ pub(super) async fn find_by_id(
             .bind(json(&ids.iter().map(digits).collect::<Vec<_>>())?)
             .bind(reach.and_then(Reach::tenant_id).map(TenantId::as_str))
             .bind(reach.and_then(Reach::namespaces).map(namespaces_json));
-        let text = found_text(query, readers).await?;
+        let text = text(query, readers).await?;
         let mut types = ContentTypes::default();
-        for row in rows(&text)? {
-            let index = ids.get(row.index).ok_or_else(strange)?.0;
-            let (scope, key) = (row.scope()?, row.key()?);
-            found.push((index, row.into_object((scope, key), &mut types)?));
+        for row in rows::<ObjectRow<'_>>(&text)? {
+            let index = ids.get(row.index()?).ok_or_else(strange)?.0;
+            let (scope, key) = (row.scope()?, row.parsed_key()?);
+            found.push((index, row.into_stored((scope, key), &mut types)?));
         }
     }
     Ok(found)
@@ -60,11 +53,11 @@ pub(super) async fn find_by_key(
             .bind(scope.namespace.as_str())
             .bind(scope.tenant_id.as_str())
             .bind(json(&keys.iter().map(|(_, key)| key.as_str()).collect::<Vec<_>>())?);
-        let text = found_text(query, readers).await?;
+        let text = text(query, readers).await?;
         let mut types = ContentTypes::default();
-        for row in rows(&text)? {
-            let (index, key) = *keys.get(row.index).ok_or_else(strange)?;
-            found.push((index, row.into_object((scope.clone(), Some(key.clone())), &mut types)?));
+        for row in rows::<ObjectRow<'_>>(&text)? {
+            let (index, key) = *keys.get(row.index()?).ok_or_else(strange)?;
+            found.push((index, row.into_stored((scope.clone(), Some(key.clone())), &mut types)?));
         }
     }
     Ok(found)
@@ -74,93 +67,8 @@ fn json<T: AsRef<str> + serde::Serialize>(texts: &[T]) -> sqlx::Result<String> {
     serde_json::to_string(texts).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
-async fn found_text(query: Query<'_, Sqlite, SqliteArguments>, readers: &SqlitePool) -> sqlx::Result<String> {
-    query.fetch_one(readers).await?.try_get(0)
-}
-
-fn rows(text: &str) -> sqlx::Result<Vec<FoundRow<'_>>> {
-    serde_json::from_str(text).map_err(undecodable)
-}
-
 fn strange() -> sqlx::Error {
     undecodable(InvalidValue::ObjectId)
-}
-
-/// What `found_columns!` yields, in its order.
-#[derive(Deserialize)]
-struct FoundRow<'r> {
-    /// Which of the names that the statement was asked for it is.
-    index: usize,
-    id: &'r str,
-    storage_class: i16,
-    content_hash: &'r str,
-    size_bytes: i64,
-    #[serde(borrow)]
-    content_type: Cow<'r, str>,
-    #[serde(borrow)]
-    metadata: Cow<'r, str>,
-    created_at: i64,
-    updated_at: i64,
-    place: &'r str,
-    damaged: u8,
-    /// This and what follows is there where the names did not say it.
-    #[serde(default)]
-    namespace: &'r str,
-    #[serde(default)]
-    tenant_id: &'r str,
-    #[serde(borrow, default)]
-    key: Option<Cow<'r, str>>,
-}
-
-impl FoundRow<'_> {
-    fn scope(&self) -> sqlx::Result<Scope> {
-        Ok(Scope {
-            namespace: Namespace::parse(self.namespace).map_err(undecodable)?,
-            tenant_id: TenantId::parse(self.tenant_id).map_err(undecodable)?,
-        })
-    }
-
-    fn key(&self) -> sqlx::Result<Option<Key>> {
-        self.key.as_deref().map(Key::parse).transpose().map_err(undecodable)
-    }
-
-    fn into_object(
-        self,
-        (scope, key): (Scope, Option<Key>),
-        types: &mut ContentTypes,
-    ) -> sqlx::Result<StoredObject> {
-        let id = Uuid::try_parse(self.id).map_err(undecodable)?;
-        let content_hash = ContentHash::from_hex(self.content_hash).map_err(undecodable)?;
-        let size_bytes = self.size_bytes.cast_unsigned();
-        let object = Object {
-            id: ObjectId::from_slice(id.as_bytes()).map_err(undecodable)?,
-            scope,
-            key,
-            status: ObjectStatus::Committed,
-            storage_class: class_of_number(self.storage_class)?,
-            content_hash: Some(content_hash),
-            size_bytes: Some(size_bytes),
-            content_type: types.of(&self.content_type)?,
-            metadata: metadata_of_json(&self.metadata)?,
-            created_at: Timestamp::from_millis(self.created_at),
-            updated_at: Timestamp::from_millis(self.updated_at),
-        };
-        let place = Place::parse(self.place).map_err(undecodable)?;
-        Ok(StoredObject { object, content_hash, size_bytes, place, damaged: self.damaged != 0 })
-    }
-}
-
-/// The media type hardly differs from object to object: the same one is kept once for as many as follow each other.
-#[derive(Default)]
-struct ContentTypes(Option<ContentType>);
-
-impl ContentTypes {
-    fn of(&mut self, text: &str) -> sqlx::Result<ContentType> {
-        match &self.0 {
-            Some(last) if last.as_str() == text => Ok(last.clone()),
-            _ => Ok(self.0.insert(ContentType::parse(text).map_err(undecodable)?).clone()),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -171,7 +79,7 @@ mod tests {
     use crate::application::contract::a_commit;
     use crate::application::ports::ObjectName;
     use crate::domain::entities::KeyPath;
-    use crate::domain::value_objects::InstanceId;
+    use crate::domain::value_objects::{ContentType, InstanceId, Timestamp};
     use crate::infrastructure::plane_channel::Write;
 
     #[tokio::test]

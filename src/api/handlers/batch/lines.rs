@@ -1,9 +1,8 @@
 //! The lines of a batch's answer. There are thousands of them, and most of what a serialiser does for each is to look for
 //! what must be escaped in names that never change.
 
-use serde::Serialize as _;
-
 use super::super::super::http1::append_decimal;
+use super::super::json::{self, append_plain};
 use super::ResultDto;
 use crate::domain::value_objects::ObjectId;
 
@@ -38,21 +37,9 @@ fn append_number(lines: &mut Vec<u8>, name: &[u8], number: Option<u64>) {
 }
 
 fn append_text(lines: &mut Vec<u8>, name: &[u8], text: Option<&str>) {
-    let Some(text) = text else { return };
-    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
-        return append_plain(lines, name, text);
+    if let Some(text) = text {
+        json::append_text(lines, name, text);
     }
-    lines.extend_from_slice(name);
-    // A text always has a JSON form, in which a line break is none.
-    let _ = text.serialize(&mut serde_json::Serializer::new(lines));
-}
-
-/// Appends a text in which nothing is to be escaped.
-fn append_plain(lines: &mut Vec<u8>, name: &[u8], text: &str) {
-    lines.extend_from_slice(name);
-    lines.push(b'"');
-    lines.extend_from_slice(text.as_bytes());
-    lines.push(b'"');
 }
 
 #[cfg(test)]
