@@ -48,6 +48,7 @@ use crate::infrastructure::data_plane::tls::TlsAcceptor;
 use crate::infrastructure::data_plane::tls_configuration::{TlsConfiguration, TlsError};
 use crate::infrastructure::persistence::{MetadataPlane, StartError};
 use crate::infrastructure::plane_channel::{DataEnd, Durability, plane_channel};
+use crate::infrastructure::record_index::RecordIndex;
 use crate::infrastructure::storage::{
     DataDirectoryLock, DatabaseLock, DatabaseRoom, FileStore, FileStoreParts, Hashing, LockError, OpenPacks,
     PackLog, PackLogParts, Packs, PlaceSequence, RootError, RootHelpers, Roots,
@@ -172,6 +173,7 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
     let instance = InstanceId::generate();
     let (data_end, metadata_end) = plane_channel(config.durability);
     let cache = Arc::new(ObjectCache::new(config.paths.database_url.is_shared().then_some(SHARED_AGE_MAX)));
+    let index = index_of_records(config);
     let open_packs = Arc::new(OpenPacks::default());
     let room = leave_room_for_database(config, &roots)?;
     let cells = Cells::for_cores(cpus.len());
@@ -188,9 +190,13 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
         gc: config.gc,
         scrub: config.scrub,
         on_outside_change: {
-            let cache = cache.clone();
-            Box::new(move || cache.clear())
+            let (cache, index) = (cache.clone(), index.clone());
+            Box::new(move || {
+                cache.clear();
+                index.iter().for_each(|index| index.clear());
+            })
         },
+        index: index.clone(),
         metrics: cells.plane.clone(),
     };
     let metadata_thread = plane.start(metadata_end)?;
@@ -221,6 +227,7 @@ fn serve_with_logs(config: &Config, access_log: AccessLog, audit_log: AuditLog) 
         roots,
         data_end,
         cache,
+        index,
         places: Arc::new(PlaceSequence::new(instance)),
         open_packs,
         instance,
@@ -283,6 +290,19 @@ fn share_descriptors(config: &Config, cores: usize) -> DescriptorShares {
         );
     }
     DescriptorShares { connections_max: wanted.min(possible), ..shares }
+}
+
+/// Where commits are found without the database. Where it cannot be made, everything is asked of that.
+fn index_of_records(config: &Config) -> Option<Arc<RecordIndex>> {
+    // Without a log there are no commits in packs.
+    if config.durability != Durability::Log {
+        return None;
+    }
+    RecordIndex::in_directory(&config.paths.data_dir)
+        .inspect_err(
+            |error| tracing::warn!(%error, "there is no index of ids: each GET by an id asks the database"),
+        )
+        .ok()
 }
 
 /// Lets uploads leave room to an embedded database that shares a file system with a root.
@@ -530,6 +550,7 @@ struct CoreTemplate {
     roots: Roots,
     data_end: DataEnd,
     cache: Arc<ObjectCache>,
+    index: Option<Arc<RecordIndex>>,
     places: Arc<PlaceSequence>,
     open_packs: Arc<OpenPacks>,
     instance: InstanceId,
@@ -659,15 +680,17 @@ impl CoreTemplate {
         };
         let ready_limit = limit(READY_LIMIT.min(config.storage_timeout).min(config.metadata_timeout));
         let connections_max = self.descriptors.connections_max.div_ceil(self.core_count);
+        let store = FileStore::new(parts);
         Service {
-            store: FileStore::new(parts),
             repository: MetadataClient::new(
                 self.data_end.clone(),
                 self.cache.clone(),
                 limit(config.metadata_timeout),
                 log,
             )
+            .finding_in(self.index.clone(), store.pack_files())
             .counting_in(metrics),
+            store,
             clock: SystemClock,
             access: match config.authentication {
                 Authentication::None => Access::open(),

@@ -116,6 +116,7 @@ impl Site {
             gc: GcSettings { interval: PATIENCE, batch_size: 1000, grace: PATIENCE },
             scrub: ScrubSettings::NEVER,
             on_outside_change: Box::new(|| {}),
+            index: None,
             metrics: Arc::default(),
         };
         let thread = plane.start(metadata_end).expect("a metadata plane");

@@ -283,6 +283,11 @@ impl ObjectName {
         }
     }
 
+    /// Whether it is an object's id.
+    pub fn is_id(&self) -> bool {
+        matches!(self, Self::Id(_) | Self::IdWithin(..))
+    }
+
     /// Whether an object of this scope is there for whoever asks. Who may name a key is decided before.
     pub fn reaches(&self, scope: &Scope) -> bool {
         match self {

@@ -10,4 +10,5 @@ pub mod metrics;
 pub mod persistence;
 pub mod plane_channel;
 pub mod quota_ledger;
+pub mod record_index;
 pub mod storage;

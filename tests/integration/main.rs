@@ -67,6 +67,7 @@ mod permissions;
 mod policies;
 mod quotas;
 mod ranges;
+mod records;
 mod request_rates;
 mod resumable;
 mod roots;

@@ -20,6 +20,7 @@ use super::buffers::Block;
 use super::deadline_list::WaitLimit;
 use super::object_cache::{ObjectCache, Ticket as CacheTicket};
 use super::read_notes::ReadNotes;
+use super::recorded_objects::{Look, RecordedObjects as Records};
 use super::runtime::{Task, spawn};
 use crate::application::errors::{QuotaExceeded, RepositoryError, StoreError, UploadError};
 use crate::application::key_listing::{KeyPage, KeyQuery, VersionQuery};
@@ -40,8 +41,9 @@ use crate::infrastructure::lifecycle_channel::LifecycleQuery;
 use crate::infrastructure::metrics::{CoreMetrics, Phase, note_since};
 use crate::infrastructure::plane_channel::{DataEnd, Query, Reply, Ticket, Write, WriteOutcome};
 use crate::infrastructure::quota_ledger::QuotaRoom;
+use crate::infrastructure::record_index::RecordIndex;
 use crate::infrastructure::storage::log_record::is_logged;
-use crate::infrastructure::storage::{Appending, Change, Content, Packs};
+use crate::infrastructure::storage::{Appending, Change, Content, PackFiles, Packs};
 
 /// How many API keys a core looks up at once of those that may be guesses. Whoever sends a flood of them waits behind
 /// itself, and the metadata plane has one more question from each core at the most.
@@ -60,6 +62,8 @@ pub struct MetadataClient {
     limit: WaitLimit,
     reserve_after: WaitLimit,
     log: Option<Rc<Packs>>,
+    /// Where commits are found without the database.
+    records: Option<Records>,
     /// Turns in the order of asking. No more wait than there are connections.
     guesses: Rc<Semaphore>,
     reads: Rc<ReadNotes>,
@@ -82,7 +86,14 @@ impl MetadataClient {
         let reads = Rc::new(ReadNotes::new(channel.noted_namespaces()));
         let (telling, metrics) = Default::default();
         let reserve_after = limit.with_limit(RESERVE_AFTER);
-        Self { channel, cache, limit, reserve_after, log, guesses, reads, telling, metrics }
+        let records = None;
+        Self { channel, cache, limit, reserve_after, log, records, guesses, reads, telling, metrics }
+    }
+
+    /// The same, which finds commits in the log before it asks the metadata plane.
+    #[must_use]
+    pub fn finding_in(self, index: Option<Arc<RecordIndex>>, packs: &Rc<PackFiles>) -> Self {
+        Self { records: index.map(|index| Records::new(index, packs.clone())), ..self }
     }
 
     /// The same, which counts in the core's own cells.
@@ -338,6 +349,25 @@ impl MetadataClient {
         Some(object)
     }
 
+    /// What the log has under a name, if it is that of an object whose commit is found there.
+    async fn recorded(&self, name: &ObjectName) -> Option<Arc<StoredObject>> {
+        let records = self.records.as_ref()?;
+        let ticket = self.cache.ticket(&name.of_anybody());
+        let (object, is_sampled) = match records.look(name)? {
+            Look::Found(object) => (object, records.is_sampled()),
+            // Boxed, since it is rare and larger than all the rest.
+            Look::OnDisk(places) => (Box::pin(records.read(name, &places)).await?, true),
+        };
+        if is_sampled {
+            self.cache.fill(ticket, &name.of_anybody(), object.clone());
+        }
+        if !name.reaches(&object.object.scope) {
+            return None;
+        }
+        self.metrics.cache_hits.add(1);
+        Some(object)
+    }
+
     /// Keeps what has been found, or that nothing has.
     fn remember(
         &self,
@@ -567,10 +597,13 @@ impl ObjectRepository for MetadataClient {
         name: &ObjectName,
         freshness: Freshness,
     ) -> Result<Option<Arc<StoredObject>>, RepositoryError> {
-        if freshness == Freshness::Cached
-            && let Some(object) = self.remembered(name)
-        {
-            return Ok(Some(object));
+        if freshness == Freshness::Cached {
+            if let Some(object) = self.remembered(name) {
+                return Ok(Some(object));
+            }
+            if let Some(object) = self.recorded(name).await {
+                return Ok(Some(object));
+            }
         }
         self.metrics.cache_misses.add(1);
         let ticket = self.cache.ticket(&name.of_anybody());
@@ -583,7 +616,13 @@ impl ObjectRepository for MetadataClient {
         &self,
         names: &[ObjectName],
     ) -> Result<Vec<Option<Arc<StoredObject>>>, RepositoryError> {
-        let mut found: Vec<_> = names.iter().map(|name| self.remembered(name)).collect();
+        let mut found = Vec::with_capacity(names.len());
+        for name in names {
+            found.push(match self.remembered(name) {
+                None => self.recorded(name).await,
+                remembered => remembered,
+            });
+        }
         let missing: Vec<_> = (0..names.len()).filter(|index| found[*index].is_none()).collect();
         if missing.is_empty() {
             return Ok(found);

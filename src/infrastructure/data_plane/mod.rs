@@ -8,6 +8,7 @@ pub mod helpers;
 pub mod metadata_client;
 pub mod object_cache;
 pub mod read_notes;
+pub mod recorded_objects;
 pub mod runtime;
 pub mod tls;
 pub mod tls_configuration;

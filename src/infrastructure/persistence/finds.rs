@@ -105,7 +105,7 @@ async fn answer_together(reader: &Rc<Reader>, mut finds: Vec<Find>) {
     let settled: Vec<_> = finds.iter().map(|find| reader.has_applied(find.after)).collect();
     let names: Vec<_> = finds.iter().map(|find| find.name.clone()).collect();
     let started = Instant::now();
-    let found = reader.database.find_each(&names).await;
+    let found = reader.find_each(&names).await;
     reader.metrics.queries.record(started.elapsed());
     let found = match found {
         Ok(found) => found,

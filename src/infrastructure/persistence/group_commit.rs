@@ -17,7 +17,7 @@ use super::database::Database;
 use super::errors::{Consequence, DatabaseError};
 use super::quotas::Quotas;
 use crate::application::errors::RepositoryError;
-use crate::application::ports::Clock;
+use crate::application::ports::{Clock, CommitOutcome, DeleteOutcome};
 use crate::domain::value_objects::InstanceId;
 use crate::infrastructure::backlog::Share;
 use crate::infrastructure::metrics::{PlaneMetrics, PlaneState};
@@ -25,6 +25,7 @@ use crate::infrastructure::plane_channel::{
     BATCH_WRITES_MAX, LogOrder, PackMark, Reply, Write, WriteOutcome, WriteRequest,
 };
 use crate::infrastructure::quota_ledger::QuotaRoom;
+use crate::infrastructure::record_index::RecordIndex;
 use crate::infrastructure::storage::{DatabaseRoom, Roots};
 
 /// How long the database may be behind the log while nobody waits for it.
@@ -112,9 +113,31 @@ pub(super) struct LogQueue {
     pub(super) roots: Roots,
     /// What the database needs on its disk, where that is known.
     pub(super) room: Option<DatabaseRoom>,
+    /// Where cores find commits without the database.
+    pub(super) index: Option<Arc<RecordIndex>>,
 }
 
 impl LogQueue {
+    /// Lets cores find what has been committed where the log has it, and no longer what has been changed or removed.
+    fn note_in_index(&self, writes: &[Write], outcomes: &[WriteOutcome]) {
+        let Some(index) = &self.index else { return };
+        let ticket = index.ticket();
+        for (write, outcome) in writes.iter().zip(outcomes) {
+            match (write, outcome) {
+                (Write::Commit(commit), WriteOutcome::Committed(CommitOutcome::Committed { place, .. }))
+                    if *place == commit.stored.place && !commit.is_reference =>
+                {
+                    index.note(ticket, &commit.stored);
+                }
+                (Write::Update(update), WriteOutcome::Updated(_)) => index.mark_stale(&update.object.id),
+                (_, WriteOutcome::Deleted(DeleteOutcome::Deleted { ids, .. })) => {
+                    ids.iter().for_each(|id| index.mark_stale(id));
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Takes no more objects while the database would soon have no room for them.
     fn look_for_room(&self) {
         if let Some(room) = &self.room {
@@ -231,6 +254,8 @@ impl<C: Clock> GroupCommit<C> {
                     self.quotas.ledger().settle(&applied.usage, rooms);
                     drop(turn);
                     log.order.set_stalled(false);
+                    // Before anybody is told, of this batch or that it is in the database.
+                    log.note_in_index(&writes, &applied.outcomes);
                     let last = context.sequences.last().copied().unwrap_or(0);
                     log.order.note_applied_with(last, batched);
                     return answer_each(replies, applied.outcomes);

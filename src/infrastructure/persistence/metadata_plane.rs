@@ -32,13 +32,15 @@ use super::recovery::{claim_root, sweep};
 use super::replay::replay;
 use super::scrub::{Scrub, ScrubSettings, note_place};
 use crate::application::errors::RepositoryError;
-use crate::application::ports::{Clock, Freshness};
+use crate::application::ports::{Clock, Freshness, ObjectName};
+use crate::domain::entities::StoredObject;
 use crate::domain::value_objects::{InstanceId, StorageClass};
 use crate::infrastructure::lifecycle_channel::LifecycleQuery;
 use crate::infrastructure::metrics::PlaneMetrics;
 use crate::infrastructure::plane_channel::{
     LogOrder, MetadataEnd, QUERIES_QUEUED_MAX, Query, QueryRequest, Reply,
 };
+use crate::infrastructure::record_index::RecordIndex;
 use crate::infrastructure::storage::{DatabaseRoom, OpenPacks, ReplayError, RootError, Roots};
 
 /// Why the metadata plane does not start.
@@ -107,6 +109,8 @@ pub struct MetadataPlane<C> {
     pub scrub: ScrubSettings,
     /// Called after a tool beside the server has changed something that caches must not outlive.
     pub on_outside_change: Box<dyn Fn() + Send>,
+    /// Where cores find commits in the log without the database.
+    pub index: Option<Arc<RecordIndex>>,
     /// Where it counts.
     pub metrics: Arc<PlaneMetrics>,
 }
@@ -175,7 +179,12 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
             ticks,
             quotas: quotas.clone(),
             metrics: self.metrics.clone(),
-            log: order.clone().map(|order| LogQueue { order, roots: self.roots.clone(), room: self.room }),
+            log: order.clone().map(|order| LogQueue {
+                order,
+                roots: self.roots.clone(),
+                room: self.room,
+                index: self.index.clone(),
+            }),
         };
         let collector = Collector {
             database: database.clone(),
@@ -221,7 +230,7 @@ impl<C: Clock + Send + 'static> MetadataPlane<C> {
         };
         let asked = (quotas.clone(), lifecycles.clone());
         let mut reader = Reader::new(asked, database.clone(), latch, self.settings, order.clone());
-        (reader.metrics, reader.ticks) = (self.metrics, ticks);
+        (reader.metrics, reader.ticks, reader.index) = (self.metrics, ticks, self.index);
         Ok(Service {
             database,
             reader,
@@ -398,6 +407,8 @@ pub(super) struct Reader {
     pub(super) metrics: Arc<PlaneMetrics>,
     /// For leases.
     ticks: GraceClock,
+    /// What is told where objects were found.
+    pub(super) index: Option<Arc<RecordIndex>>,
 }
 
 impl Reader {
@@ -410,7 +421,7 @@ impl Reader {
     ) -> Self {
         let queries_max = settings.max_connections as usize;
         let (running, turn_timeout) = (Semaphore::new(queries_max), settings.acquire_timeout);
-        let (metrics, ticks) = (Arc::default(), GraceClock::starting_at(0));
+        let (metrics, ticks, index) = (Arc::default(), GraceClock::starting_at(0), None);
         Self {
             quotas,
             lifecycles,
@@ -422,7 +433,32 @@ impl Reader {
             order,
             metrics,
             ticks,
+            index,
         }
+    }
+
+    /// Looks a name up, and lets cores find what there is without asking here again.
+    async fn find(&self, name: &ObjectName) -> Result<Option<StoredObject>, DatabaseError> {
+        let ticket = self.index.as_ref().map(|index| index.ticket());
+        let found = self.database.find(name).await?;
+        for (index, ticket) in self.index.iter().zip(ticket).filter(|_| name.is_id()) {
+            found.iter().for_each(|found| index.note(ticket, found));
+        }
+        Ok(found)
+    }
+
+    /// The same for many.
+    pub(super) async fn find_each(
+        &self,
+        names: &[ObjectName],
+    ) -> Result<Vec<Option<StoredObject>>, DatabaseError> {
+        let ticket = self.index.as_ref().map(|index| index.ticket());
+        let found = self.database.find_each(names).await?;
+        for (index, ticket) in self.index.iter().zip(ticket) {
+            let by_id = names.iter().zip(&found).filter(|(name, _)| name.is_id());
+            by_id.filter_map(|(_, found)| found.as_ref()).for_each(|found| index.note(ticket, found));
+        }
+        Ok(found)
     }
 
     #[cfg(test)]
@@ -492,14 +528,14 @@ impl Reader {
         };
         let started = Instant::now();
         let left = match query {
-            Query::Find(name, freshness, reply) => match self.database.find(&name).await {
+            Query::Find(name, freshness, reply) => match self.find(&name).await {
                 Ok(Some(found)) if !found.damaged => {
                     respond(reply, &self.latch, Ok(Some(found)));
                     None
                 }
                 _ => Some(Query::Find(name, freshness, reply)),
             },
-            Query::FindEach(names, reply) => match self.database.find_each(&names).await {
+            Query::FindEach(names, reply) => match self.find_each(&names).await {
                 Ok(found) if found.iter().flatten().filter(|found| !found.damaged).count() == names.len() => {
                     respond(reply, &self.latch, Ok(found));
                     None
@@ -522,8 +558,8 @@ impl Reader {
     async fn answer(&self, query: Query) {
         let Self { database, latch, .. } = self;
         match query {
-            Query::Find(name, _, reply) => respond(reply, latch, database.find(&name).await),
-            Query::FindEach(names, reply) => respond(reply, latch, database.find_each(&names).await),
+            Query::Find(name, _, reply) => respond(reply, latch, self.find(&name).await),
+            Query::FindEach(names, reply) => respond(reply, latch, self.find_each(&names).await),
             Query::Inspect(name, reply) => respond(reply, latch, database.inspect(&name).await),
             Query::List(query, reply) => respond(reply, latch, database.list(&query).await),
             Query::ListKeys(query, reply) => respond(reply, latch, database.list_keys(&query).await),
@@ -606,8 +642,7 @@ mod tests {
 
     use super::*;
     use crate::application::contract::a_commit;
-    use crate::application::ports::ObjectName;
-    use crate::domain::value_objects::{ObjectId, Timestamp};
+    use crate::domain::value_objects::{ObjectId, PackId, Place, Timestamp};
     use crate::infrastructure::plane_channel::Write;
 
     /// Asks while the first change of the log has been acknowledged and is not applied.
@@ -623,6 +658,33 @@ mod tests {
                 false
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_found_by_its_id_need_not_be_asked_for_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = DatabaseUrl::in_directory(directory.path());
+        let database = Arc::new(Database::open(&url, DatabaseSettings::OF_TEST).await.unwrap());
+        let mut reader = Reader::of_test(database.clone(), None);
+        let index = RecordIndex::in_directory(directory.path()).unwrap();
+        reader.index = Some(index.clone());
+        let place = |offset| Place::Pack { pack: PackId::from_u64(7), offset };
+        let mut commits = [a_commit(Some("a"), 1, 1), a_commit(Some("b"), 2, 1), a_commit(Some("c"), 3, 1)];
+        commits.iter_mut().zip([1, 2, 3]).for_each(|(commit, offset)| commit.stored.place = place(offset));
+        let context =
+            BatchContext { writer: InstanceId::from_i64(1), now: Timestamp::from_millis(0), tick: 0 };
+        let writes = commits.each_ref().map(|commit| Write::Commit(commit.clone()));
+        database.apply(&writes, &mut 1, context).await.unwrap();
+        assert!(database.mark(&commits[2].stored.location(), true).await.unwrap());
+
+        let [first, second, lost] = commits.each_ref().map(|commit| ObjectName::Id(commit.stored.object.id));
+        let by_key = ObjectName::Key(commits[1].stored.object.key_path().unwrap());
+        assert!(reader.find(&first).await.unwrap().is_some());
+        assert_eq!(reader.find_each(&[by_key, lost]).await.unwrap().iter().flatten().count(), 2);
+        let noted = commits.each_ref().map(|commit| index.places(commit.stored.object.id, None).len());
+        assert_eq!(noted, [1, 0, 0], "not by a key, and not what is lost");
+        reader.find_each(&[second]).await.unwrap();
+        assert_eq!(index.places(commits[1].stored.object.id, None).len(), 1);
     }
 
     #[tokio::test]

@@ -78,6 +78,7 @@ fn start_plane(url: &DatabaseUrl, node: &str, roots: Roots) -> DataEnd {
         room: None,
         scrub: ScrubSettings::NEVER,
         on_outside_change: Box::new(|| ()),
+        index: None,
         metrics: Arc::default(),
     };
     plane.start(metadata_end).unwrap();

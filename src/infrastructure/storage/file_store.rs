@@ -11,7 +11,7 @@ use lru::LruCache;
 use super::blob_file::{open_blob, remove_blob};
 use super::blob_upload::FileUpload;
 use super::hashing::Hashing;
-use super::pack_file::open_pack;
+use super::pack_files::PackFiles;
 use super::pack_log::PackLog;
 use super::pack_reader::PackedBlob;
 use super::pack_run::{RunBlob, read_run};
@@ -19,7 +19,7 @@ use super::root::Roots;
 use crate::application::errors::StoreError;
 use crate::application::ports::{self, BlobStore, BufferSize, Section};
 use crate::domain::entities::BlobLocation;
-use crate::domain::value_objects::{ByteRange, InstanceId, PackId, Place, StorageClass, TenantId};
+use crate::domain::value_objects::{ByteRange, InstanceId, Place, StorageClass, TenantId};
 use crate::infrastructure::data_plane::buffers::{ALIGNMENT_BYTES, Block, BufferPool};
 use crate::infrastructure::data_plane::deadline_list::WaitLimit;
 use crate::infrastructure::data_plane::descriptors::OpenFiles;
@@ -144,7 +144,7 @@ impl RootHelpers {
 pub struct FileStore {
     parts: Rc<FileStoreParts>,
     open: RefCell<LruCache<BlobLocation, Rc<FileReader>>>,
-    open_packs: RefCell<LruCache<(StorageClass, PackId), Rc<DataFile>>>,
+    packs: Rc<PackFiles>,
 }
 
 /// An open blob.
@@ -281,8 +281,14 @@ impl FileStore {
     /// A store of these parts.
     pub fn new(parts: FileStoreParts) -> Self {
         let open = RefCell::new(LruCache::new(parts.open_files.blobs_max));
-        let open_packs = RefCell::new(LruCache::new(parts.open_files.packs_max));
-        Self { parts: Rc::new(parts), open, open_packs }
+        let parts = Rc::new(parts);
+        let packs = PackFiles::new(parts.clone(), parts.open_files.packs_max);
+        Self { parts, open, packs }
+    }
+
+    /// The packs that it reads from.
+    pub fn pack_files(&self) -> &Rc<PackFiles> {
+        &self.packs
     }
 
     pub(super) fn parts(&self) -> &Rc<FileStoreParts> {
@@ -320,39 +326,10 @@ impl FileStore {
         Ok(reader)
     }
 
-    async fn open_pack(&self, class: StorageClass, pack: PackId) -> Result<Rc<DataFile>, StoreError> {
-        let cached = self.open_packs.borrow_mut().get(&(class, pack)).cloned();
-        if let Some(file) = cached {
-            return Ok(file);
-        }
-        let (root, helpers) = (self.parts.roots.of(class).clone(), self.parts.helpers.reading(class));
-        let file = helpers.run(move || open_pack(&root, pack)).await.map_err(helper_failed)??;
-        let file = DataFile::from_std(file, self.parts.driver, helpers)
-            .map_err(|error| StoreError::io("register a pack", error))?;
-        let file = Rc::new(file);
-        self.open_packs.borrow_mut().put((class, pack), file.clone());
-        Ok(file)
-    }
-
-    /// Closes the packs that have been removed while they were open here.
-    fn close_removed_packs(&self) {
-        let removed: Vec<_> = {
-            let open = self.open_packs.borrow();
-            open.iter().filter(|(_, file)| file.is_removed()).map(|(key, _)| *key).collect()
-        };
-        for (class, pack) in removed {
-            let file = self.open_packs.borrow_mut().pop(&(class, pack));
-            if let Some(file) = file.and_then(Rc::into_inner) {
-                let helpers = self.parts.helpers.writing(class).clone();
-                drop(spawn(async move { file.close_removed(&helpers).await }));
-            }
-        }
-    }
-
     /// Closes the blobs that have been removed while they were open here, by whomever. To be called now and then; a
     /// look at all of them takes about 100 µs.
     pub fn close_removed(&self) {
-        self.close_removed_packs();
+        self.packs.close_removed();
         let removed: Vec<_> = {
             let open = self.open.borrow();
             open.iter()
@@ -398,7 +375,7 @@ impl BlobStore for FileStore {
             let whole = reader.size_bytes == size_bytes;
             return if whole { Ok(BlobReader::File(reader)) } else { Err(StoreError::Damaged) };
         };
-        let file = self.open_pack(location.storage_class, pack).await?;
+        let file = self.packs.open(location.storage_class, pack).await?;
         let blob = PackedBlob::new(file, (pack, offset), location.content_hash, size_bytes);
         Ok(BlobReader::Packed(blob))
     }
@@ -411,7 +388,7 @@ impl BlobStore for FileStore {
     ) -> usize {
         let pack_of = |location: &BlobLocation| Some((location.storage_class, location.place.pack()?));
         let first = blobs.clone().next().and_then(|(location, _)| pack_of(&location));
-        let file = first.and_then(|pack| self.open_packs.borrow_mut().get(&pack).cloned());
+        let file = first.and_then(|(class, pack)| self.packs.opened(class, pack));
         let (Some(first), Some(file)) = (first, file) else { return 0 };
         let in_pack = blobs.map_while(|(location, size_bytes)| match location.place {
             Place::Pack { offset, .. } if pack_of(&location) == Some(first) => {

@@ -19,6 +19,7 @@ mod log_replay;
 mod mount;
 mod pack_copy;
 mod pack_file;
+mod pack_files;
 pub mod pack_format;
 mod pack_log;
 mod pack_reader;
@@ -39,6 +40,7 @@ pub use log_replay::{
 pub use mount::{Mount, mount_of};
 pub use pack_copy::{OpenPacks, PackCopy};
 pub use pack_file::{PackScan, ScanError, ScannedBatch, list_packs};
+pub use pack_files::{CommitLook, PackFiles};
 pub use pack_format::RECORD_HEADER_BYTES;
 pub use pack_format::records;
 pub use pack_log::{Appending, Change, Content, PackLog, PackLogParts};

@@ -266,6 +266,14 @@ impl RecordHeader {
         })
     }
 
+    /// Whether a header, as its bytes, and its details are as they were written.
+    pub fn is_whole(header: &[u8], details: &[u8]) -> bool {
+        let covered = header.get(8..RECORD_HEADER_BYTES);
+        covered.is_some_and(|covered| {
+            crc32c::crc32c_append(crc32c::crc32c(covered), details) == u32_at(header, 4)
+        })
+    }
+
     /// The lengths of header, body and details together.
     pub fn record_bytes(&self) -> usize {
         RECORD_HEADER_BYTES + self.body_bytes as usize + self.details_bytes as usize
@@ -319,9 +327,8 @@ fn record_at(batch: &[u8], position: usize, pack: PackId, offset: u64) -> Result
     let body = rest.get(RECORD_HEADER_BYTES..body_end).ok_or(FormatError::Record)?;
     let details_end = body_end.checked_add(header.details_bytes as usize).ok_or(FormatError::Record)?;
     let details = rest.get(body_end..details_end).ok_or(FormatError::Record)?;
-    let checksum = crc32c::crc32c_append(crc32c::crc32c(&rest[8..RECORD_HEADER_BYTES]), details);
     let here = header.pack == pack && header.offset == offset + position as u64;
-    if !here || checksum != u32_at(rest, 4) || crc32c::crc32c(body) != header.body_checksum {
+    if !here || !RecordHeader::is_whole(rest, details) || crc32c::crc32c(body) != header.body_checksum {
         return Err(FormatError::Record);
     }
     Ok(Record { header, body, details })

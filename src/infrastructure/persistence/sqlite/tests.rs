@@ -103,6 +103,7 @@ fn plane_in(directory: &tempfile::TempDir) -> MetadataPlane<FakeClock> {
         room: None,
         scrub: ScrubSettings::NEVER,
         on_outside_change: Box::new(|| ()),
+        index: None,
         metrics: Arc::default(),
     }
 }

@@ -1,0 +1,159 @@
+//! The packs that a core has open for reading, and the commits in them.
+
+use std::cell::RefCell;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use lru::LruCache;
+
+use super::file_store::{FileStoreParts, helper_failed};
+use super::log_record;
+use super::pack_file::open_pack;
+use super::pack_format::{RECORD_HEADER_BYTES, RecordHeader, RecordKind};
+use crate::application::errors::StoreError;
+use crate::domain::entities::StoredObject;
+use crate::domain::value_objects::{ObjectId, PackId, Place, StorageClass};
+use crate::infrastructure::data_plane::runtime::{DataFile, spawn};
+use crate::infrastructure::plane_channel::Write;
+use crate::infrastructure::record_index::RecordPlace;
+
+/// How much of a record is read at once: most small objects, whole.
+const RECORD_BYTES_FIRST: usize = 1024;
+/// The longest details that are looked into.
+const DETAILS_BYTES_MAX: usize = 4096;
+
+/// What a look at a record has found.
+#[derive(Debug)]
+pub enum CommitLook {
+    /// The commit of the object that was asked for.
+    Found(Arc<StoredObject>),
+    /// Something else, or nothing.
+    Other,
+    /// It takes a disk, or its pack is not open.
+    NotInMemory,
+}
+
+/// The open packs of one core.
+pub struct PackFiles {
+    parts: Rc<FileStoreParts>,
+    open: RefCell<LruCache<(StorageClass, PackId), Rc<DataFile>>>,
+    scratch: RefCell<Vec<u8>>,
+}
+
+impl PackFiles {
+    /// None yet, and up to so many.
+    pub(super) fn new(parts: Rc<FileStoreParts>, open_max: NonZeroUsize) -> Rc<Self> {
+        let open = RefCell::new(LruCache::new(open_max));
+        Rc::new(Self { parts, open, scratch: RefCell::default() })
+    }
+
+    /// A pack that is open already.
+    pub(super) fn opened(&self, class: StorageClass, pack: PackId) -> Option<Rc<DataFile>> {
+        self.open.borrow_mut().get(&(class, pack)).cloned()
+    }
+
+    /// A pack, which is opened if need be.
+    pub(super) async fn open(&self, class: StorageClass, pack: PackId) -> Result<Rc<DataFile>, StoreError> {
+        if let Some(file) = self.opened(class, pack) {
+            return Ok(file);
+        }
+        let (root, helpers) = (self.parts.roots.of(class).clone(), self.parts.helpers.reading(class));
+        let file = helpers.run(move || open_pack(&root, pack)).await.map_err(helper_failed)??;
+        let file = DataFile::from_std(file, self.parts.driver, helpers)
+            .map_err(|error| StoreError::io("register a pack", error))?;
+        let file = Rc::new(file);
+        self.open.borrow_mut().put((class, pack), file.clone());
+        Ok(file)
+    }
+
+    /// Closes those that have been removed while they were open here.
+    pub(super) fn close_removed(&self) {
+        let removed: Vec<_> = {
+            let open = self.open.borrow();
+            open.iter().filter(|(_, file)| file.is_removed()).map(|(key, _)| *key).collect()
+        };
+        for (class, pack) in removed {
+            let file = self.open.borrow_mut().pop(&(class, pack));
+            if let Some(file) = file.and_then(Rc::into_inner) {
+                let helpers = self.parts.helpers.writing(class).clone();
+                drop(spawn(async move { file.close_removed(&helpers).await }));
+            }
+        }
+    }
+
+    /// The commit of an object, if the record at that place is it, as far as memory has it. Waits for nothing.
+    pub fn look_at_commit(&self, id: ObjectId, place: &RecordPlace) -> CommitLook {
+        let Some(file) = self.opened(place.storage_class, place.pack) else { return CommitLook::NotInMemory };
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.resize(RECORD_BYTES_FIRST + DETAILS_BYTES_MAX, 0);
+        let (first, room) = scratch.split_at_mut(RECORD_BYTES_FIRST);
+        let read = file.read_cached_into(first, place.offset);
+        if read < RECORD_HEADER_BYTES {
+            return CommitLook::NotInMemory;
+        }
+        let Some((header, body_end, end)) = header_of_commit(first, place) else { return CommitLook::Other };
+        let details = match first[..read].get(body_end..end) {
+            Some(details) => details,
+            None => {
+                let room = &mut room[..end - body_end];
+                if file.read_cached_into(room, place.offset + body_end as u64) < room.len() {
+                    return CommitLook::NotInMemory;
+                }
+                room
+            }
+        };
+        commit_of(id, &header, first, details, place).map_or(CommitLook::Other, CommitLook::Found)
+    }
+
+    /// The same, from wherever it is.
+    pub async fn read_commit(&self, id: ObjectId, place: &RecordPlace) -> Option<Arc<StoredObject>> {
+        let file = self.open(place.storage_class, place.pack).await.ok()?;
+        let first =
+            file.read_at(Vec::with_capacity(RECORD_BYTES_FIRST), RECORD_BYTES_FIRST, place.offset).await;
+        let first = first.ok().filter(|first| first.len() >= RECORD_HEADER_BYTES)?;
+        let (header, body_end, end) = header_of_commit(&first, place)?;
+        if let Some(details) = first.get(body_end..end) {
+            return commit_of(id, &header, &first, details, place);
+        }
+        let length = end - body_end;
+        let details = file.read_at(Vec::with_capacity(length), length, place.offset + body_end as u64).await;
+        let details = details.ok().filter(|details| details.len() == length)?;
+        commit_of(id, &header, &first, &details, place)
+    }
+}
+
+/// The header of a change that has its bytes with it, and where in its record the details begin and end.
+fn header_of_commit(first: &[u8], place: &RecordPlace) -> Option<(RecordHeader, usize, usize)> {
+    let header = RecordHeader::decode(first).ok()?;
+    let details_bytes = header.details_bytes as usize;
+    let is_it =
+        header.kind == RecordKind::Change && header.pack == place.pack && header.offset == place.offset;
+    let body_end = RECORD_HEADER_BYTES + header.body_bytes as usize;
+    (is_it && details_bytes <= DETAILS_BYTES_MAX).then_some((header, body_end, body_end + details_bytes))
+}
+
+/// The object, if the details are those of its commit, and its bytes are in the same record.
+fn commit_of(
+    id: ObjectId,
+    header: &RecordHeader,
+    header_bytes: &[u8],
+    details: &[u8],
+    place: &RecordPlace,
+) -> Option<Arc<StoredObject>> {
+    if !RecordHeader::is_whole(header_bytes, details) {
+        return None;
+    }
+    let here = Place::Pack { pack: place.pack, offset: place.offset };
+    let Ok(Write::Commit(commit)) = log_record::decode(details, header.content_hash, here) else {
+        return None;
+    };
+    let stored = commit.stored;
+    let is_it = stored.object.id == id
+        && stored.place == here
+        && stored.object.storage_class == place.storage_class
+        && stored.size_bytes == u64::from(header.body_bytes)
+        && !commit.is_reference
+        && place.is_as_noted(&stored);
+    is_it.then(|| Arc::new(stored))
+}
