@@ -352,13 +352,13 @@ impl MetadataClient {
     /// What the log has under a name, if it is that of an object whose commit is found there.
     async fn recorded(&self, name: &ObjectName) -> Option<Arc<StoredObject>> {
         let records = self.records.as_ref()?;
-        let ticket = self.cache.ticket(&name.of_anybody());
-        let (object, is_sampled) = match records.look(name)? {
-            Look::Found(object) => (object, records.is_sampled()),
+        let ticket = records.is_sampled().then(|| self.cache.ticket(&name.of_anybody()));
+        let object = match records.look(name)? {
+            Look::Found(object) => object,
             // Boxed, since it is rare and larger than all the rest.
-            Look::OnDisk(places) => (Box::pin(records.read(name, &places)).await?, true),
+            Look::OnDisk(places) => Box::pin(records.read(name, &places)).await?,
         };
-        if is_sampled {
+        if let Some(ticket) = ticket {
             self.cache.fill(ticket, &name.of_anybody(), object.clone());
         }
         if !name.reaches(&object.object.scope) {

@@ -10,7 +10,7 @@ use crate::domain::value_objects::ObjectId;
 use crate::infrastructure::record_index::{RecordIndex, RecordPlaces};
 use crate::infrastructure::storage::{CommitLook, PackFiles};
 
-/// One in so many of what is found here is remembered in the object cache too: what is asked for often comes there soon, and what
+/// One in so many of what is looked for here is remembered in the object cache too: what is asked for often comes there soon, and what
 /// is asked for once drives nothing out.
 const SAMPLED_ONE_IN: u32 = 8;
 
@@ -19,7 +19,7 @@ const SAMPLED_ONE_IN: u32 = 8;
 pub struct RecordedObjects {
     index: Arc<RecordIndex>,
     packs: Rc<PackFiles>,
-    found: Rc<Cell<u32>>,
+    looks: Rc<Cell<u32>>,
 }
 
 /// What has been found without waiting.
@@ -33,7 +33,7 @@ pub enum Look {
 impl RecordedObjects {
     /// What is in the packs that the index knows.
     pub fn new(index: Arc<RecordIndex>, packs: Rc<PackFiles>) -> Self {
-        Self { index, packs, found: Rc::default() }
+        Self { index, packs, looks: Rc::default() }
     }
 
     /// An object by its name; `None` where nothing is known of it here.
@@ -62,11 +62,11 @@ impl RecordedObjects {
         None
     }
 
-    /// Whether the next one that is found is to be remembered.
+    /// Whether the next one that is looked for is to be remembered.
     pub fn is_sampled(&self) -> bool {
-        let found = self.found.get();
-        self.found.set(found.wrapping_add(1));
-        found.is_multiple_of(SAMPLED_ONE_IN)
+        let looks = self.looks.get();
+        self.looks.set(looks.wrapping_add(1));
+        looks.is_multiple_of(SAMPLED_ONE_IN)
     }
 }
 

@@ -42,11 +42,12 @@ pub const STALE_OBJECTS_MAX: u64 = 3_000_000;
 const STALE_BITS: usize = 10 * STALE_OBJECTS_MAX as usize;
 const STALE_HASHES: u32 = 4;
 /// An entry's three words, from the lowest bit on: when the object was last changed, as far as that fits; the number of the pack and
-/// the lower bits of the owner; where in the pack the record begins, which root that is in, and the upper bits of the owner.
-const NUMBER_BITS: u32 = 20;
+/// the owner; where in the pack the record begins, which root that is in, and how long the body is, about.
+const NUMBER_BITS: u32 = 17;
+const OWNER_BITS: u32 = u32::BITS - NUMBER_BITS;
 const OFFSET_BITS: u32 = 28;
-const OWNER_BITS: u32 = 15;
-const OWNER_LOWER_BITS: u32 = u32::BITS - NUMBER_BITS;
+/// The lengths that are told apart: up to each of these, or longer.
+const LENGTHS: [u16; 7] = [256, 512, 1024, 2048, 3072, 4096, 8192];
 
 /// Where a commit may stand: in the pack of a root, from this byte on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub struct RecordPlace {
     pub pack: PackId,
     /// Where in it the record begins.
     pub offset: u64,
+    /// Which of [`LENGTHS`] the body has.
+    length: u32,
     /// When the object was last changed: milliseconds since 1970, the lower 32 bits.
     updated_lower: u32,
 }
@@ -129,14 +132,19 @@ impl RecordIndex {
         let object = &stored.object;
         let (tag, owner) = (self.tag(&object.id), self.owner(&object.scope.tenant_id));
         let updated_lower = lower_bits(object.updated_at);
-        let place = RecordPlace { storage_class: object.storage_class, pack, offset, updated_lower };
+        let length = length_of(stored.size_bytes);
+        let place = RecordPlace { storage_class: object.storage_class, pack, offset, length, updated_lower };
         let noted = match self.current().as_ref() {
             Some(current) => current.note(tag, owner, &place),
             None => return,
         };
-        if let Err(error) = noted {
-            tracing::warn!(%error, "the index of ids cannot be written: the database is asked instead, until a restart");
-            self.replace(None);
+        match noted {
+            Ok(Noted::Done) => {}
+            Ok(Noted::NoNumber) => self.clear(),
+            Err(error) => {
+                tracing::warn!(%error, "the index of ids cannot be written: the database is asked instead, until a restart");
+                self.replace(None);
+            }
         }
     }
 
@@ -196,25 +204,25 @@ impl Generation {
         Ok(Self { table, packs, entries, stale, stale_count })
     }
 
-    fn note(&self, tag: u32, owner: u32, place: &RecordPlace) -> io::Result<()> {
-        let offset = u32::try_from(place.offset).ok().filter(|offset| *offset <= mask(OFFSET_BITS));
-        let (Some(offset), Some(number)) = (offset, self.packs.number(place.pack)) else { return Ok(()) };
-        let RecordPlace { storage_class, updated_lower, .. } = *place;
-        let entry = Entry { tag, words: Hint { updated_lower, number, owner, offset, storage_class }.pack() };
+    fn note(&self, tag: u32, owner: u32, place: &RecordPlace) -> io::Result<Noted> {
+        let Some(offset) = u32::try_from(place.offset).ok().filter(|offset| *offset <= mask(OFFSET_BITS))
+        else {
+            return Ok(Noted::Done);
+        };
+        let Some(number) = self.packs.number(place.pack) else { return Ok(Noted::NoNumber) };
+        let RecordPlace { storage_class, length, updated_lower, .. } = *place;
+        let hint = Hint { updated_lower, number, owner, offset, length, storage_class };
+        let entry = Entry { tag, words: hint.pack() };
         if self.table.insert(entry, self.entries.load(Ordering::Relaxed))? == Inserted::New {
             self.entries.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(())
+        Ok(Noted::Done)
     }
 
     fn place_of(&self, hint: &Hint) -> Option<RecordPlace> {
-        let Hint { storage_class, updated_lower, offset, number, .. } = *hint;
-        Some(RecordPlace {
-            storage_class,
-            pack: self.packs.pack(number)?,
-            offset: offset.into(),
-            updated_lower,
-        })
+        let Hint { storage_class, updated_lower, offset, length, number, .. } = *hint;
+        let pack = self.packs.pack(number)?;
+        Some(RecordPlace { storage_class, pack, offset: offset.into(), length, updated_lower })
     }
 
     fn mark_stale(&self, id: &ObjectId) -> u64 {
@@ -228,6 +236,14 @@ impl Generation {
     }
 }
 
+/// What came of noting a place.
+enum Noted {
+    /// It is noted, or cannot be.
+    Done,
+    /// There are too many packs.
+    NoNumber,
+}
+
 /// What an entry says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Hint {
@@ -235,15 +251,15 @@ struct Hint {
     number: u32,
     owner: u32,
     offset: u32,
+    length: u32,
     storage_class: StorageClass,
 }
 
 impl Hint {
     fn pack(&self) -> [u32; 3] {
-        let Self { updated_lower, number, owner, offset, storage_class } = *self;
+        let Self { updated_lower, number, owner, offset, length, storage_class } = *self;
         let class = u32::from(storage_class == StorageClass::Cold);
-        let owner_upper = owner >> OWNER_LOWER_BITS;
-        [updated_lower, number | owner << NUMBER_BITS, offset | (class | owner_upper << 1) << OFFSET_BITS]
+        [updated_lower, number | owner << NUMBER_BITS, offset | (class | length << 1) << OFFSET_BITS]
     }
 
     fn unpack([updated_lower, second, third]: [u32; 3]) -> Self {
@@ -251,8 +267,9 @@ impl Hint {
         Self {
             updated_lower,
             number: second & mask(NUMBER_BITS),
-            owner: second >> NUMBER_BITS | (rest >> 1) << OWNER_LOWER_BITS,
+            owner: second >> NUMBER_BITS,
             offset: third & mask(OFFSET_BITS),
+            length: rest >> 1,
             storage_class: if rest & 1 == 0 { StorageClass::Hot } else { StorageClass::Cold },
         }
     }
@@ -263,6 +280,16 @@ impl RecordPlace {
     pub fn is_as_noted(&self, stored: &StoredObject) -> bool {
         lower_bits(stored.object.updated_at) == self.updated_lower
     }
+
+    /// How long the body is at most, in bytes; `None` where it is longer than all that are told apart.
+    pub fn body_bytes_max(&self) -> Option<usize> {
+        LENGTHS.get(self.length as usize).copied().map(usize::from)
+    }
+}
+
+/// Which of [`LENGTHS`] it is.
+fn length_of(body_bytes: u64) -> u32 {
+    LENGTHS.iter().take_while(|length| u64::from(**length) < body_bytes).fold(0, |index, _| index + 1)
 }
 
 fn lower_bits(moment: Timestamp) -> u32 {
@@ -393,12 +420,39 @@ mod tests {
     #[test]
     fn an_entry_says_what_it_was_made_of() {
         for storage_class in StorageClass::ALL {
-            let (updated_lower, number) = (u32::MAX, mask(NUMBER_BITS) - 4);
-            for owner in [0, 0x5A5A & mask(OWNER_BITS), mask(OWNER_BITS)] {
-                let offset = mask(OFFSET_BITS) - 1;
-                let hint = Hint { updated_lower, number, owner, offset, storage_class };
+            let (updated_lower, number, offset) = (u32::MAX, mask(NUMBER_BITS) - 4, mask(OFFSET_BITS) - 1);
+            for (owner, length) in [(0, 0), (0x5A5A & mask(OWNER_BITS), 5), (mask(OWNER_BITS), 7)] {
+                let hint = Hint { updated_lower, number, owner, offset, length, storage_class };
                 assert_eq!(Hint::unpack(hint.pack()), hint);
             }
         }
+    }
+
+    #[test]
+    fn lengths_are_told_apart() {
+        let (_directory, index) = index();
+        for (body_bytes, most) in
+            [(0, Some(256)), (256, Some(256)), (257, Some(512)), (8192, Some(8192)), (8193, None)]
+        {
+            let mut object = stored(StorageClass::Hot, 4144);
+            object.size_bytes = body_bytes;
+            index.note(index.ticket(), &object);
+            assert_eq!(index.places(object.object.id, None)[0].body_bytes_max(), most);
+        }
+    }
+
+    #[test]
+    fn it_begins_anew_when_packs_have_no_number_left() {
+        let (_directory, index) = index();
+        let mut object = stored(StorageClass::Hot, 4144);
+        let ticket = index.ticket();
+        for number in 0..1 << NUMBER_BITS {
+            object.place = Place::Pack { pack: PackId::from_u64(number), offset: 1 };
+            index.note(ticket, &object);
+        }
+        assert_eq!(index.ticket(), ticket);
+        object.place = Place::Pack { pack: PackId::from_u64(1 << NUMBER_BITS), offset: 1 };
+        index.note(ticket, &object);
+        assert!(index.ticket() != ticket && !finds(&index, &object));
     }
 }

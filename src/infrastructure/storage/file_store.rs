@@ -376,7 +376,8 @@ impl BlobStore for FileStore {
             return if whole { Ok(BlobReader::File(reader)) } else { Err(StoreError::Damaged) };
         };
         let file = self.packs.open(location.storage_class, pack).await?;
-        let blob = PackedBlob::new(file, (pack, offset), location.content_hash, size_bytes);
+        let source = (file, self.packs.recent().clone());
+        let blob = PackedBlob::new(source, (pack, offset), location.content_hash, size_bytes);
         Ok(BlobReader::Packed(blob))
     }
 

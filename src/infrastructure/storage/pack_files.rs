@@ -1,6 +1,6 @@
 //! The packs that a core has open for reading, and the commits in them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,8 +18,10 @@ use crate::infrastructure::data_plane::runtime::{DataFile, spawn};
 use crate::infrastructure::plane_channel::Write;
 use crate::infrastructure::record_index::RecordPlace;
 
-/// How much of a record is read at once: most small objects, whole.
-const RECORD_BYTES_FIRST: usize = 1024;
+/// How much is read behind a body that may be as long as it is thought to be: the details of most changes.
+const DETAILS_BYTES_FIRST: usize = 512;
+/// How much is read of a record whose body is long.
+const HEADER_BYTES_FIRST: usize = 4096;
 /// The longest details that are looked into.
 const DETAILS_BYTES_MAX: usize = 4096;
 
@@ -38,14 +40,36 @@ pub enum CommitLook {
 pub struct PackFiles {
     parts: Rc<FileStoreParts>,
     open: RefCell<LruCache<(StorageClass, PackId), Rc<DataFile>>>,
-    scratch: RefCell<Vec<u8>>,
+    recent: Rc<RecentRecord>,
+}
+
+/// The beginning of the record that was looked at last: whoever looks at a commit most often reads its body next.
+#[derive(Default)]
+pub(super) struct RecentRecord {
+    place: Cell<Option<(PackId, u64)>>,
+    bytes: RefCell<Vec<u8>>,
+}
+
+impl RecentRecord {
+    /// So many bytes of the record at that place, if they are here.
+    pub(super) fn read<T>(
+        &self,
+        place: (PackId, u64),
+        length: usize,
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Option<T> {
+        if self.place.get() != Some(place) {
+            return None;
+        }
+        self.bytes.borrow().get(..length).map(take)
+    }
 }
 
 impl PackFiles {
     /// None yet, and up to so many.
     pub(super) fn new(parts: Rc<FileStoreParts>, open_max: NonZeroUsize) -> Rc<Self> {
         let open = RefCell::new(LruCache::new(open_max));
-        Rc::new(Self { parts, open, scratch: RefCell::default() })
+        Rc::new(Self { parts, open, recent: Rc::default() })
     }
 
     /// A pack that is open already.
@@ -82,35 +106,42 @@ impl PackFiles {
         }
     }
 
+    /// What is kept of the last look at a commit.
+    pub(super) fn recent(&self) -> &Rc<RecentRecord> {
+        &self.recent
+    }
+
     /// The commit of an object, if the record at that place is it, as far as memory has it. Waits for nothing.
     pub fn look_at_commit(&self, id: ObjectId, place: &RecordPlace) -> CommitLook {
         let Some(file) = self.opened(place.storage_class, place.pack) else { return CommitLook::NotInMemory };
-        let mut scratch = self.scratch.borrow_mut();
-        scratch.resize(RECORD_BYTES_FIRST + DETAILS_BYTES_MAX, 0);
-        let (first, room) = scratch.split_at_mut(RECORD_BYTES_FIRST);
-        let read = file.read_cached_into(first, place.offset);
-        if read < RECORD_HEADER_BYTES {
+        self.recent.place.set(None);
+        let mut first = self.recent.bytes.borrow_mut();
+        first.clear();
+        file.read_cached(&mut first, first_bytes(place), place.offset);
+        if first.len() < RECORD_HEADER_BYTES {
             return CommitLook::NotInMemory;
         }
-        let Some((header, body_end, end)) = header_of_commit(first, place) else { return CommitLook::Other };
-        let details = match first[..read].get(body_end..end) {
+        self.recent.place.set(Some((place.pack, place.offset)));
+        let Some((header, body_end, end)) = header_of_commit(&first, place) else { return CommitLook::Other };
+        let mut rest = Vec::new();
+        let details = match first.get(body_end..end) {
             Some(details) => details,
             None => {
-                let room = &mut room[..end - body_end];
-                if file.read_cached_into(room, place.offset + body_end as u64) < room.len() {
+                file.read_cached(&mut rest, end - body_end, place.offset + body_end as u64);
+                if rest.len() < end - body_end {
                     return CommitLook::NotInMemory;
                 }
-                room
+                &rest
             }
         };
-        commit_of(id, &header, first, details, place).map_or(CommitLook::Other, CommitLook::Found)
+        commit_of(id, &header, &first, details, place).map_or(CommitLook::Other, CommitLook::Found)
     }
 
     /// The same, from wherever it is.
     pub async fn read_commit(&self, id: ObjectId, place: &RecordPlace) -> Option<Arc<StoredObject>> {
         let file = self.open(place.storage_class, place.pack).await.ok()?;
-        let first =
-            file.read_at(Vec::with_capacity(RECORD_BYTES_FIRST), RECORD_BYTES_FIRST, place.offset).await;
+        let length = first_bytes(place);
+        let first = file.read_at(Vec::with_capacity(length), length, place.offset).await;
         let first = first.ok().filter(|first| first.len() >= RECORD_HEADER_BYTES)?;
         let (header, body_end, end) = header_of_commit(&first, place)?;
         if let Some(details) = first.get(body_end..end) {
@@ -121,6 +152,13 @@ impl PackFiles {
         let details = details.ok().filter(|details| details.len() == length)?;
         commit_of(id, &header, &first, &details, place)
     }
+}
+
+/// How much of a record is read at first: most small ones, whole.
+fn first_bytes(place: &RecordPlace) -> usize {
+    place.body_bytes_max().map_or(HEADER_BYTES_FIRST, |body_bytes_max| {
+        RECORD_HEADER_BYTES + body_bytes_max + DETAILS_BYTES_FIRST
+    })
 }
 
 /// The header of a change that has its bytes with it, and where in its record the details begin and end.

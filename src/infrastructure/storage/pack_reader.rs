@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use super::pack_files::RecentRecord;
 use super::pack_format::{RECORD_HEADER_BYTES, RecordHeader};
 use crate::application::errors::StoreError;
 use crate::domain::value_objects::{ContentHash, PackId};
@@ -20,18 +21,20 @@ pub struct PackedBlob {
     size_bytes: u64,
     /// What the reads of one download know together. A blob that fits a small block is read at once, and does without.
     download: Option<Rc<Download>>,
+    /// Where its record may be in memory of this process.
+    recent: Rc<RecentRecord>,
 }
 
 impl PackedBlob {
     /// The blob at this place of an open pack, for one download.
     pub(super) fn new(
-        file: Rc<DataFile>,
+        (file, recent): (Rc<DataFile>, Rc<RecentRecord>),
         (pack, offset): (PackId, u64),
         content_hash: ContentHash,
         size_bytes: u64,
     ) -> Self {
         let download = (size_bytes > SMALL_BLOCK_BYTES as u64).then(Rc::default);
-        Self { file, pack, offset, content_hash, size_bytes, download }
+        Self { file, pack, offset, content_hash, size_bytes, download, recent }
     }
 
     /// As [`read_exact`](crate::application::ports::BlobReader::read_exact).
@@ -59,7 +62,12 @@ impl PackedBlob {
         let start = bytes.len();
         let mut header = [0; RECORD_HEADER_BYTES];
         bytes.reserve_exact(length);
-        if !self.file.read_cached_behind(&mut header, bytes, length, self.offset) {
+        let recent = self.recent.read((self.pack, self.offset), RECORD_HEADER_BYTES + length, |record| {
+            let (first, rest) = record.split_at(RECORD_HEADER_BYTES);
+            header.copy_from_slice(first);
+            bytes.extend_from_slice(rest);
+        });
+        if recent.is_none() && !self.file.read_cached_behind(&mut header, bytes, length, self.offset) {
             let read = self.read_from_disk(self.offset, RECORD_HEADER_BYTES + length).await?;
             let (first, rest) = read.split_at(RECORD_HEADER_BYTES);
             header.copy_from_slice(first);
