@@ -210,6 +210,14 @@ impl BufferPool {
         pool.block(memory, None)
     }
 
+    /// A large block that is nobody's share, full of zeros.
+    pub fn sole_large_block_of_zeros() -> Block {
+        let mut block = Self::sole_large_block();
+        // As it was allocated.
+        block.length = LARGE_BLOCK_BYTES;
+        block
+    }
+
     /// How many bytes are lent now.
     pub fn bytes_lent(&self) -> usize {
         self.0.lock().bytes_lent

@@ -25,14 +25,7 @@ use super::root::{StorageRoot, sync_directory};
 use crate::application::errors::StoreError;
 use crate::domain::value_objects::PackId;
 use crate::fault_injection::{DurableSync, skips};
-
-const ZEROS_BYTES: usize = 256 * 1024;
-
-/// Aligned for direct I/O.
-#[repr(align(4096))]
-struct Zeros([u8; ZEROS_BYTES]);
-
-static ZEROS: Zeros = Zeros([0; ZEROS_BYTES]);
+use crate::infrastructure::data_plane::buffers::BufferPool;
 
 #[repr(align(4096))]
 struct HeaderBlock([u8; PACK_BLOCK_BYTES]);
@@ -72,10 +65,12 @@ fn write_pack(root: &Arc<StorageRoot>, header: &PackHeader) -> Result<File, Stor
 
 fn zero_durably(root: &StorageRoot, file: &File, header: &PackHeader) -> Result<(), StoreError> {
     let failed = |operation| move |error| StoreError::io(operation, error);
+    // Out of a huge page, of which the kernel has one to describe to the disk for each write, and not hundreds.
+    let zeros = BufferPool::sole_large_block_of_zeros();
     let mut position = PACK_BLOCK_BYTES as u64;
     while position < header.pack_bytes {
-        let length = (header.pack_bytes - position).min(ZEROS_BYTES as u64);
-        file.write_all_at(&ZEROS.0[..length as usize], position).map_err(failed("zero a pack"))?;
+        let length = (header.pack_bytes - position).min(zeros.len() as u64);
+        file.write_all_at(&zeros.bytes()[..length as usize], position).map_err(failed("zero a pack"))?;
         position += length;
     }
     let block = HeaderBlock(header.encode());
