@@ -74,20 +74,23 @@ impl Sha256 {
     /// The hash of all bytes so far; more may follow.
     #[must_use]
     pub fn finish(&self) -> [u8; HASH_BYTES] {
-        let (mut chained, mut last) = (self.chained, self.partial);
+        let mut chained = self.chained;
+        let last = self.last_block(&mut chained);
+        compress256(&mut chained, &[last]);
+        hash_of(chained)
+    }
+
+    /// The block that ends the message. Where what is left of it and its length need one before, that is taken into `chained`.
+    fn last_block(&self, chained: &mut [u32; 8]) -> Block {
+        let mut last = self.partial;
         let partial_bytes = self.partial_bytes();
         last[partial_bytes] = 0x80;
         if partial_bytes >= LENGTH_OFFSET {
-            compress256(&mut chained, &[last]);
+            compress256(chained, &[last]);
             last = [0; BLOCK_BYTES];
         }
         last[LENGTH_OFFSET..].copy_from_slice(&self.length_bytes.wrapping_mul(8).to_be_bytes());
-        compress256(&mut chained, &[last]);
-        let mut hash = [0; HASH_BYTES];
-        for (bytes, word) in hash.as_chunks_mut().0.iter_mut().zip(chained) {
-            *bytes = word.to_be_bytes();
-        }
-        hash
+        last
     }
 
     /// All there is to know to go on later:
@@ -181,6 +184,26 @@ pub fn update_both(first: (&mut Sha256, &[u8]), second: (&mut Sha256, &[u8])) {
     }
     first.keep(first_blocks.len(), first_rest);
     second.keep(second_blocks.len(), second_rest);
+}
+
+/// The hashes of two messages that are all here.
+#[must_use]
+pub fn digest_both(first: &[u8], second: &[u8]) -> [[u8; HASH_BYTES]; 2] {
+    let (mut first_hash, mut second_hash) = (Sha256::new(), Sha256::new());
+    update_both((&mut first_hash, first), (&mut second_hash, second));
+    let (mut first_chained, mut second_chained) = (first_hash.chained, second_hash.chained);
+    let first_last = first_hash.last_block(&mut first_chained);
+    let second_last = second_hash.last_block(&mut second_chained);
+    compress_both((&mut first_chained, &[first_last]), (&mut second_chained, &[second_last]));
+    [hash_of(first_chained), hash_of(second_chained)]
+}
+
+fn hash_of(chained: [u32; 8]) -> [u8; HASH_BYTES] {
+    let mut hash = [0; HASH_BYTES];
+    for (bytes, word) in hash.as_chunks_mut().0.iter_mut().zip(chained) {
+        *bytes = word.to_be_bytes();
+    }
+    hash
 }
 
 /// As many blocks of each.
@@ -281,6 +304,13 @@ mod tests {
             }
             prop_assert_eq!(first.finish(), Sha256::digest(&message[..first_at]));
             prop_assert_eq!(second.finish(), Sha256::digest(&other[..second_at]));
+        }
+
+        #[test]
+        fn two_whole_ones_have_the_hashes_of_each_alone(first in 0_usize..300, second in 0_usize..9_000) {
+            let message = bytes(10_000);
+            let (first, second) = (&message[1..=first], &message[..second]);
+            prop_assert_eq!(digest_both(first, second), [Sha256::digest(first), Sha256::digest(second)]);
         }
     }
 }

@@ -1,12 +1,23 @@
 //! A request's body that is a tar archive: its entries, one after the other, and the content of each.
+//!
+//! A small file for the log that lies whole in what has come is hashed there, together with the next one, if that does too: two take
+//! little more than the time of one.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use paired_sha256::{Sha256, digest_both};
 
 use super::request_body::RequestBody;
-use super::tar::{ArchiveError, Entry, Reader, Step};
+use super::tar::{ArchiveError, Entry, EntryKind, Reader, Step};
 use crate::application::errors::{SourceError, StoreError};
 use crate::application::ports::{BlobStore, BufferSize, ByteSource, ReadPace, ReadProgress};
 use crate::domain::value_objects::{ContentHash, TenantId};
 use crate::infrastructure::data_plane::buffers::{Block, SMALL_BLOCK_BYTES};
+use crate::infrastructure::metrics::{Phase, note_since};
 
+/// The longest content that is hashed where it lies.
+pub(super) const WHOLE_BYTES_MAX: u64 = 64 * 1024;
 /// The most bytes of one read: those small files of it that are begun without a turn for others hold the core for about
 /// 200 µs.
 const READ_BYTES_MAX: usize = 128 * 1024;
@@ -39,7 +50,23 @@ pub(super) struct ArchiveBody<'b, 't, S> {
     /// What has come and is not used up; there is one between reads.
     window: Option<Block>,
     used: usize,
+    /// The content of the entry that was read last, where all of it is here.
+    whole: Option<Whole>,
+    /// What has been read behind that.
+    ahead: Option<Ahead>,
     failure: Option<ArchiveFailure>,
+}
+
+/// A content that lies in the window from end to end.
+struct Whole {
+    part: Range<usize>,
+    hash: ContentHash,
+}
+
+/// What follows an entry whose content is here.
+enum Ahead {
+    Entry(Entry, Option<Whole>),
+    Broken(ArchiveError),
 }
 
 impl<'b, 't, S: BlobStore<Buffer = Block>> ArchiveBody<'b, 't, S> {
@@ -52,7 +79,7 @@ impl<'b, 't, S: BlobStore<Buffer = Block>> ArchiveBody<'b, 't, S> {
     ) -> Result<Self, StoreError> {
         let window = store.lend(BufferSize::Small, tenant_id).ok_or(StoreError::Overloaded)?;
         let (reader, window) = (Reader::default(), Some(window));
-        Ok(Self { store, tenant_id, body, reader, window, used: 0, failure: None })
+        Ok(Self { store, tenant_id, body, reader, window, used: 0, whole: None, ahead: None, failure: None })
     }
 
     /// How far into the archive it has been read.
@@ -66,11 +93,18 @@ impl<'b, 't, S: BlobStore<Buffer = Block>> ArchiveBody<'b, 't, S> {
     /// [`ArchiveFailure`]; then nothing more can be read.
     pub(super) async fn next_entry(&mut self) -> Result<Option<Entry>, ArchiveFailure> {
         self.take_failure()?;
+        self.whole = None;
+        match self.ahead.take() {
+            Some(Ahead::Entry(entry, whole)) => {
+                self.whole = whole;
+                return Ok(Some(entry));
+            }
+            Some(Ahead::Broken(error)) => return Err(error.into()),
+            None => {}
+        }
         loop {
-            let rest = self.window.as_ref().map_or(&[][..], |window| &window.bytes()[self.used..]);
-            let (used, step) = self.reader.read(rest)?;
-            self.used += used;
-            if let Step::Entry(entry) = step {
+            if let Step::Entry(entry) = self.read_on()? {
+                self.look_ahead(&entry);
                 return Ok(Some(entry));
             }
             if !self.fill().await? {
@@ -78,6 +112,63 @@ impl<'b, 't, S: BlobStore<Buffer = Block>> ArchiveBody<'b, 't, S> {
                 return Ok(None);
             }
         }
+    }
+
+    /// Reads what is here.
+    fn read_on(&mut self) -> Result<Step, ArchiveError> {
+        let rest = self.window.as_ref().map_or(&[][..], |window| &window.bytes()[self.used..]);
+        let (used, step) = self.reader.read(rest)?;
+        self.used += used;
+        Ok(step)
+    }
+
+    /// Hashes the content of an entry that has just been read, if all of it is here, and that of the next one with it.
+    fn look_ahead(&mut self, entry: &Entry) {
+        let Some(first) = self.take_whole(entry) else { return };
+        let (next, second) = match self.read_on() {
+            Ok(Step::Entry(next)) => {
+                let second = self.take_whole(&next);
+                (Some(Ok(next)), second)
+            }
+            Ok(Step::More) => (None, None),
+            Err(error) => (Some(Err(error)), None),
+        };
+        let started = Instant::now();
+        let bytes = self.window.as_ref().map_or(&[][..], Block::bytes);
+        let (first_hash, second) = match second {
+            None => (Sha256::digest(&bytes[first.clone()]), None),
+            Some(second) => {
+                let [first_hash, hash] = digest_both(&bytes[first.clone()], &bytes[second.clone()]);
+                (first_hash, Some(Whole { part: second, hash: ContentHash::from_bytes(hash) }))
+            }
+        };
+        note_since(Phase::Hash, started);
+        self.whole = Some(Whole { part: first, hash: ContentHash::from_bytes(first_hash) });
+        self.ahead = next.map(|next| match next {
+            Ok(next) => Ahead::Entry(next, second),
+            Err(error) => Ahead::Broken(error),
+        });
+    }
+
+    /// Where the content of an entry is that has just been read, if all of it is here and goes to the log as it is. It
+    /// counts as read then.
+    fn take_whole(&mut self, entry: &Entry) -> Option<Range<usize>> {
+        let is_small = entry.kind == EntryKind::File
+            && entry.size_bytes <= WHOLE_BYTES_MAX
+            && self.store.leaves_loose(entry.size_bytes);
+        let length = usize::try_from(entry.size_bytes).ok().filter(|_| is_small)?;
+        if self.content_here(length).len() < length {
+            return None;
+        }
+        let start = self.used;
+        self.take(length);
+        Some(start..self.used)
+    }
+
+    /// The content of the entry that was read last, and its hash, where it has been hashed already.
+    pub(super) fn whole(&self) -> Option<(ContentHash, &[u8])> {
+        let (Whole { part, hash }, window) = (self.whole.as_ref()?, self.window.as_ref()?);
+        Some((*hash, &window.bytes()[part.clone()]))
     }
 
     /// Lets everything else on the core have its turn, between two entries.

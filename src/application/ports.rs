@@ -125,6 +125,13 @@ pub trait BlobStore {
         0
     }
 
+    /// Whether the bytes of a blob of this size would be left [loose](Published::Loose), if they came in an upload: then they
+    /// need none, where they are in memory already.
+    fn leaves_loose(&self, bytes: u64) -> bool {
+        let _ = bytes;
+        false
+    }
+
     /// Lends a buffer to send a blob from, or none where all are lent. A large one is lent only where there are
     /// many left.
     fn lend(&self, size: BufferSize, tenant_id: &TenantId) -> Option<Self::Buffer>;
@@ -357,6 +364,14 @@ pub struct LooseCommit<B> {
     pub precondition: Precondition,
 }
 
+impl<B> LooseCommit<B> {
+    /// The same with its bytes in something else.
+    pub fn with_bytes<T>(self, make: impl FnOnce(B) -> T) -> LooseCommit<T> {
+        let Self { object, content_hash, bytes, precondition } = self;
+        LooseCommit { object, content_hash, bytes: make(bytes), precondition }
+    }
+}
+
 /// What came of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitOutcome {
@@ -517,16 +532,16 @@ pub trait ObjectRepository {
     ) -> Result<LooseOutcome, UploadError>;
 
     /// As [`commit_loose`](Self::commit_loose), in two steps: returns when the change has its place in the order of all
-    /// changes, and leaves it to whoever waits for the future what else is done meanwhile. What has begun happens, also
-    /// where that is dropped.
+    /// changes and the bytes have been copied, and leaves it to whoever waits for the future what else is done meanwhile.
+    /// What has begun happens, also where that is dropped.
     ///
     /// # Errors
     /// As [`commit_loose`](Self::commit_loose); nothing has begun then.
-    async fn begin_loose(
-        &self,
-        commit: LooseCommit<Self::Buffer>,
+    async fn begin_loose<'r>(
+        &'r self,
+        commit: LooseCommit<&[u8]>,
         room: Self::Room,
-    ) -> Result<impl Future<Output = Result<LooseOutcome, UploadError>>, UploadError>;
+    ) -> Result<impl Future<Output = Result<LooseOutcome, UploadError>> + use<'r, Self>, UploadError>;
 
     /// Forgets one committed object and lowers its blob's count, in one transaction.
     ///

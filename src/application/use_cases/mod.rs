@@ -24,4 +24,4 @@ pub use resume_upload::{
 };
 pub use stored_source::StoredSource;
 pub use update_object::{MetadataPatch, ObjectPatch, UpdateError, Updated, update_object};
-pub use upload_object::{UploadOrder, Uploaded, begin_upload, upload_object};
+pub use upload_object::{UploadOrder, Uploaded, begin_upload, begin_whole, upload_object};

@@ -7,8 +7,8 @@ use futures_util::future::{Either, select, try_join};
 
 use crate::application::errors::{QuotaExceeded, RepositoryError, StoreError, UploadError};
 use crate::application::ports::{
-    BlobStore, BlobUpload, BodyState, ByteSource, Clock, CommitOutcome, Freshness, LooseCommit, LooseOutcome,
-    ObjectCommit, ObjectName, ObjectRepository, Published, Room,
+    BlobStore, BlobUpload, BodyState, ByteBuffer as _, ByteSource, Clock, CommitOutcome, Freshness,
+    LooseCommit, LooseOutcome, ObjectCommit, ObjectName, ObjectRepository, Published, Room,
 };
 use crate::application::use_cases::metered_source::MeteredSource;
 use crate::domain::entities::{BlobLocation, Object, Scope, StoredObject};
@@ -81,16 +81,45 @@ where
     let Some(bytes) = received.upload.take_loose() else {
         return Ok(Either::Left(Box::pin(commit(ports, received))));
     };
-    let Received { object, content_hash, size_bytes, room, precondition, .. } = received;
+    let Received { object, content_hash, room, precondition, .. } = received;
     let (_, repository, clock) = ports;
-    let object = committed(object, content_hash, size_bytes, clock);
-    let commit = LooseCommit { object: object.clone(), content_hash, bytes, precondition };
+    let commit = LooseCommit { object, content_hash, bytes: bytes.bytes(), precondition };
+    Ok(Either::Right(begin_loose((repository, clock), commit, room).await?))
+}
+
+/// As [`begin_upload`], of bytes that are all in memory, with their hash. A store that does not [leave them
+/// loose](BlobStore::leaves_loose) has to be given them in an upload.
+///
+/// # Errors
+/// As [`upload_object`]; nothing is on its way then.
+pub async fn begin_whole<'p, R: ObjectRepository, C: Clock>(
+    (repository, clock): (&'p R, &'p C),
+    mut order: UploadOrder,
+    (content_hash, bytes): (ContentHash, &[u8]),
+) -> Result<impl Future<Output = Result<Uploaded, UploadError>> + use<'p, R, C>, UploadError> {
+    let precondition = std::mem::take(&mut order.precondition);
+    let object = new_object(order, clock);
+    let room = repository.reserve_room(&object.scope.tenant_id, bytes.len() as u64)?;
+    refuse_early(repository, &object, &precondition).await?;
+    let commit = LooseCommit { object, content_hash, bytes, precondition };
+    begin_loose((repository, clock), commit, room).await
+}
+
+/// Begins to make an object of bytes that nothing names yet.
+async fn begin_loose<'p, R: ObjectRepository, C: Clock>(
+    (repository, clock): (&'p R, &'p C),
+    mut commit: LooseCommit<&[u8]>,
+    room: R::Room,
+) -> Result<impl Future<Output = Result<Uploaded, UploadError>> + use<'p, R, C>, UploadError> {
+    let content_hash = commit.content_hash;
+    let object = committed(commit.object, content_hash, commit.bytes.len() as u64, clock);
+    commit.object = object.clone();
     let begun = repository.begin_loose(commit, room).await?;
     // An async block would hold `begun` twice: as what it was given, and as what it waits for.
-    Ok(Either::Right(begun.map(move |outcome| {
+    Ok(begun.map(move |outcome| {
         let replaced = replaced(outcome?)?;
         Ok(Uploaded { object, content_hash, replaced })
-    })))
+    }))
 }
 
 /// An object whose bytes are all here, and which nothing names yet.

@@ -218,6 +218,13 @@ impl BufferPool {
         block
     }
 
+    /// Both halves of a huge page, for one that uses them by turns over and over.
+    pub fn sole_large_blocks() -> [Block; 2] {
+        let pool = Self::new(SLAB_BYTES);
+        pool.0.lock().bytes_lent = SLAB_BYTES;
+        Memory::large_pair().map(|memory| pool.block(memory, None))
+    }
+
     /// How many bytes are lent now.
     pub fn bytes_lent(&self) -> usize {
         self.0.lock().bytes_lent

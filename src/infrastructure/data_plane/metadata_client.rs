@@ -43,7 +43,7 @@ use crate::infrastructure::plane_channel::{DataEnd, Query, Reply, Ticket, Write,
 use crate::infrastructure::quota_ledger::QuotaRoom;
 use crate::infrastructure::record_index::RecordIndex;
 use crate::infrastructure::storage::log_record::is_logged;
-use crate::infrastructure::storage::{Appending, Change, Content, PackFiles, Packs};
+use crate::infrastructure::storage::{Appending, Change, Content, ContentBytes, PackFiles, Packs};
 
 /// How many API keys a core looks up at once of those that may be guesses. Whoever sends a flood of them waits behind
 /// itself, and the metadata plane has one more question from each core at the most.
@@ -225,7 +225,7 @@ impl MetadataClient {
     /// already: then it is enough that both are durable, and the database learns of it in its own time.
     async fn begin_log_loose(
         &self,
-        commit: LooseCommit<Block>,
+        commit: LooseCommit<ContentBytes<'_>>,
         room: QuotaRoom,
         share: Share,
     ) -> Result<LooseBegun, UploadError> {
@@ -233,7 +233,7 @@ impl MetadataClient {
             crate::invariant::broken("bytes are loose only where there is a log")
         };
         let LooseCommit { object, content_hash, bytes, precondition } = commit;
-        let (log, size_bytes) = (packs.of(object.storage_class), bytes.len() as u64);
+        let (log, size_bytes) = (packs.of(object.storage_class), bytes.bytes().len() as u64);
         let room = self.channel.quotas().secure(room, &object.scope.tenant_id, size_bytes);
         let Ok(room) = room else { return Ok(LooseBegun::QuotaExceeded) };
         // Where it will be is known when its batch is written.
@@ -299,7 +299,8 @@ impl MetadataClient {
         let (ticket, _) = self.ticket(Share::Alone, &write).await?;
         let (sequence, (reply, outcome)) = (ticket.sequence(), oneshot::channel());
         let change = Change { write, ticket, reply: Some(reply) };
-        let appended = log.append_change(change, Some(Content { content_hash, bytes })).await;
+        let content = Content { content_hash, bytes: ContentBytes::Given(bytes) };
+        let appended = log.append_change(change, Some(content)).await;
         self.logged_outcome(appended.map_err(UploadError::from), outcome, sequence).await
     }
 
@@ -521,6 +522,7 @@ impl ObjectRepository for MetadataClient {
         room: QuotaRoom,
     ) -> Result<LooseOutcome, UploadError> {
         let key_path = commit.object.key_path();
+        let commit = commit.with_bytes(ContentBytes::Given);
         let outcome = match self.begin_log_loose(commit, room, Share::Alone).await {
             Ok(begun) => self.loose_outcome(begun).await,
             Err(error) => Err(error),
@@ -532,12 +534,13 @@ impl ObjectRepository for MetadataClient {
         outcome
     }
 
-    async fn begin_loose(
-        &self,
-        commit: LooseCommit<Block>,
+    async fn begin_loose<'r>(
+        &'r self,
+        commit: LooseCommit<&[u8]>,
         room: QuotaRoom,
-    ) -> Result<impl Future<Output = Result<LooseOutcome, UploadError>>, UploadError> {
+    ) -> Result<impl Future<Output = Result<LooseOutcome, UploadError>> + use<'r>, UploadError> {
         let key_path = commit.object.key_path();
+        let commit = commit.with_bytes(ContentBytes::Lent);
         let begun = self.begin_log_loose(commit, room, Share::Batched).await?;
         // Hundreds wait beside each other, and hardly any of them for the database: only those hold what that takes.
         let outcome = match begun {

@@ -20,7 +20,7 @@ use paired_sha256::Sha256;
 
 use super::blob_file::{UnfinishedFile, WriteMode, remove_blob};
 use super::file_store::{FileStoreParts, helper_failed};
-use super::pack_log::Content;
+use super::pack_log::{Content, ContentBytes};
 use super::root::StorageRoot;
 use crate::application::errors::{ReceiveError, StoreError};
 use crate::application::ports::{BlobUpload, BodyState, ByteSource, Published, ReadPace, ReadProgress};
@@ -191,8 +191,7 @@ impl FileUpload {
 
     /// Whether a body of `bytes` may go into a pack, as far as is known.
     fn fits_pack(&self, bytes: u64) -> bool {
-        let bytes_max = self.parts.packs.blob_bytes_max as u64;
-        bytes_max > 0 && bytes <= bytes_max
+        self.parts.packs.take(bytes)
     }
 
     /// Moves to a large block, if the body can still end within what a pack takes and there is such a block.
@@ -213,7 +212,7 @@ impl FileUpload {
         if self.parts.packs.with_changes {
             return Ok(Published::Loose(bytes));
         }
-        let content = Content { content_hash: self.content().0, bytes };
+        let content = Content { content_hash: self.content().0, bytes: ContentBytes::Given(bytes) };
         self.parts.packs.of(self.root.class()).append_content(content).await.map(Published::Stored)
     }
 

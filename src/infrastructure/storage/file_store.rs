@@ -93,6 +93,11 @@ impl Packs {
         if self.of(class).is_read_only() { other } else { self.of(class) }
     }
 
+    /// Whether a blob of so many bytes goes into a pack.
+    pub fn take(&self, bytes: u64) -> bool {
+        self.blob_bytes_max > 0 && bytes <= self.blob_bytes_max as u64
+    }
+
     /// The log of a root.
     pub fn of(&self, class: StorageClass) -> &Rc<PackLog> {
         match class {
@@ -398,6 +403,10 @@ impl BlobStore for FileStore {
             _ => None,
         });
         read_run((&file, first.1), in_pack, scratch, take)
+    }
+
+    fn leaves_loose(&self, bytes: u64) -> bool {
+        self.parts.packs.with_changes && self.parts.packs.take(bytes)
     }
 
     fn lend(&self, size: BufferSize, tenant_id: &TenantId) -> Option<Block> {

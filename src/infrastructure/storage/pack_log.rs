@@ -2,12 +2,12 @@
 //! on a data-plane core; packs are made ahead by its helper threads.
 //!
 //! ```text
-//! append ─► waiting ─┐                         ┌─► durable: sent on in the order of the log, then answered
-//! append ─► waiting ─┼─► one batch in flight ──┤
-//! append ─► waiting ─┘   (all that fits)       └─► failed: the pack is given up at the end of its last good batch
+//! append ─┐                                              ┌─► durable: sent on in the order of the log, then answered
+//! append ─┼─► a batch that fills ──► one batch in flight ┤
+//! append ─┘   (the rest waits)                           └─► failed: the pack is given up at the end of its last good batch
 //! ```
 //! An idle log writes at once; a busy one writes everything that came while the batch before was in flight. There is
-//! no timer.
+//! no timer. The two batches are the halves of a huge page, by turns.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,17 +19,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::file_store::helper_failed;
+use super::filling::{Entry, Filling, Sealed};
 use super::log_record;
 use super::pack_copy::OpenPacks;
 use super::pack_file::{create_pack, remove_pack};
-use super::pack_format::{
-    BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BatchHeader, BatchLink, PACK_BLOCK_BYTES, PackHeader,
-    RECORD_HEADER_BYTES, RecordHeader, RecordKind,
-};
+use super::pack_format::{BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BatchLink, PACK_BLOCK_BYTES, PackHeader};
 use super::root::StorageRoot;
 use crate::application::errors::StoreError;
-use crate::application::ports::ObjectUpdate;
-use crate::domain::entities::Object;
 use crate::domain::value_objects::{ContentHash, InstanceId, PackId, Place};
 use crate::infrastructure::data_plane::buffers::{Block, BufferPool};
 use crate::infrastructure::data_plane::helpers::HelperPool;
@@ -46,8 +42,8 @@ const PACK_PART: u64 = 64;
 /// The end of a pack that takes only records without bytes, so that on a full disk objects can still be deleted.
 const BYTELESS_RESERVE_BYTES: u64 = 256 * 1024;
 
-/// What the details of most changes fit into.
-const DETAILS_BYTES: usize = 256;
+/// How many batches' memory is kept: of one that is in flight, and of one that fills.
+const SPARE_BLOCKS_MAX: usize = 2;
 
 /// What a log needs to be.
 pub struct PackLogParts {
@@ -72,17 +68,47 @@ pub struct PackLogParts {
 /// The log of one core in one root.
 pub struct PackLog {
     parts: PackLogParts,
-    waiting: RefCell<VecDeque<Entry>>,
     next_entry: Cell<u64>,
     writing: Cell<bool>,
     state: RefCell<State>,
+    /// Memory for what is appended next.
+    details: RefCell<Vec<u8>>,
 }
 
 struct State {
     current: Option<OpenPack>,
     next: Option<Task<Result<OpenPack, StoreError>>>,
     next_pack_bytes: u64,
-    buffer: Option<Block>,
+    /// The next batch, once something has come for it.
+    filling: Option<Filling>,
+    /// What the next batch has no room for. Where anything waits, all that comes waits behind it.
+    waiting: VecDeque<Waiting>,
+    /// What batches fill that are not in flight: two, as a rule.
+    spare: Vec<Block>,
+}
+
+/// An entry whose bytes are not in a batch yet.
+struct Waiting {
+    entry: Entry,
+    body: Body,
+    details: Vec<u8>,
+}
+
+/// The bytes of one that waits.
+enum Body {
+    None,
+    Given(Block),
+    Copied(Vec<u8>),
+}
+
+impl Body {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::None => &[],
+            Self::Given(block) => block.bytes(),
+            Self::Copied(bytes) => bytes,
+        }
+    }
 }
 
 /// A pack that batches are written to.
@@ -95,24 +121,37 @@ struct OpenPack {
     link: BatchLink,
 }
 
-/// What is to be written.
-struct Entry {
-    /// By which it is found among those that wait.
-    number: u64,
-    content: Option<Content>,
-    /// Of its bytes, or of none.
-    body_checksum: u32,
-    details: Vec<u8>,
-    change: Option<Change>,
-    durable: oneshot::Sender<Result<Durable, StoreError>>,
-}
-
 /// The bytes of a small blob.
-pub struct Content {
+pub struct Content<'b> {
     /// What they are.
     pub content_hash: ContentHash,
     /// They themselves.
-    pub bytes: Block,
+    pub bytes: ContentBytes<'b>,
+}
+
+/// Whose memory they are in.
+pub enum ContentBytes<'b> {
+    /// The log's now.
+    Given(Block),
+    /// Their owner's still, who may have other use for it right away.
+    Lent(&'b [u8]),
+}
+
+impl ContentBytes<'_> {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Given(block) => block.bytes(),
+            Self::Lent(bytes) => bytes,
+        }
+    }
+
+    fn keep(self) -> Body {
+        match self {
+            Self::Given(block) => Body::Given(block),
+            Self::Lent(bytes) => Body::Copied(bytes.to_vec()),
+        }
+    }
 }
 
 /// A change of the metadata, on its way into the log and from there to the metadata plane.
@@ -124,18 +163,6 @@ pub struct Change {
     /// Where the outcome goes, if anybody waits for it. If nobody does, the change counts as acknowledged as soon as it
     /// is durable.
     pub reply: Option<Reply<WriteOutcome>>,
-}
-
-impl Entry {
-    fn record_bytes(&self) -> usize {
-        let body_bytes = self.content.as_ref().map_or(0, |content| content.bytes.len());
-        RECORD_HEADER_BYTES + body_bytes + self.details.len()
-    }
-
-    fn fail(self, error: StoreError) {
-        // Whoever has gone no longer wants to know. The ticket goes too, and tells those behind it.
-        let _ = self.durable.send(Err(error));
-    }
 }
 
 /// What is on its way into the log. It goes there also where nobody waits for it.
@@ -168,15 +195,8 @@ impl Appending {
     }
 }
 
-/// What is durable once its batch is.
-struct Written {
-    place: Place,
-    change: Option<Change>,
-    durable: oneshot::Sender<Result<Durable, StoreError>>,
-}
-
 /// What whoever waits for it is told.
-struct Durable {
+pub(super) struct Durable {
     place: Place,
     /// How long the write of its batch took. The rest of the time it has waited for its turn.
     written_in: Duration,
@@ -188,19 +208,26 @@ struct Batch {
     offset: u64,
     end: u64,
     next_link: BatchLink,
-    written: Vec<Written>,
+    written: Vec<(Place, Entry)>,
 }
 
 impl PackLog {
     /// A log without a pack yet.
     pub fn new(parts: PackLogParts) -> Rc<Self> {
-        let state = State { current: None, next: None, next_pack_bytes: PACK_BYTES_FIRST, buffer: None };
+        let state = State {
+            current: None,
+            next: None,
+            next_pack_bytes: PACK_BYTES_FIRST,
+            filling: None,
+            waiting: VecDeque::new(),
+            spare: Vec::new(),
+        };
         Rc::new(Self {
             parts,
-            waiting: RefCell::default(),
             next_entry: Cell::new(0),
             writing: Cell::new(false),
             state: RefCell::new(state),
+            details: RefCell::default(),
         })
     }
 
@@ -221,7 +248,7 @@ impl PackLog {
     ///
     /// # Errors
     /// [`StoreError`]: nothing names them, and nothing will.
-    pub async fn append_content(self: &Rc<Self>, content: Content) -> Result<Place, StoreError> {
+    pub async fn append_content(self: &Rc<Self>, content: Content<'_>) -> Result<Place, StoreError> {
         self.append(Some(content), None).await
     }
 
@@ -232,7 +259,7 @@ impl PackLog {
     pub async fn append_change(
         self: &Rc<Self>,
         change: Change,
-        content: Option<Content>,
+        content: Option<Content<'_>>,
     ) -> Result<Place, StoreError> {
         self.append(content, Some(change)).await
     }
@@ -244,14 +271,14 @@ impl PackLog {
     pub fn begin_change(
         self: &Rc<Self>,
         change: Change,
-        content: Option<Content>,
+        content: Option<Content<'_>>,
     ) -> Result<Appending, StoreError> {
         self.begin(content, Some(change))
     }
 
     async fn append(
         self: &Rc<Self>,
-        content: Option<Content>,
+        content: Option<Content<'_>>,
         change: Option<Change>,
     ) -> Result<Place, StoreError> {
         self.begin(content, change)?.durable().await
@@ -259,13 +286,14 @@ impl PackLog {
 
     fn begin(
         self: &Rc<Self>,
-        content: Option<Content>,
+        content: Option<Content<'_>>,
         change: Option<Change>,
     ) -> Result<Appending, StoreError> {
         if self.is_read_only() {
             return Err(StoreError::ReadOnly);
         }
-        let mut details = Vec::with_capacity(DETAILS_BYTES);
+        let mut details = self.details.take();
+        details.clear();
         if let Some(change) = &change {
             log_record::encode(&change.write, content.is_some(), &mut details);
         }
@@ -273,19 +301,42 @@ impl PackLog {
         let started = Instant::now();
         let number = self.next_entry.get();
         self.next_entry.set(number + 1);
-        // Now, since the bytes have just been hashed: by the time that they are written, they are far from the processor.
-        let body_checksum = content.as_ref().map_or(0, |content| crc32c::crc32c(content.bytes.bytes()));
-        let entry = Entry { number, content, body_checksum, details, change, durable };
+        let (content_hash, bytes) = content.map(|content| (content.content_hash, content.bytes)).unzip();
+        let body = bytes.as_ref().map_or(&[][..], |bytes| bytes.bytes());
+        let entry = Entry {
+            number,
+            content_hash,
+            body_bytes: length_in_record(body),
+            // Now, since they have just been hashed.
+            body_checksum: crc32c::crc32c(body),
+            details_bytes: length_in_record(&details),
+            change,
+            durable,
+        };
         if BATCH_HEADER_BYTES + entry.record_bytes() > BATCH_BYTES_MAX {
             // A precondition can be as long as a header section, whose limit is a setting.
             return Err(StoreError::io("write the log", std::io::ErrorKind::FileTooLarge.into()));
         }
-        self.waiting.borrow_mut().push_back(entry);
+        self.put(entry, bytes, details);
         if !self.writing.replace(true) {
             // It runs after whatever else is ready on this core now, and takes what that appends with it.
             drop(spawn(self.clone().write_all()));
         }
         Ok(Appending { log: self.clone(), number, started, place })
+    }
+
+    /// Puts an entry into the batch that fills, or where it waits for the one after that.
+    fn put(&self, entry: Entry, bytes: Option<ContentBytes<'_>>, details: Vec<u8>) {
+        let state = &mut *self.state.borrow_mut();
+        let mut filling = state.take_filling();
+        if state.waiting.is_empty() && filling.has_room(&entry) {
+            filling.push(entry, bytes.as_ref().map_or(&[][..], |bytes| bytes.bytes()), &details);
+            self.details.replace(details);
+        } else {
+            let body = bytes.map_or(Body::None, ContentBytes::keep);
+            state.waiting.push_back(Waiting { entry, body, details });
+        }
+        state.filling = Some(filling);
     }
 
     fn metrics(&self) -> &RootMetrics {
@@ -294,14 +345,19 @@ impl PackLog {
 
     /// Takes back what has not been written yet, and says whether that was so.
     fn withdraw(&self, number: u64) -> bool {
-        let mut waiting = self.waiting.borrow_mut();
-        let index = waiting.iter().position(|entry| entry.number == number);
-        index.is_some_and(|index| waiting.remove(index).is_some())
+        let mut state = self.state.borrow_mut();
+        let is_meant = |entry: &Entry| entry.number == number;
+        let withdrawn = state.filling.as_mut().map(|filling| filling.take_out(is_meant)).unwrap_or_default();
+        if !withdrawn.is_empty() {
+            return true;
+        }
+        let index = state.waiting.iter().position(|waiting| is_meant(&waiting.entry));
+        index.is_some_and(|index| state.waiting.remove(index).is_some())
     }
 
     /// Writes batches until nothing waits.
     async fn write_all(self: Rc<Self>) {
-        while !self.waiting.borrow().is_empty() {
+        while self.state.borrow_mut().fill() {
             if let Err(error) = self.make_room().await {
                 self.fail_what_has_no_room(error);
             }
@@ -333,10 +389,9 @@ impl PackLog {
     }
 
     fn first_fits(&self) -> bool {
-        let (waiting, state) = (self.waiting.borrow(), self.state.borrow());
-        let (Some(first), Some(current)) = (waiting.front(), &state.current) else {
-            return waiting.is_empty();
-        };
+        let state = self.state.borrow();
+        let first = state.filling.as_ref().and_then(|filling| filling.entries().next());
+        let (Some(first), Some(current)) = (first, &state.current) else { return first.is_none() };
         current.fits(first, BATCH_HEADER_BYTES)
     }
 
@@ -369,44 +424,45 @@ impl PackLog {
 
     /// There is no other pack to be had: what does not fit the current one is refused.
     fn fail_what_has_no_room(&self, error: StoreError) {
-        let mut error = Some(error);
-        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
-        for entry in waiting {
-            let fits = {
-                let state = self.state.borrow();
-                state.current.as_ref().is_some_and(|current| current.fits(&entry, BATCH_HEADER_BYTES))
+        let mut refused = Vec::new();
+        {
+            let State { current, filling, waiting, .. } = &mut *self.state.borrow_mut();
+            let fits = |entry: &Entry| {
+                current.as_ref().is_some_and(|current| current.fits(entry, BATCH_HEADER_BYTES))
             };
-            match fits {
-                true => self.waiting.borrow_mut().push_back(entry),
-                false => entry.fail(error.take().unwrap_or(StoreError::NoSpace)),
+            if let Some(filling) = filling {
+                refused = filling.take_out(|entry| !fits(entry));
+            }
+            for entry in std::mem::take(waiting) {
+                match fits(&entry.entry) {
+                    true => waiting.push_back(entry),
+                    false => refused.push(entry.entry),
+                }
             }
         }
+        let mut error = Some(error);
+        refused.into_iter().for_each(|entry| entry.fail(error.take().unwrap_or(StoreError::NoSpace)));
     }
 
-    /// All of those that wait and fit one batch, in their order.
+    /// All of the batch that fits the current pack, in its order.
     fn next_batch(&self) -> Option<Batch> {
-        let (mut waiting, mut state) = (self.waiting.borrow_mut(), self.state.borrow_mut());
-        let buffer = state.buffer.take();
-        let Some(current) = &state.current else {
-            state.buffer = buffer;
-            return None;
-        };
-        let mut block = buffer.unwrap_or_else(BufferPool::sole_large_block);
-        block.clear();
-        block.append(&[0; BATCH_HEADER_BYTES]);
-        let mut written = Vec::with_capacity(waiting.len());
-        while let Some(entry) = waiting.pop_front_if(|entry| current.fits(entry, block.len())) {
-            written.push(current.append(entry, &mut block));
-        }
-        if written.is_empty() {
-            state.buffer = Some(block);
+        let state = &mut *self.state.borrow_mut();
+        let (pack, offset, link) =
+            state.current.as_ref().map(|current| (current.pack, current.position, current.link))?;
+        let mut filling = state.filling.take()?;
+        let fitting = state.current.as_ref().map_or(0, |current| current.fitting(&filling));
+        if fitting == 0 {
+            state.filling = Some(filling);
             return None;
         }
-        let records = u32::try_from(written.len()).unwrap_or(u32::MAX);
-        let next_link = BatchHeader::seal(block.bytes_mut(), current.pack, current.link, records);
-        block.pad_to_alignment();
-        let (offset, end) = (current.position, current.position + block.len() as u64);
-        Some(Batch { block, offset, end, next_link, written })
+        if fitting < filling.entries().count() {
+            let block = state.take_spare();
+            state.filling = Some(filling.split_off(fitting, block));
+        }
+        let Sealed { block, entries, next_link } = filling.seal((pack, offset), link);
+        state.fill();
+        let end = offset + block.len() as u64;
+        Some(Batch { block, offset, end, next_link, written: entries })
     }
 
     async fn write(&self, batch: Batch) {
@@ -437,7 +493,8 @@ impl PackLog {
 
     fn note_written(&self, block: Block, end: u64, next_link: BatchLink) {
         let state = &mut *self.state.borrow_mut();
-        state.buffer = Some(block);
+        state.spare.push(block);
+        state.spare.truncate(SPARE_BLOCKS_MAX);
         if let Some(current) = &mut state.current {
             (current.position, current.link) = (end, next_link);
             if current.is_half_full() && state.next.is_none() {
@@ -447,13 +504,13 @@ impl PackLog {
     }
 
     /// The batch is durable: the metadata plane learns of its changes in their order, and then those who wait do.
-    fn send_on(&self, pack: PackId, range: Range<u64>, written: Vec<Written>, written_in: Duration) {
+    fn send_on(&self, pack: PackId, range: Range<u64>, written: Vec<(Place, Entry)>, written_in: Duration) {
         let storage_class = self.parts.root.class();
         let sequence_of = |change: &Option<Change>| change.as_ref().map(|change| change.ticket.sequence());
-        let last = written.iter().filter_map(|written| sequence_of(&written.change)).max();
+        let last = written.iter().filter_map(|(_, entry)| sequence_of(&entry.change)).max();
         let mut acknowledged = 0;
         let mut answers = Vec::with_capacity(written.len());
-        for Written { place, change, durable } in written {
+        for (place, Entry { change, durable, .. }) in written {
             if let Some(Change { write, ticket, reply }) = change {
                 if reply.is_none() {
                     acknowledged = ticket.sequence();
@@ -484,7 +541,7 @@ impl PackLog {
 
     /// What a failed write has left is not known, and it is not tried again: the pack ends before it, which the
     /// metadata plane notes durably before it goes on to anything that came later.
-    fn give_up(&self, pack: PackId, error: &StoreError, end: u64, written: Vec<Written>) {
+    fn give_up(&self, pack: PackId, error: &StoreError, end: u64, written: Vec<(Place, Entry)>) {
         tracing::error!(%pack, %error, "the log could not be written; its pack is given up");
         self.metrics().failed_syncs.add(1);
         if matches!(error, StoreError::Io { .. }) {
@@ -495,7 +552,7 @@ impl PackLog {
         }
         let storage_class = self.parts.root.class();
         let mut end_of_pack = Some(Write::EndPack { pack, storage_class, end });
-        for Written { change, durable, .. } in written {
+        for (_, Entry { change, durable, .. }) in written {
             if let (Some(change), Some(write)) = (change, end_of_pack.take()) {
                 change.ticket.send(write, None, None);
             }
@@ -529,49 +586,52 @@ impl OpenPack {
     fn fits(&self, entry: &Entry, batch_bytes: usize) -> bool {
         let batch_bytes = batch_bytes + entry.record_bytes();
         let padded = batch_bytes.next_multiple_of(PACK_BLOCK_BYTES) as u64;
-        let reserve = if entry.content.is_some() { BYTELESS_RESERVE_BYTES } else { 0 };
+        let reserve = if entry.content_hash.is_some() { BYTELESS_RESERVE_BYTES } else { 0 };
         batch_bytes <= BATCH_BYTES_MAX && self.position + padded + reserve <= self.pack_bytes
     }
 
-    /// Appends an entry's record to the batch, which has room for it.
-    fn append(&self, entry: Entry, batch: &mut Block) -> Written {
-        let Entry { content, body_checksum, details, mut change, durable, .. } = entry;
-        let offset = self.position + batch.len() as u64;
-        let place = Place::Pack { pack: self.pack, offset };
-        let body = content.as_ref().map_or(&[][..], |content| content.bytes.bytes());
-        let content_hash = match (&content, change.as_mut().map(|change| &mut change.write)) {
-            (Some(content), Some(Write::Commit(commit))) => {
-                commit.stored.place = place;
-                content.content_hash
-            }
-            (Some(content), Some(Write::Update(update))) => {
-                update.copy = Some(place);
-                content.content_hash
-            }
-            (Some(content), _) => content.content_hash,
-            (None, Some(Write::Commit(commit))) => commit.stored.content_hash,
-            (
-                None,
-                Some(Write::Update(ObjectUpdate { object: Object { content_hash: Some(hash), .. }, .. })),
-            ) => *hash,
-            (None, _) => ContentHash::from_bytes([0; 32]),
+    /// How many of the first records of a batch fit.
+    fn fitting(&self, filling: &Filling) -> usize {
+        let mut batch_bytes = BATCH_HEADER_BYTES;
+        let fits = |entry: &&Entry| {
+            let fits = self.fits(entry, batch_bytes);
+            batch_bytes += entry.record_bytes();
+            fits
         };
-        let header = RecordHeader {
-            kind: if change.is_some() { RecordKind::Change } else { RecordKind::Data },
-            pack: self.pack,
-            offset,
-            sequence: change.as_ref().map_or(0, |change| change.ticket.sequence()),
-            content_hash,
-            body_bytes: length_in_record(body),
-            body_checksum,
-            details_bytes: length_in_record(&details),
-        };
-        for part in [&header.encode(&details)[..], body, &details] {
-            if batch.append(part) != part.len() {
-                crate::invariant::broken("a batch has room for the records that fit it");
-            }
+        filling.entries().take_while(fits).count()
+    }
+}
+
+impl State {
+    /// The batch that fills; a new one, if there is none.
+    fn take_filling(&mut self) -> Filling {
+        match self.filling.take() {
+            Some(filling) => filling,
+            None => Filling::new(self.take_spare()),
         }
-        Written { place, change, durable }
+    }
+
+    /// Memory for a batch: there is none at first, and where the disk has kept it.
+    fn take_spare(&mut self) -> Block {
+        self.spare.pop().unwrap_or_else(|| {
+            let [block, other] = BufferPool::sole_large_blocks();
+            self.spare.push(other);
+            block
+        })
+    }
+
+    /// Moves what waits into the batch that fills, as far as it has room, and says whether there is anything in it.
+    fn fill(&mut self) -> bool {
+        if !self.waiting.is_empty() {
+            let mut filling = self.take_filling();
+            while let Some(Waiting { entry, body, details }) =
+                self.waiting.pop_front_if(|waiting| filling.has_room(&waiting.entry))
+            {
+                filling.push(entry, body.bytes(), &details);
+            }
+            self.filling = Some(filling);
+        }
+        self.filling.as_ref().is_some_and(|filling| !filling.is_empty())
     }
 }
 
@@ -626,7 +686,7 @@ mod tests {
         assert!(appending.as_mut().now_or_never().is_none());
         deadlines.sweep(Instant::now() + 2 * LIMIT);
         assert!(matches!(appending.now_or_never(), Some(Err(StoreError::TimedOut))));
-        assert!(log.waiting.borrow().is_empty());
+        assert!(!log.state.borrow_mut().fill(), "nothing is left to be written");
         let sent = metadata_end.writes.try_recv().unwrap();
         assert_eq!((sent.write, sent.sequence), (Write::Void, Some(sequence)));
     }

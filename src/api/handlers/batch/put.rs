@@ -5,9 +5,9 @@
 //! before it go on meanwhile:
 //!
 //! ```text
-//! body ─► entry ─► small: take in, begin ─► durable ┐
-//!         entry ─► small: take in, begin ─► durable ├─► results, in the order of the entries
-//!         entry ─► large: store as it comes
+//! body ─► entry ─► here from end to end: begin ─► durable ┐
+//!         entry ─► small: take in, begin ───────► durable ├─► results, in the order of the entries
+//!         entry ─► large: store as it comes ──────────────┘
 //! ```
 //! Conditions of the head hold for each file, and a file's own records say otherwise for it alone.
 
@@ -20,7 +20,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 
-use super::super::super::archive_body::{ArchiveBody, ArchiveFailure};
+use super::super::super::archive_body::{ArchiveBody, ArchiveFailure, WHOLE_BYTES_MAX};
 use super::super::super::audit_log::{Change, audit_unavailable};
 use super::super::super::batches::{
     BATCH_ITEMS_MAX, BATCH_NAMES_BYTES_MAX, FILES_IN_FLIGHT_MAX, ITEMS_BETWEEN_TURNS,
@@ -37,13 +37,14 @@ use super::refer::{Together, is_list, refer};
 use super::{Audited, ItemAudit, ResultDto, answer, once_there_is_room, refuse_fields};
 use crate::application::errors::{SourceError, StoreError, UploadError};
 use crate::application::ports::{BlobStore, ByteSource, Clock, ObjectRepository, ReadPace, ReadProgress};
-use crate::application::use_cases::{UploadOrder, Uploaded, begin_upload, upload_object};
+use crate::application::use_cases::{UploadOrder, Uploaded, begin_upload, begin_whole, upload_object};
 use crate::domain::entities::Principal;
 use crate::domain::value_objects::{ContentHash, ContentType, Key, Precondition, StorageClass};
 use crate::infrastructure::data_plane::buffers::{Block, SMALL_BLOCK_BYTES};
 
-/// Files up to this size are stored beside each other. One that fits a small block goes there straight from the body.
-const SMALL_BYTES_MAX: u64 = 64 * 1024;
+/// Files up to this size are stored beside each other. One that has come whole with others goes straight to where it is
+/// written from; another that fits a small block goes there.
+const SMALL_BYTES_MAX: u64 = WHOLE_BYTES_MAX;
 /// How many bytes of them are on their way at once.
 const BYTES_IN_FLIGHT_MAX: usize = 2 * 1024 * 1024;
 /// How much of a name that cannot be a key is told.
@@ -225,6 +226,19 @@ where
             if !self.settle_one().await {
                 break;
             }
+        }
+        if let Some((content_hash, bytes)) = archive.whole() {
+            let order = self.order_of(&key, &precondition, size_bytes);
+            let ports = (&service.repository, &service.clock);
+            let begun = self.beside(pin!(begin_whole(ports, order, (content_hash, bytes)))).await;
+            self.bytes_in_flight += held_bytes;
+            self.keys_in_flight.insert(key.clone());
+            let item = item(Some(key), held_bytes);
+            self.push(match begun {
+                Ok(stored) => stored.map(|stored| (item, stored.map_err(Problem::from))).boxed_local(),
+                Err(error) => ready((item, Err(error.into()))).boxed_local(),
+            });
+            return Ok(());
         }
         if held_bytes <= SMALL_BLOCK_BYTES {
             let begun = self.begin(archive, &key, &precondition).await?;
