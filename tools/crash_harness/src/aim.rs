@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! a batch, a piece of an upload     a client says that it has sent half of it
+//! uploads are joined                a client says that it has asked for it
 //! blobs move to another pack        a pack is there that no core writes
 //! the database is copied            the copy has its file, and not its name
 //! changes of the log are applied    a start has written to the database, and does not say yet that it is done
@@ -51,10 +52,11 @@ impl Aim {
             // The next start has something to do.
             return [Some(Self::Compaction), Some(Self::Snapshot), None][random.index(3)];
         }
-        match random.below(6) {
+        match random.below(7) {
             0 => Some(Self::Request(Long::Batch)),
             1 => Some(Self::Request(Long::Piece)),
-            2 => Some(Self::Snapshot).filter(|_| packs.iter().any(|count| *count > 0)),
+            2 => Some(Self::Request(Long::Join)),
+            3 => Some(Self::Snapshot).filter(|_| packs.iter().any(|count| *count > 0)),
             _ => None,
         }
     }

@@ -204,6 +204,7 @@ impl<'a> Campaign<'a> {
             cut_begun.store(true, Ordering::SeqCst);
             report.met.batches += u64::from(under_way.is_running(Long::Batch));
             report.met.pieces += u64::from(under_way.is_running(Long::Piece));
+            report.met.joins += u64::from(under_way.is_running(Long::Join));
             let cut = machine.cut(&|| server.kill().and(collecting.kill()));
             stop.store(true, Ordering::Relaxed);
             let mut acknowledged = 0;
@@ -235,6 +236,7 @@ struct Report {
 struct Met {
     batches: u64,
     pieces: u64,
+    joins: u64,
     compactions: u64,
     snapshots: u64,
     replays: u64,
@@ -283,12 +285,12 @@ impl Report {
             self.slowest_ready.as_millis(),
             self.started.elapsed().as_secs()
         );
-        let Met { batches, pieces, compactions, snapshots, replays, missed } = self.met;
+        let Met { batches, pieces, joins, compactions, snapshots, replays, missed } = self.met;
         println!(
             "cut in the middle: {batches} batches ({} done in part), {pieces} pieces of uploads ({} came further than was \
-             told, {} were done), {compactions} compactions, {snapshots} copies of the database, {replays} replays; {missed} \
+             told, {} were done), {joins} joins ({} done), {compactions} compactions, {snapshots} copies of the database, {replays} replays; {missed} \
              aims missed",
-            seen.split_batches, seen.ahead, seen.completed
+            seen.split_batches, seen.ahead, seen.completed, seen.joined
         );
     }
 }

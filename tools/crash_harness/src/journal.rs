@@ -243,6 +243,8 @@ pub(crate) struct Seen {
     pub(crate) ahead: u64,
     /// Uploads whose object was made by whoever asked after the crash, or before it with nobody told.
     pub(crate) completed: u64,
+    /// Joins that were done with nobody told.
+    pub(crate) joined: u64,
 }
 
 /// All keys, in shares that each belong to one client.
@@ -316,13 +318,15 @@ impl Journal {
         }
         for share in &mut self.shares {
             let mut happened = Vec::new();
-            for (index, entry) in share.entries.iter_mut().enumerate() {
+            for index in 0..share.entries.len() {
+                let entry = &mut share.entries[index];
                 let ids = found.remove(entry.key.as_str()).unwrap_or_default();
                 let was_in_doubt = entry.in_doubt.is_some();
                 let has_happened = entry.settle(&ids).with_context(|| format!("key {}", entry.key))?;
                 if was_in_doubt && share.batch.contains(&index) {
                     happened.push(has_happened);
                 }
+                share.uploads.settle(index, has_happened, &mut self.seen)?;
             }
             share.batch.clear();
             self.seen.split_batches += u64::from(happened.contains(&true) && happened.contains(&false));

@@ -12,6 +12,7 @@
 
 mod aim;
 mod batches;
+mod checksums;
 mod client;
 mod collect;
 mod content;
@@ -20,6 +21,7 @@ mod disk;
 mod faults;
 mod files;
 mod fill;
+mod joints;
 mod journal;
 mod machine;
 mod race;

@@ -9,6 +9,8 @@ pub(crate) enum Long {
     Batch,
     /// The next bytes of an upload.
     Piece,
+    /// Uploads that become one object.
+    Join,
 }
 
 /// How many of each are under way, and whether one has just been sent by half.
@@ -16,6 +18,7 @@ pub(crate) enum Long {
 pub(crate) struct UnderWay {
     batches: Count,
     pieces: Count,
+    joins: Count,
 }
 
 #[derive(Debug, Default)]
@@ -29,6 +32,7 @@ impl UnderWay {
         match long {
             Long::Batch => &self.batches,
             Long::Piece => &self.pieces,
+            Long::Join => &self.joins,
         }
     }
 
