@@ -112,6 +112,12 @@ pub struct BatchLink {
 impl BatchLink {
     /// Of a pack's first batch.
     pub const FIRST: Self = Self { number: 0, previous_checksum: 0 };
+
+    /// Of the batch behind this one, which has such a checksum. No log is so long that its numbers end; a header that says
+    /// so is followed by the first one.
+    fn next(self, checksum: u32) -> Self {
+        Self { number: self.number.wrapping_add(1), previous_checksum: checksum }
+    }
 }
 
 /// What a batch says of itself.
@@ -141,7 +147,7 @@ impl BatchHeader {
         batch[40..BATCH_HEADER_BYTES].fill(0);
         let checksum = crc32c::crc32c(&batch[8..]);
         batch[4..8].copy_from_slice(&checksum.to_le_bytes());
-        BatchLink { number: link.number + 1, previous_checksum: checksum }
+        link.next(checksum)
     }
 
     /// Reads a header. Whether the batch is whole is for [`verify`](Self::verify) to say.
@@ -175,7 +181,7 @@ impl BatchHeader {
 
     /// What the next batch links to.
     pub fn next_link(&self) -> BatchLink {
-        BatchLink { number: self.link.number + 1, previous_checksum: self.checksum }
+        self.link.next(self.checksum)
     }
 }
 
