@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 """Crowds of slow and greedy clients against the real server, with honest clients beside them that tell what they notice.
 
-    tools/greedy.py SERVER LOAD DATA_DIR [SCENARIO...] [--seconds N] [--brief] [--memory-seconds N]
+    tools/greedy.py SERVER LOAD DATA_DIR [SCENARIO...] [--real-time] [--seconds N] [--brief] [--memory-seconds N]
 
 SERVER is the program, LOAD is `just_storage_perf`, which plays the honest clients: 200 `GET` and 100 `PUT` of 4 KiB a
 second. DATA_DIR is made and removed. The server runs on the first core with its default limits, everybody else on the
-second, where the honest clients go before the crowd. Needs root, since all of it runs in a network namespace of its own,
-Python 3.9 and xfsprogs. Lines for each scenario:
+second, where the honest clients go before the crowd: with --real-time always (SCHED_FIFO), so that what they wait for is
+the server alone, and otherwise as far as their nice value helps. Needs root, since all of it runs in a network namespace
+of its own, Python 3.9 and xfsprogs. Lines for each scenario:
 
-    before and during    p50/p99 of the honest clients in milliseconds, and how many of their requests failed
+    before and during    p50/p99 of the honest clients in milliseconds, how late one in a hundred of their requests was sent
+                         by the client itself, which is a part of that, and how many of their requests failed
     memory               resident MiB of the server: before, at most, and once everybody has gone
     descriptors          the same of what it has open
+    CPU                  what the server took meanwhile
     cut                  what the crowd was told, how often, and after how many seconds (least–most); --brief does not
                          wait for that
 """
@@ -42,10 +45,12 @@ def head(method, target, fields=""):
     return f"{method} {target} HTTP/1.1\r\nHost: h\r\n{fields}\r\n".encode()
 
 
-def take_place(core):
+def take_place(core, real_time=False):
     """For those whose pace counts; the crowd has what they leave."""
     os.sched_setaffinity(0, {core})
     os.setpriority(os.PRIO_PROCESS, 0, 0)
+    if real_time:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 
 
 class Server:
@@ -84,6 +89,10 @@ class Server:
             connection.sendall(message)
             return connection.recv(65536)
 
+    def cpu_seconds(self):
+        row = open(f"/proc/{self.process.pid}/stat").read().rsplit(")", 1)[1].split()
+        return (int(row[11]) + int(row[12])) / os.sysconf("SC_CLK_TCK")
+
     def resident_mib(self):
         for line in open(f"/proc/{self.process.pid}/status"):
             if line.startswith("VmRSS"):
@@ -103,14 +112,14 @@ class Server:
 class Honest:
     """Clients that want nothing but their objects."""
 
-    def __init__(self, load, server, seconds):
+    def __init__(self, options, server, seconds):
         url = "http://%s:%d" % server.address
         self.server, self.runs = server, []
         common = ["--url", url, "--connections", "8", "--seconds", str(seconds)]
         for arguments in (["get", "--path", KEY, "--rate", "200"], ["put", "--size", "4096", "--rate", "100"]):
             file = f"{server.directory}.{arguments[0]}.json"
-            run = subprocess.Popen([load, *arguments, *common, "--json", file], stdout=subprocess.DEVNULL,
-                                   preexec_fn=lambda: take_place(CLIENT_CORE))
+            run = subprocess.Popen([options.load, *arguments, *common, "--json", file], stdout=subprocess.DEVNULL,
+                                   preexec_fn=lambda: take_place(CLIENT_CORE, options.real_time))
             self.runs.append((run, file))
 
     def done(self):
@@ -121,8 +130,8 @@ class Honest:
         for run, file in self.runs:
             run.wait()
             result = json.load(open(file))
-            latency = result["latency_us"]
-            words.append(f"{latency['p50'] / 1000:.1f}/{latency['p99'] / 1000:.1f}")
+            latency, lag = result["latency_us"], result["lag_us"]
+            words.append(f"{latency['p50'] / 1000:.1f}/{latency['p99'] / 1000:.1f} (late {lag['p99'] / 1000:.1f})")
             failed += [f"{error['count']} FAILED: {kind} ({error['first_detail']})"
                        for kind, error in result["errors_by_kind"].items()]
         return ", ".join([f"GET {words[0]} PUT {words[1]}", *failed])
@@ -230,7 +239,7 @@ class Watch:
     """What the server takes, at most."""
 
     def __init__(self, server):
-        self.server, self.next = server, 0.0
+        self.server, self.next, self.cpu_before = server, 0.0, server.cpu_seconds()
         self.before = self.most = (server.resident_mib(), server.descriptors())
 
     def look(self):
@@ -242,16 +251,18 @@ class Watch:
     def report(self):
         after = self.server.resident_mib(), self.server.descriptors()
         memory, descriptors = zip(self.before, self.most, after)
-        return f"memory {'/'.join(map(str, memory))} MiB, descriptors {'/'.join(map(str, descriptors))}"
+        return (f"memory {'/'.join(map(str, memory))} MiB, "
+                f"descriptors {'/'.join(map(str, descriptors))}, "
+                f"CPU {self.server.cpu_seconds() - self.cpu_before:.1f} s")
 
 
 def run(name, options, make_crowd, patience, during=None, vanishes=False):
     server = Server(options.server, options.data + "/store")
-    warm_up = Honest(options.load, server, 3)
+    warm_up = Honest(options, server, 3)
     warm_up.report()
-    before = Honest(options.load, server, options.seconds).report()
+    before = Honest(options, server, options.seconds).report()
     watch, crowd = Watch(server), make_crowd(server)
-    honest = Honest(options.load, server, options.seconds)
+    honest = Honest(options, server, options.seconds)
     vanished, kernel_most = False, 0
     while not honest.done():
         crowd.step()
@@ -476,6 +487,7 @@ def main():
     parser.add_argument("load")
     parser.add_argument("data")
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(names))
+    parser.add_argument("--real-time", action="store_true", help="honest clients always go before the crowd")
     parser.add_argument("--seconds", type=int, default=15, help="of each measurement")
     parser.add_argument("--brief", action="store_true", help="leave once measured, and wait for no cuts")
     parser.add_argument("--memory-seconds", type=int, default=300, help="of uploads in little memory, at most")
