@@ -8,8 +8,9 @@
 //!            up to two writes in flight in the kernel, while the next block is received and hashed
 //! ```
 //! A body that may go into a pack is not written before its end: it is in one block then, and the log writes it. One
-//! that fits a small block and goes to a file all the same is left to one helper thread, which does everything at once.
-//! A body that goes on gets a file; its blocks are small while it is slow, and large while it is fast.
+//! that fits a block and goes to a file all the same is left to one helper thread, which does everything at once.
+//! A body that goes on gets a file once it has filled a large block, or its sender pauses: whoever begins very many and goes
+//! away has made none. Its blocks are small while it is slow, and large while it is fast.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -91,6 +92,12 @@ impl FileUpload {
         })
     }
 
+    /// Whether it has made a file.
+    #[cfg(test)]
+    pub(super) fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
     fn helpers(&self) -> &Rc<HelperPool> {
         self.parts.helpers.writing(self.root.class())
     }
@@ -140,6 +147,19 @@ impl FileUpload {
             offset: 0,
             in_flight: VecDeque::new(),
         })
+    }
+
+    /// The upload's file, which is made now if there is none yet.
+    async fn take_file(&mut self) -> Result<OpenFile, StoreError> {
+        match self.file.take() {
+            Some(file) => Ok(file),
+            None => self.open_file().await,
+        }
+    }
+
+    /// Moves what has filled a small block quickly to a large one, before anything is written.
+    fn grow_before_file(&mut self) -> bool {
+        self.file.is_none() && self.fill_started.elapsed() < FAST_FILL && self.grow_block()
     }
 
     /// Hands the full block to the kernel and gets another one to fill.
@@ -194,10 +214,14 @@ impl FileUpload {
         self.parts.packs.take(bytes)
     }
 
-    /// Moves to a large block, if the body can still end within what a pack takes and there is such a block.
+    /// Whether the body can still end within what a pack takes, though there is more of it.
+    fn may_fit_pack(&self) -> bool {
+        self.fits_pack(self.length_bytes.unwrap_or(0).max(self.received_bytes + 1))
+    }
+
+    /// Moves to a large block, if there is one and the body is not in one already.
     fn grow_block(&mut self) -> bool {
-        let small = self.block.as_ref().is_some_and(|block| !block.is_large());
-        if !small || !self.fits_pack(self.length_bytes.unwrap_or(0).max(self.received_bytes + 1)) {
+        if self.block.as_ref().is_none_or(Block::is_large) {
             return false;
         }
         let Some(mut large) = self.parts.buffers.large_block(&self.tenant_id) else { return false };
@@ -216,13 +240,19 @@ impl FileUpload {
         self.parts.packs.of(self.root.class()).append_content(content).await.map(Published::Stored)
     }
 
-    async fn publish_small(mut self) -> Result<Place, StoreError> {
+    /// Stores a body that is in one block.
+    async fn publish_whole(mut self) -> Result<Place, StoreError> {
         let (location, size_bytes, root) = (self.location(), self.received_bytes, self.root.clone());
-        let block = Arc::new(Mutex::new(Some(self.take_block())));
+        let mut block = self.take_block();
+        let mode = if block.is_large() { WriteMode::Direct } else { WriteMode::Cached };
+        if mode == WriteMode::Direct {
+            block.pad_to_alignment();
+        }
+        let block = Arc::new(Mutex::new(Some(block)));
         let handed_over = block.clone();
         let publish = move || {
             let Some(block) = take(&handed_over) else { return Err(StoreError::TimedOut) };
-            let unfinished = UnfinishedFile::create(&root, location.place, WriteMode::Cached, None)?;
+            let unfinished = UnfinishedFile::create(&root, location.place, mode, None)?;
             std::io::Write::write_all(&mut unfinished.file(), block.bytes())
                 .map_err(|error| StoreError::io("write a blob", error))?;
             unfinished.publish(&location, size_bytes)
@@ -358,7 +388,7 @@ impl BlobUpload for FileUpload {
                 if self.length_bytes == Some(self.received_bytes) {
                     return Ok(BodyState::Ended);
                 }
-                if !(full && self.grow_block()) {
+                if !(full && self.may_fit_pack() && self.grow_block()) {
                     return Ok(BodyState::Open);
                 }
             }
@@ -372,20 +402,28 @@ impl BlobUpload for FileUpload {
     }
 
     async fn receive_rest(&mut self, source: &mut impl ByteSource<Block>) -> Result<(), ReceiveError> {
-        let mut file = self.open_file().await?;
         loop {
-            if self.block.as_ref().is_some_and(|block| block.room() == 0) {
+            let full = self.block.as_ref().is_some_and(|block| block.room() == 0);
+            if full && self.length_bytes == Some(self.received_bytes) {
+                return Ok(());
+            }
+            if full && !self.grow_before_file() {
+                let mut file = self.take_file().await?;
                 self.write_and_replace_block(&mut file).await?;
+                self.file = Some(file);
             }
             // Blocks that have been written come back only when they are asked for.
-            match self.read(source, !file.in_flight.is_empty()).await? {
+            let holds_others = self.file.as_ref().is_some_and(|file| !file.in_flight.is_empty());
+            match self.read(source, holds_others).await? {
                 ReadProgress::Bytes(_) => {}
-                ReadProgress::Stalled => self.give_up_blocks(&mut file).await?,
-                ReadProgress::End => break,
+                ReadProgress::Stalled => {
+                    let mut file = self.take_file().await?;
+                    self.give_up_blocks(&mut file).await?;
+                    self.file = Some(file);
+                }
+                ReadProgress::End => return Ok(()),
             }
         }
-        self.file = Some(file);
-        Ok(())
     }
 
     fn content(&self) -> (ContentHash, u64) {
@@ -402,7 +440,7 @@ impl BlobUpload for FileUpload {
         match self.file.take() {
             Some(file) => self.publish_file(file).await.map(Published::Stored),
             None if self.fits_pack(self.received_bytes) => self.publish_in_pack().await,
-            None => self.publish_small().await.map(Published::Stored),
+            None => self.publish_whole().await.map(Published::Stored),
         }
     }
 }

@@ -526,6 +526,26 @@ mod tests {
         }
     }
 
+    /// Gives so many bytes without a pause, and then breaks off.
+    struct BreakingSource(usize);
+
+    impl ByteSource<Block> for BreakingSource {
+        async fn read(
+            &mut self,
+            mut block: Block,
+            _: ReadPace,
+        ) -> (Result<ReadProgress, SourceError>, Block) {
+            let count = block.append(&vec![7; self.0.min(15_001)]);
+            self.0 -= count;
+            let progress = (count > 0).then_some(ReadProgress::Bytes(count));
+            (progress.ok_or(SourceError::Disconnected), block)
+        }
+
+        fn declared_hash(&self) -> Result<Option<ContentHash>, SourceError> {
+            Ok(None)
+        }
+    }
+
     /// Logs of a core that is alone, for blobs up to `blob_bytes_max`.
     fn packs(roots: &Roots, helpers: &RootHelpers, driver: IoDriver, blob_bytes_max: usize) -> Rc<Packs> {
         let log = |class| {
@@ -725,6 +745,29 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_breaks_off_before_it_fills_a_large_block_has_made_no_file() {
+        let large = buffers::LARGE_BLOCK_BYTES;
+        for driver in [IoDriver::IoUring, IoDriver::Epoll] {
+            let directory = tempfile::tempdir().unwrap();
+            let test = async {
+                let store = a_store(&directory, driver);
+                for (bytes, has_file) in
+                    [(20_000, false), (large - 1, false), (large, true), (3 * large, true)]
+                {
+                    let mut source = BreakingSource(bytes);
+                    let mut upload =
+                        store.begin(StorageClass::Hot, None, &TenantId::parse("a").unwrap()).unwrap();
+                    upload.receive_first(&mut source).await.unwrap();
+                    let received = upload.receive_rest(&mut source).await;
+                    assert!(matches!(received, Err(ReceiveError::Source(SourceError::Disconnected))));
+                    assert_eq!(upload.has_file(), has_file, "after {bytes}");
+                }
+            };
+            runtime::run(driver, test).unwrap();
+        }
+    }
+
+    #[test]
     fn an_upload_to_a_root_that_hangs_ends_in_time_and_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let roots = Roots::open(&directory.path().join("hot"), &directory.path().join("cold")).unwrap();
@@ -752,7 +795,7 @@ mod tests {
             let source = |length| BlockSource { body: FakeSource::of(&vec![7; length]), reads: 0 };
             let (mut small, mut large) = (begin(), begin());
             small.receive_first(&mut source(9)).await.unwrap();
-            let mut body = source(100_000);
+            let mut body = source(2 * buffers::LARGE_BLOCK_BYTES);
             large.receive_first(&mut body).await.unwrap();
             let mut small = Box::pin(small.publish());
             let mut large = Box::pin(large.receive_rest(&mut body));
