@@ -41,9 +41,9 @@ ALLOWED = {
         getgroups getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage getsid
         gettid getuid kill pidfd_open pidfd_send_signal prctl prlimit64 restart_syscall rseq rt_sigaction rt_sigpending
         rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max
-        sched_get_priority_min sched_getaffinity sched_getparam sched_getscheduler sched_setaffinity sched_yield
-        set_robust_list set_tid_address setgid setgroups setpgid setpriority setregid setresgid setresuid setreuid
-        setrlimit setsid setuid sigaltstack signalfd4 sysinfo tgkill tkill uname vfork fork wait4 waitid
+        sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_setaffinity
+        sched_setattr sched_yield set_robust_list set_tid_address setgid setgroups setpgid setpriority setregid setresgid
+        setresuid setreuid setrlimit setsid setuid sigaltstack signalfd4 sysinfo tgkill tkill uname vfork fork wait4 waitid
     """,
 }
 

@@ -38,6 +38,10 @@ use crate::infrastructure::metrics::{Phases, timed};
 
 /// Answers to requests that came together are held back up to this size.
 pub(super) const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// Up to this size on a core with very many connections: each of them has its turn the sooner.
+const OUTPUT_BYTES_IN_CROWD_MAX: usize = 16 * 1024;
+/// How many are very many.
+const CROWD_CONNECTIONS_MIN: usize = 256;
 /// What is still read of a client that sends on after it was refused.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// For how long.
@@ -96,8 +100,8 @@ async fn serve_through<S, R, C>(
     if served.is_err() {
         tracing::error!("a request panicked; its connection is closed");
     }
-    // The registration holds the socket's number, and goes before the socket does.
-    drop(registration);
+    let stream = connection.transport.into_stream();
+    connection.table.close(registration, stream);
 }
 
 /// Answers a connection too many, and waits a little for the client to read the answer.
@@ -442,7 +446,9 @@ where
             }
             Err(SendError::Client(error)) => return Err(error),
         }
-        if self.transport.output_len() > OUTPUT_BYTES_MAX {
+        let held_back = self.transport.output_len();
+        let in_crowd = || self.table.len() >= CROWD_CONNECTIONS_MIN;
+        if held_back > OUTPUT_BYTES_MAX || held_back > OUTPUT_BYTES_IN_CROWD_MAX && in_crowd() {
             self.transport.flush().await?;
         }
         Ok(Sent::Whole(Responded { status, bytes_out, whole: true }))

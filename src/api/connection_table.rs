@@ -6,8 +6,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::closing_queue::ClosingQueue;
 use super::core_company::CoreCompany;
-use crate::infrastructure::data_plane::runtime::{ShutDownHandle, sleep};
+use crate::infrastructure::data_plane::runtime::{ShutDownHandle, Stream, sleep};
 
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// How many connections are looked at together at least: this holds the core for some 20 µs.
@@ -179,6 +180,7 @@ impl BodyBudget {
 pub struct ConnectionTable {
     entries: RefCell<Entries>,
     company: Rc<CoreCompany>,
+    closing_queue: Rc<ClosingQueue>,
     draining: Cell<bool>,
     timeouts: Timeouts,
     connections_max: usize,
@@ -257,6 +259,7 @@ impl ConnectionTable {
         Rc::new(Self {
             entries: RefCell::default(),
             company: Rc::new(CoreCompany::new(Instant::now())),
+            closing_queue: Rc::default(),
             draining: Cell::new(false),
             timeouts,
             connections_max,
@@ -301,6 +304,12 @@ impl ConnectionTable {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Closes a connection that has ended, once it is its turn.
+    pub(super) fn close(&self, registration: Registration, stream: Stream) {
+        registration.watch().work();
+        self.closing_queue.close(registration, stream, self.len());
     }
 
     /// Whether the server is going down, so that no connection is kept for another request.

@@ -8,6 +8,7 @@ mod audit_log;
 mod authentication;
 mod batches;
 mod blob_transfer;
+mod closing_queue;
 pub mod connection;
 mod connection_table;
 mod core_company;

@@ -211,6 +211,11 @@ impl Transport {
         Ok(FileTransfer { sender: self.stream.file_sender()?, watch: &self.watch })
     }
 
+    /// The connection itself, of which nothing is wanted any more.
+    pub(super) fn into_stream(self) -> Stream {
+        self.stream
+    }
+
     /// Keeps a connection of which no request is read any more, while its client takes what the kernel holds for it. The
     /// kernel alone would offer it for as long as the client likes.
     pub(super) async fn see_off(&mut self) {

@@ -12,8 +12,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Where the system says that there is no limit, as many as Linux allows a process by default.
 const UNLIMITED: usize = 1 << 20;
-/// What a core has open itself: its ring or epoll instance, its listener, what wakes it.
-const CORE_DESCRIPTORS: usize = 4;
+/// What a core has open itself: its ring or epoll instance, its listener, what wakes it, and both ends of its turnstile.
+const CORE_DESCRIPTORS: usize = 6;
 /// What a core has at least for its requests, however many connections there are: a blob, which may be open twice, a
 /// pack, and a connection that is refused.
 const REQUEST_DESCRIPTORS: usize = 4;

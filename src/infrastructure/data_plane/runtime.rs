@@ -22,7 +22,7 @@ use futures_util::future::{Either, select};
 use io_uring::{IoUring, Probe, opcode};
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller};
-use monoio::net::{TcpListener, TcpStream};
+use monoio::net::{TcpListener, TcpStream, UnixStream};
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -60,6 +60,9 @@ pub enum IoUringRefused {
 }
 
 const RING_ENTRIES: u32 = 1024;
+/// Room for what the kernel has done. By it the kernel also sizes the table of all that is waited for, and this is where
+/// that is largest: monoio has what closes a connection cancelled too, for which a chain of that table is looked through.
+const RING_COMPLETIONS: u32 = 8192;
 /// What Linux reads ahead by default of a file that is read on and on (`read_ahead_kb`): so much is on its way from the
 /// disk together.
 const READ_AHEAD_BYTES: usize = 128 * 1024;
@@ -90,11 +93,44 @@ pub fn probe_io_uring() -> Result<(), IoUringRefused> {
     }
 }
 
+/// How long the core's thread runs at a stretch while others want its processor. Helper threads are given longer ones, so
+/// that it goes before them when something has come for it, and has no more of the processor for that.
+const SLICE_NANOSECONDS: u64 = 200_000;
+
+/// Asks the kernel for short slices of the processor for this thread, and for ordinary ones for those that it starts. Linux
+/// before 6.12 has no such wish, a filter of system calls may refuse it, and whoever has given this process another policy
+/// knows what for: then all stays as it is.
+#[allow(unsafe_code, reason = "no crate in use has these system calls")]
+fn ask_for_short_slices() {
+    let mut wish = libc::sched_attr {
+        size: 0,
+        sched_policy: 0,
+        sched_flags: 0,
+        sched_nice: 0,
+        sched_priority: 0,
+        sched_runtime: 0,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    let (this_thread, bytes, none) = (0 as libc::pid_t, size_of_val(&wish), 0 as libc::c_uint);
+    let wish_is = &raw mut wish;
+    // SAFETY: sched_getattr(2) writes no more than so many bytes to where it is told, which lives until it returns.
+    let known = unsafe { libc::syscall(libc::SYS_sched_getattr, this_thread, wish_is, bytes, none) } == 0;
+    if !known || i64::from(wish.sched_policy) != i64::from(libc::SCHED_OTHER) {
+        return;
+    }
+    wish.sched_flags |= libc::SCHED_FLAG_RESET_ON_FORK as u64;
+    wish.sched_runtime = SLICE_NANOSECONDS;
+    // SAFETY: sched_setattr(2) reads the structure, whose length stands in it, and writes at most that length back.
+    let _ = unsafe { libc::syscall(libc::SYS_sched_setattr, this_thread, &raw mut wish, none) };
+}
+
 /// Runs `main` on this thread until it is done.
 ///
 /// # Errors
 /// The ring or epoll instance cannot be made.
 pub fn run<F: Future>(driver: IoDriver, main: F) -> io::Result<F::Output> {
+    ask_for_short_slices();
     match driver {
         IoDriver::IoUring => {
             let tuned = build_ring(&tuned_ring());
@@ -126,7 +162,7 @@ async fn noted<F: Future>(main: F) -> F::Output {
 /// are ready.
 fn tuned_ring() -> io_uring::Builder {
     let mut builder = IoUring::builder();
-    builder.setup_defer_taskrun().setup_single_issuer();
+    builder.setup_defer_taskrun().setup_single_issuer().setup_cqsize(RING_COMPLETIONS);
     builder
 }
 
@@ -174,6 +210,31 @@ pub async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> 
     match select(pin!(future), pin!(monoio::time::sleep(limit))).await {
         Either::Left((output, _)) => Some(output),
         Either::Right(_) => None,
+    }
+}
+
+/// A socket of a core's own that is always ready: who waits for it lets everything else on the core have its turn, where
+/// there is io_uring. Through epoll it may be passed at once.
+pub struct Turnstile {
+    socket: UnixStream,
+    /// Without it, the socket would be ready in another way.
+    _other_end: std::os::unix::net::UnixStream,
+}
+
+impl Turnstile {
+    /// Takes two descriptors.
+    ///
+    /// # Errors
+    /// There are none left.
+    pub fn new() -> io::Result<Self> {
+        let (own, _other_end) = std::os::unix::net::UnixStream::pair()?;
+        Ok(Self { socket: UnixStream::from_std(own)?, _other_end })
+    }
+
+    /// Waits until everything else that is ready has had its turn.
+    pub async fn pass(&self) {
+        // It cannot fail in a way that matters: the turn is over all the same.
+        let _ = self.socket.writable(false).await;
     }
 }
 
