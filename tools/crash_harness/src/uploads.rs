@@ -222,6 +222,13 @@ impl Uploads {
         self.joints.iter_mut().find(|joint| upload.is_part_of(joint.number))
     }
 
+    /// A part has been given up, and with it what it is a part of.
+    fn give_up_joint(&mut self, part: &Upload) {
+        if let Some(joint) = self.joint_of(part) {
+            joint.is_over = true;
+        }
+    }
+
     /// Takes over whether a change of that key that was in doubt has happened.
     pub(crate) fn settle(&mut self, entry: usize, has_happened: bool, seen: &mut Seen) -> Result<()> {
         for joint in self.joints.iter_mut().filter(|joint| joint.entry == entry && joint.is_unsure) {
@@ -265,7 +272,7 @@ impl Uploads {
                     seen.completed += 1;
                     self.became(upload, id, entries)?;
                 }
-                Standing::Gone if upload.is_ending => {}
+                Standing::Gone if upload.is_ending => self.give_up_joint(&upload),
                 Standing::Gone if self.joint_of(&upload).is_some_and(|joint| joint.is_unsure) => {
                     if let Some(joint) = self.joint_of(&upload) {
                         joint.misses_part = true;
@@ -558,7 +565,11 @@ fn ask(client: &mut Client, share: &mut Share, index: usize, cut: &Cut<'_>) -> R
             let upload = share.uploads.open.swap_remove(index);
             share.uploads.became(upload, id, &mut share.entries)?;
         }
-        Standing::Gone if upload.is_ending => drop(share.uploads.open.swap_remove(index)),
+        Standing::Gone if upload.is_ending => {
+            let upload = share.uploads.open.swap_remove(index);
+            share.uploads.give_up_joint(&upload);
+            share.uploads.forget_joints();
+        }
         Standing::Gone => bail!("{upload:?} is lost"),
         Standing::Busy => return Ok(false),
     }
@@ -589,11 +600,9 @@ fn give_up(client: &mut Client, share: &mut Share, index: usize, cut: &Cut<'_>) 
         }
     }
     let upload = share.uploads.open.swap_remove(index);
-    if let Some(joint) = share.uploads.joint_of(&upload) {
-        joint.is_over = true;
-    }
-    share.uploads.gone.push(upload.target);
+    share.uploads.give_up_joint(&upload);
     share.uploads.forget_joints();
+    share.uploads.gone.push(upload.target);
     Ok(true)
 }
 
