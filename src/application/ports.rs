@@ -12,6 +12,8 @@ use futures_util::future::try_join_all;
 
 use super::errors::{QuotaExceeded, ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
 use super::key_listing::{KeyPage, KeyQuery, VersionQuery};
+use futures_util::future::LocalBoxFuture;
+
 use crate::domain::entities::{
     ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, Reach, Scope, StoredContent,
     StoredObject,
@@ -391,6 +393,14 @@ pub enum CommitOutcome {
     ContentMissing,
 }
 
+/// A change that has its place in the order of all changes, and how it comes to its end.
+pub enum Begun<'r, F: Future> {
+    /// Whether anybody looks at it or not: where many wait for their ends in their order, it is enough to poll the first.
+    ByItself(F),
+    /// While it is polled.
+    Tended(LocalBoxFuture<'r, F::Output>),
+}
+
 /// What came of a [`LooseCommit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LooseOutcome {
@@ -541,7 +551,11 @@ pub trait ObjectRepository {
         &'r self,
         commit: LooseCommit<&[u8]>,
         room: Self::Room,
-    ) -> Result<impl Future<Output = Result<LooseOutcome, UploadError>> + use<'r, Self>, UploadError>;
+    ) -> Result<Begun<'r, impl Future<Output = Result<LooseOutcome, UploadError>> + use<'r, Self>>, UploadError>;
+
+    /// Says that what was [begun](Self::begin_loose) is waited for now: until then it may wait for a moment, to be written with
+    /// what is begun behind it.
+    fn hasten(&self) {}
 
     /// Forgets one committed object and lowers its blob's count, in one transaction.
     ///

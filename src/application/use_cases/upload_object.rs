@@ -7,7 +7,7 @@ use futures_util::future::{Either, select, try_join};
 
 use crate::application::errors::{QuotaExceeded, RepositoryError, StoreError, UploadError};
 use crate::application::ports::{
-    BlobStore, BlobUpload, BodyState, ByteBuffer as _, ByteSource, Clock, CommitOutcome, Freshness,
+    Begun, BlobStore, BlobUpload, BodyState, ByteBuffer as _, ByteSource, Clock, CommitOutcome, Freshness,
     LooseCommit, LooseOutcome, ObjectCommit, ObjectName, ObjectRepository, Published, Room,
 };
 use crate::application::use_cases::metered_source::MeteredSource;
@@ -70,7 +70,7 @@ pub async fn begin_upload<'p, S, R, C, B>(
     ports: (&'p S, &'p R, &'p C),
     order: UploadOrder,
     source: &mut B,
-) -> Result<impl Future<Output = Result<Uploaded, UploadError>> + use<'p, S, R, C, B>, UploadError>
+) -> Result<Begun<'p, impl Future<Output = Result<Uploaded, UploadError>> + use<'p, S, R, C, B>>, UploadError>
 where
     S: BlobStore,
     R: ObjectRepository<Buffer = S::Buffer>,
@@ -79,12 +79,12 @@ where
 {
     let mut received = receive(ports, order, source).await?;
     let Some(bytes) = received.upload.take_loose() else {
-        return Ok(Either::Left(Box::pin(commit(ports, received))));
+        return Ok(Begun::Tended(Box::pin(commit(ports, received))));
     };
     let Received { object, content_hash, room, precondition, .. } = received;
     let (_, repository, clock) = ports;
     let commit = LooseCommit { object, content_hash, bytes: bytes.bytes(), precondition };
-    Ok(Either::Right(begin_loose((repository, clock), commit, room).await?))
+    begin_loose((repository, clock), commit, room).await
 }
 
 /// As [`begin_upload`], of bytes that are all in memory, with their hash. A store that does not [leave them
@@ -96,7 +96,7 @@ pub async fn begin_whole<'p, R: ObjectRepository, C: Clock>(
     (repository, clock): (&'p R, &'p C),
     mut order: UploadOrder,
     (content_hash, bytes): (ContentHash, &[u8]),
-) -> Result<impl Future<Output = Result<Uploaded, UploadError>> + use<'p, R, C>, UploadError> {
+) -> Result<Begun<'p, impl Future<Output = Result<Uploaded, UploadError>> + use<'p, R, C>>, UploadError> {
     let precondition = std::mem::take(&mut order.precondition);
     let object = new_object(order, clock);
     let room = repository.reserve_room(&object.scope.tenant_id, bytes.len() as u64)?;
@@ -110,16 +110,19 @@ async fn begin_loose<'p, R: ObjectRepository, C: Clock>(
     (repository, clock): (&'p R, &'p C),
     mut commit: LooseCommit<&[u8]>,
     room: R::Room,
-) -> Result<impl Future<Output = Result<Uploaded, UploadError>> + use<'p, R, C>, UploadError> {
+) -> Result<Begun<'p, impl Future<Output = Result<Uploaded, UploadError>> + use<'p, R, C>>, UploadError> {
     let content_hash = commit.content_hash;
     let object = committed(commit.object, content_hash, commit.bytes.len() as u64, clock);
     commit.object = object.clone();
-    let begun = repository.begin_loose(commit, room).await?;
-    // An async block would hold `begun` twice: as what it was given, and as what it waits for.
-    Ok(begun.map(move |outcome| {
+    let uploaded = move |outcome: Result<_, _>| {
         let replaced = replaced(outcome?)?;
         Ok(Uploaded { object, content_hash, replaced })
-    }))
+    };
+    // Async blocks would hold what has begun twice: as what they were given, and as what they wait for.
+    Ok(match repository.begin_loose(commit, room).await? {
+        Begun::ByItself(begun) => Begun::ByItself(begun.map(uploaded)),
+        Begun::Tended(begun) => Begun::Tended(begun.map(uploaded).boxed_local()),
+    })
 }
 
 /// An object whose bytes are all here, and which nothing names yet.
@@ -411,7 +414,13 @@ mod tests {
         let small = block_on(begin_upload(ports, an_order(Some("a")), &mut small)).unwrap();
         let large = block_on(begin_upload(ports, an_order(Some("b")), &mut large)).unwrap();
         assert_eq!((world.store.blob_count(), world.repository.writing_count()), (0, 1));
-        let (large, small) = (block_on(large).unwrap(), block_on(small).unwrap());
+        fn ended<F: Future<Output = Result<Uploaded, UploadError>>>(begun: Begun<'_, F>) -> Uploaded {
+            match begun {
+                Begun::ByItself(begun) => block_on(begun).unwrap(),
+                Begun::Tended(begun) => block_on(begun).unwrap(),
+            }
+        }
+        let (large, small) = (ended(large), ended(small));
         assert_eq!((small.object.size_bytes, large.object.size_bytes), (Some(5), Some(100_000)));
         assert_eq!((world.store.blob_count(), world.repository.writing_count()), (2, 0));
         let mut wrong = FakeSource::of(b"hello").declaring(ContentHash::from_bytes([9; 32]));

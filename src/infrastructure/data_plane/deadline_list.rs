@@ -104,7 +104,12 @@ impl WaitLimit {
     /// `future`'s output, or `None` if it takes longer than the limit. The future is the caller's still, who says what
     /// becomes of what it waited for.
     pub fn within<F: Future + Unpin>(&self, future: F) -> Within<'_, F> {
-        Within { limit: self, future, entered: None }
+        Within { limit: self, future, begun: None, entered: None }
+    }
+
+    /// As [`within`](Self::within), of a wait that began before anybody waited.
+    pub fn within_since<F: Future + Unpin>(&self, begun: Instant, future: F) -> Within<'_, F> {
+        Within { limit: self, future, begun: Some(begun), entered: None }
     }
 }
 
@@ -112,6 +117,8 @@ impl WaitLimit {
 pub struct Within<'l, F> {
     limit: &'l WaitLimit,
     future: F,
+    /// When it began, if not with the first look.
+    begun: Option<Instant>,
     entered: Option<Entered>,
 }
 
@@ -132,9 +139,13 @@ impl<F: Future + Unpin> Future for Within<'_, F> {
         let list = &self.limit.list;
         match self.entered {
             None => {
-                let Some(deadline) = list.clock.get().checked_add(self.limit.limit) else {
+                let begun = self.begun.unwrap_or(list.clock.get());
+                let Some(deadline) = begun.checked_add(self.limit.limit) else {
                     return Poll::Pending;
                 };
+                if deadline <= list.clock.get() {
+                    return Poll::Ready(None);
+                }
                 let slot = list.enter(Wait { deadline, waker: context.waker().clone() });
                 self.entered = Some(Entered { slot, deadline });
             }
@@ -180,6 +191,25 @@ mod tests {
         assert_eq!(wait.as_mut().now_or_never(), None);
         list.sweep(start + LIMIT);
         assert_eq!(wait.as_mut().now_or_never(), Some(None));
+    }
+
+    #[test]
+    fn a_wait_that_began_before_ends_as_much_sooner() {
+        let list = DeadlineList::new();
+        let start = list.clock.get();
+        let limit = WaitLimit::new(&list, LIMIT);
+        list.sweep(start + LIMIT / 2);
+        let mut wait = pin!(limit.within_since(start, pending::<()>()));
+        assert_eq!(wait.as_mut().now_or_never(), None);
+        list.sweep(start + LIMIT);
+        assert_eq!(wait.as_mut().now_or_never(), Some(None));
+        assert_eq!(
+            limit.within_since(start, pending::<()>()).now_or_never(),
+            Some(None),
+            "it is over already"
+        );
+        assert_eq!(limit.within_since(start, ready(1)).now_or_never(), Some(Some(1)));
+        assert!(list.waits.borrow().slots.iter().flatten().count() == 1);
     }
 
     #[test]

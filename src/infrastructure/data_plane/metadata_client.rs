@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt as _;
-use futures_util::future::Either;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::buffers::Block;
@@ -26,8 +25,8 @@ use crate::application::errors::{QuotaExceeded, RepositoryError, StoreError, Upl
 use crate::application::key_listing::{KeyPage, KeyQuery, VersionQuery};
 use crate::application::lifecycle::{DueCandidate, DueCursor, DueObject, DuePage, LifecycleRepository};
 use crate::application::ports::{
-    ApiKeyRepository, CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery, LooseCommit,
-    LooseOutcome, ObjectCommit, ObjectName, ObjectRepository, ObjectUpdate, UpdateOutcome,
+    ApiKeyRepository, Begun, CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery,
+    LooseCommit, LooseOutcome, ObjectCommit, ObjectName, ObjectRepository, ObjectUpdate, UpdateOutcome,
 };
 use crate::domain::entities::{
     ApiKey, ApiKeyId, BlobLocation, KeyPath, LifecycleRule, Object, Quota, QuotaLimits, Reach, StoredContent,
@@ -43,7 +42,7 @@ use crate::infrastructure::plane_channel::{DataEnd, Query, Reply, Ticket, Write,
 use crate::infrastructure::quota_ledger::QuotaRoom;
 use crate::infrastructure::record_index::RecordIndex;
 use crate::infrastructure::storage::log_record::is_logged;
-use crate::infrastructure::storage::{Appending, Change, Content, ContentBytes, PackFiles, Packs};
+use crate::infrastructure::storage::{Appending, Change, Content, ContentBytes, Pace, PackFiles, Packs};
 
 /// How many API keys a core looks up at once of those that may be guesses. Whoever sends a flood of them waits behind
 /// itself, and the metadata plane has one more question from each core at the most.
@@ -252,15 +251,25 @@ impl MetadataClient {
         }
         let sequence = ticket.sequence();
         let is_asked = has_key && !(is_new && holds_for_new);
-        let (reply, outcome) = is_asked.then(oneshot::channel).unzip();
+        let (reply, asked) = match &write {
+            Write::Commit(commit) if is_asked => {
+                let (reply, outcome) = oneshot::channel();
+                (Some(reply), Some(Asked { outcome, key_path: commit.stored.object.key_path() }))
+            }
+            _ => (None, None),
+        };
         let change = Change { write, ticket: ticket.with_room(room), reply };
-        let appending = log.begin_change(change, Some(Content { content_hash, bytes }));
-        Ok(LooseBegun::Appending { appending, outcome, sequence })
+        let pace = match share {
+            Share::Batched if !is_asked => Pace::OthersFollow,
+            _ => Pace::Now,
+        };
+        let appending = log.begin_change(change, Some(Content { content_hash, bytes }), pace);
+        Ok(LooseBegun::Appending { appending, asked, sequence })
     }
 
     /// What comes of it.
     async fn loose_outcome(&self, begun: LooseBegun) -> Result<LooseOutcome, UploadError> {
-        let LooseBegun::Appending { appending, outcome, sequence } = begun else {
+        let LooseBegun::Appending { appending, asked, sequence } = begun else {
             return Ok(LooseOutcome::QuotaExceeded);
         };
         let appended = match appending {
@@ -268,10 +277,15 @@ impl MetadataClient {
             Err(error) => Err(error),
         };
         let appended = appended.map_err(UploadError::from);
-        let Some(outcome) = outcome else {
+        let Some(Asked { outcome, key_path }) = asked else {
             return appended.map(|_| LooseOutcome::Committed { replaced: false });
         };
-        match self.logged_outcome(appended, outcome, sequence).await? {
+        let outcome = self.logged_outcome(appended, outcome, sequence).await;
+        // Also after an error: the commit may have happened all the same.
+        if let Some(key_path) = key_path {
+            self.cache.forget(&ObjectName::Key(key_path));
+        }
+        match outcome? {
             WriteOutcome::Committed(CommitOutcome::Committed { replaced, .. }) => {
                 Ok(LooseOutcome::Committed { replaced })
             }
@@ -460,10 +474,16 @@ enum LooseBegun {
     Appending {
         appending: Result<Appending, StoreError>,
         /// Where something depends on what is there already.
-        outcome: Option<oneshot::Receiver<Result<WriteOutcome, RepositoryError>>>,
+        asked: Option<Asked>,
         sequence: u64,
     },
     QuotaExceeded,
+}
+
+/// What the database is asked about a commit whose key may have a version. Of one that is new, nothing can be remembered.
+struct Asked {
+    outcome: oneshot::Receiver<Result<WriteOutcome, RepositoryError>>,
+    key_path: Option<KeyPath>,
 }
 
 /// What a change that is not in the log is to whoever asked for it.
@@ -521,42 +541,35 @@ impl ObjectRepository for MetadataClient {
         commit: LooseCommit<Block>,
         room: QuotaRoom,
     ) -> Result<LooseOutcome, UploadError> {
-        let key_path = commit.object.key_path();
         let commit = commit.with_bytes(ContentBytes::Given);
-        let outcome = match self.begin_log_loose(commit, room, Share::Alone).await {
-            Ok(begun) => self.loose_outcome(begun).await,
-            Err(error) => Err(error),
-        };
-        // Also after an error: the commit may have happened all the same.
-        if let Some(key_path) = key_path {
-            self.cache.forget(&ObjectName::Key(key_path));
-        }
-        outcome
+        let begun = self.begin_log_loose(commit, room, Share::Alone).await?;
+        self.loose_outcome(begun).await
     }
 
     async fn begin_loose<'r>(
         &'r self,
         commit: LooseCommit<&[u8]>,
         room: QuotaRoom,
-    ) -> Result<impl Future<Output = Result<LooseOutcome, UploadError>> + use<'r>, UploadError> {
-        let key_path = commit.object.key_path();
+    ) -> Result<Begun<'r, impl Future<Output = Result<LooseOutcome, UploadError>> + use<'r>>, UploadError>
+    {
         let commit = commit.with_bytes(ContentBytes::Lent);
-        let begun = self.begin_log_loose(commit, room, Share::Batched).await?;
-        // Hundreds wait beside each other, and hardly any of them for the database: only those hold what that takes.
-        let outcome = match begun {
-            LooseBegun::Appending { appending: Ok(appending), outcome: None, .. } => {
-                Either::Left(appending.durable().map(|appended| {
-                    appended.map(|_| LooseOutcome::Committed { replaced: false }).map_err(UploadError::from)
+        Ok(match self.begin_log_loose(commit, room, Share::Batched).await? {
+            // Hundreds wait beside each other, and hardly any of them for the database.
+            LooseBegun::Appending { appending: Ok(appending), asked: None, .. } => {
+                Begun::ByItself(appending.durable().map(|appended| {
+                    let outcome = appended.map(|_| LooseOutcome::Committed { replaced: false });
+                    outcome.map_err(UploadError::from)
                 }))
             }
-            begun => Either::Right(Box::pin(self.loose_outcome(begun))),
-        };
-        Ok(outcome.map(move |outcome| {
-            if let Some(key_path) = key_path {
-                self.cache.forget(&ObjectName::Key(key_path));
-            }
-            outcome
-        }))
+            begun => Begun::Tended(Box::pin(self.loose_outcome(begun))),
+        })
+    }
+
+    fn hasten(&self) {
+        if let Some(packs) = &self.log {
+            packs.hot.hasten();
+            packs.cold.hasten();
+        }
     }
 
     async fn delete(

@@ -102,6 +102,11 @@ impl Filling {
         Self { block, entries: VecDeque::new() }
     }
 
+    /// Its bytes so far, with its header.
+    pub(super) fn len(&self) -> usize {
+        self.block.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -44,7 +44,7 @@ pub use pack_file::{PackScan, ScanError, ScannedBatch, list_packs};
 pub use pack_files::{CommitLook, PackFiles};
 pub use pack_format::RECORD_HEADER_BYTES;
 pub use pack_format::records;
-pub use pack_log::{Appending, Change, Content, ContentBytes, PackLog, PackLogParts};
+pub use pack_log::{Appending, Change, Content, ContentBytes, Pace, PackLog, PackLogParts};
 pub use room::DatabaseRoom;
 pub use root::{RootError, RootIdentity, Roots, StorageRoot};
 pub(crate) use root::{make_durable_directory, sync_directory};

@@ -6,14 +6,17 @@
 //! append ─┼─► a batch that fills ──► one batch in flight ┤
 //! append ─┘   (the rest waits)                           └─► failed: the pack is given up at the end of its last good batch
 //! ```
-//! An idle log writes at once; a busy one writes everything that came while the batch before was in flight. There is
-//! no timer. The two batches are the halves of a huge page, by turns.
+//! An idle log writes at once; a busy one writes everything that came while the batch before was in flight. Only what comes
+//! one behind the other, and nobody waits for yet, waits for a moment for more of it. The two batches are the halves of a
+//! huge page, by turns.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -29,7 +32,7 @@ use crate::application::errors::StoreError;
 use crate::domain::value_objects::{ContentHash, InstanceId, PackId, Place};
 use crate::infrastructure::data_plane::buffers::{Block, BufferPool};
 use crate::infrastructure::data_plane::helpers::HelperPool;
-use crate::infrastructure::data_plane::runtime::{DataFile, IoDriver, Task, spawn};
+use crate::infrastructure::data_plane::runtime::{DataFile, IoDriver, Task, spawn, within};
 use crate::infrastructure::metrics::{CoreMetrics, Phase, RootMetrics, note};
 use crate::infrastructure::plane_channel::{LogOrder, PackMark, Reply, Ticket, Write, WriteOutcome};
 
@@ -42,6 +45,10 @@ const PACK_PART: u64 = 64;
 /// The end of a pack that takes only records without bytes, so that on a full disk objects can still be deleted.
 const BYTELESS_RESERVE_BYTES: u64 = 256 * 1024;
 
+/// How long a change waits for others [that follow it](Pace::OthersFollow), or up to 1 ms longer…
+const GATHER: Duration = Duration::from_millis(1);
+/// …and up to how many bytes of them.
+const GATHERED_BYTES_MAX: usize = BATCH_BYTES_MAX / 2;
 /// How many batches' memory is kept: of one that is in flight, and of one that fills.
 const SPARE_BLOCKS_MAX: usize = 2;
 
@@ -73,6 +80,8 @@ pub struct PackLog {
     state: RefCell<State>,
     /// Memory for what is appended next.
     details: RefCell<Vec<u8>>,
+    /// Whom to wake when what is gathered is to be written.
+    gathering: RefCell<Option<Waker>>,
 }
 
 struct State {
@@ -85,6 +94,8 @@ struct State {
     waiting: VecDeque<Waiting>,
     /// What batches fill that are not in flight: two, as a rule.
     spare: Vec<Block>,
+    /// Whether somebody waits for what has not been written.
+    is_waited_for: bool,
 }
 
 /// An entry whose bytes are not in a batch yet.
@@ -154,6 +165,15 @@ impl ContentBytes<'_> {
     }
 }
 
+/// When a change is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// At once.
+    Now,
+    /// With those that follow it: nobody waits for it before there are no more, who then [says so](PackLog::hasten).
+    OthersFollow,
+}
+
 /// A change of the metadata, on its way into the log and from there to the metadata plane.
 pub struct Change {
     /// What to change.
@@ -182,7 +202,7 @@ impl Appending {
         let Self { log, number, started, mut place } = self;
         let gone = || StoreError::io("write the log", std::io::Error::other("the log has ended"));
         // Each batch has a limit of its own; this one is for many batches that are all slow.
-        let durable = match log.parts.helpers.limit().within(&mut place).await {
+        let durable = match log.parts.helpers.limit().within_since(started, &mut place).await {
             None if log.withdraw(number) => return Err(StoreError::TimedOut),
             // It is in the batch in flight, which nobody can take back: what comes of that has to be known.
             None => place.await,
@@ -221,6 +241,7 @@ impl PackLog {
             filling: None,
             waiting: VecDeque::new(),
             spare: Vec::new(),
+            is_waited_for: false,
         };
         Rc::new(Self {
             parts,
@@ -228,6 +249,7 @@ impl PackLog {
             writing: Cell::new(false),
             state: RefCell::new(state),
             details: RefCell::default(),
+            gathering: RefCell::default(),
         })
     }
 
@@ -272,8 +294,25 @@ impl PackLog {
         self: &Rc<Self>,
         change: Change,
         content: Option<Content<'_>>,
+        pace: Pace,
     ) -> Result<Appending, StoreError> {
-        self.begin(content, Some(change))
+        self.begin(content, Some(change), pace)
+    }
+
+    /// Writes what waits for others to follow.
+    pub fn hasten(&self) {
+        let mut state = self.state.borrow_mut();
+        if state.filling.as_ref().is_some_and(|filling| !filling.is_empty()) {
+            state.is_waited_for = true;
+            drop(state);
+            self.end_gathering();
+        }
+    }
+
+    fn end_gathering(&self) {
+        if let Some(waker) = self.gathering.take() {
+            waker.wake();
+        }
     }
 
     async fn append(
@@ -281,13 +320,14 @@ impl PackLog {
         content: Option<Content<'_>>,
         change: Option<Change>,
     ) -> Result<Place, StoreError> {
-        self.begin(content, change)?.durable().await
+        self.begin(content, change, Pace::Now)?.durable().await
     }
 
     fn begin(
         self: &Rc<Self>,
         content: Option<Content<'_>>,
         change: Option<Change>,
+        pace: Pace,
     ) -> Result<Appending, StoreError> {
         if self.is_read_only() {
             return Err(StoreError::ReadOnly);
@@ -317,7 +357,9 @@ impl PackLog {
             // A precondition can be as long as a header section, whose limit is a setting.
             return Err(StoreError::io("write the log", std::io::ErrorKind::FileTooLarge.into()));
         }
-        self.put(entry, bytes, details);
+        if self.put(entry, bytes, details, pace) {
+            self.end_gathering();
+        }
         if !self.writing.replace(true) {
             // It runs after whatever else is ready on this core now, and takes what that appends with it.
             drop(spawn(self.clone().write_all()));
@@ -325,8 +367,8 @@ impl PackLog {
         Ok(Appending { log: self.clone(), number, started, place })
     }
 
-    /// Puts an entry into the batch that fills, or where it waits for the one after that.
-    fn put(&self, entry: Entry, bytes: Option<ContentBytes<'_>>, details: Vec<u8>) {
+    /// Puts an entry into the batch that fills, or where it waits for the one after that. Says whether it is time to write.
+    fn put(&self, entry: Entry, bytes: Option<ContentBytes<'_>>, details: Vec<u8>, pace: Pace) -> bool {
         let state = &mut *self.state.borrow_mut();
         let mut filling = state.take_filling();
         if state.waiting.is_empty() && filling.has_room(&entry) {
@@ -337,6 +379,8 @@ impl PackLog {
             state.waiting.push_back(Waiting { entry, body, details });
         }
         state.filling = Some(filling);
+        state.is_waited_for |= pace == Pace::Now;
+        !state.gathers()
     }
 
     fn metrics(&self) -> &RootMetrics {
@@ -358,6 +402,7 @@ impl PackLog {
     /// Writes batches until nothing waits.
     async fn write_all(self: Rc<Self>) {
         while self.state.borrow_mut().fill() {
+            self.gather().await;
             if let Err(error) = self.make_room().await {
                 self.fail_what_has_no_room(error);
             }
@@ -365,6 +410,22 @@ impl PackLog {
             self.write(batch).await;
         }
         self.writing.set(false);
+    }
+
+    /// Waits for more, where it is known to come and nobody waits for what is here.
+    async fn gather(&self) {
+        if !self.state.borrow().gathers() {
+            return;
+        }
+        let is_time = poll_fn(|context| {
+            if !self.state.borrow().gathers() {
+                return Poll::Ready(());
+            }
+            self.gathering.replace(Some(context.waker().clone()));
+            Poll::Pending
+        });
+        let _ = within(GATHER, is_time).await;
+        self.gathering.take();
     }
 
     /// Makes sure that the first of those that wait fits the current pack.
@@ -460,6 +521,8 @@ impl PackLog {
             state.filling = Some(filling.split_off(fitting, block));
         }
         let Sealed { block, entries, next_link } = filling.seal((pack, offset), link);
+        // Whoever waits may wait for something of the rest.
+        state.is_waited_for &= state.filling.is_some() || !state.waiting.is_empty();
         state.fill();
         let end = offset + block.len() as u64;
         Some(Batch { block, offset, end, next_link, written: entries })
@@ -603,6 +666,12 @@ impl OpenPack {
 }
 
 impl State {
+    /// Whether what is here may wait for more.
+    fn gathers(&self) -> bool {
+        let has_room = |filling: &Filling| !filling.is_empty() && filling.len() < GATHERED_BYTES_MAX;
+        !self.is_waited_for && self.waiting.is_empty() && self.filling.as_ref().is_some_and(has_room)
+    }
+
     /// The batch that fills; a new one, if there is none.
     fn take_filling(&mut self) -> Filling {
         match self.filling.take() {
@@ -658,18 +727,16 @@ mod tests {
     use super::*;
     use crate::domain::value_objects::{ObjectId, Precondition, StorageClass};
     use crate::infrastructure::data_plane::deadline_list::{DeadlineList, WaitLimit};
-    use crate::infrastructure::plane_channel::{Durability, plane_channel};
+    use crate::infrastructure::plane_channel::{DataEnd, Durability, plane_channel};
 
-    #[test]
-    fn what_has_waited_too_long_to_be_written_never_is() {
-        const LIMIT: Duration = Duration::from_secs(30);
-        let directory = tempfile::tempdir().unwrap();
-        let roots = Roots::open(&directory.path().join("hot"), &directory.path().join("cold")).unwrap();
-        let (data_end, mut metadata_end) = plane_channel(Durability::Log);
-        let deadlines = DeadlineList::new();
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// A log whose batches are not written, as if one were in flight.
+    fn a_log(directory: &std::path::Path, data_end: &DataEnd, deadlines: &Rc<DeadlineList>) -> Rc<PackLog> {
+        let roots = Roots::open(&directory.join("hot"), &directory.join("cold")).unwrap();
         let log = PackLog::new(PackLogParts {
             root: roots.of(StorageClass::Hot).clone(),
-            helpers: Rc::new(HelperPool::new(1, WaitLimit::new(&deadlines, LIMIT), || ())),
+            helpers: Rc::new(HelperPool::new(1, WaitLimit::new(deadlines, LIMIT), || ())),
             driver: IoDriver::Epoll,
             instance: InstanceId::from_i64(1),
             core: 0,
@@ -677,10 +744,22 @@ mod tests {
             open: Arc::default(),
             metrics: Arc::default(),
         });
-        // As if a batch were in flight.
         log.writing.set(true);
+        log
+    }
+
+    fn a_change(data_end: &DataEnd) -> Change {
         let write = Write::Delete { id: ObjectId::generate(), precondition: Precondition::default() };
-        let change = Change { ticket: data_end.ticket(&write).unwrap(), write, reply: None };
+        Change { ticket: data_end.ticket(&write).unwrap(), write, reply: None }
+    }
+
+    #[test]
+    fn what_has_waited_too_long_to_be_written_never_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let (data_end, mut metadata_end) = plane_channel(Durability::Log);
+        let deadlines = DeadlineList::new();
+        let log = a_log(directory.path(), &data_end, &deadlines);
+        let change = a_change(&data_end);
         let sequence = change.ticket.sequence();
         let mut appending = pin!(log.append_change(change, None));
         assert!(appending.as_mut().now_or_never().is_none());
@@ -689,6 +768,41 @@ mod tests {
         assert!(!log.state.borrow_mut().fill(), "nothing is left to be written");
         let sent = metadata_end.writes.try_recv().unwrap();
         assert_eq!((sent.write, sent.sequence), (Write::Void, Some(sequence)));
+    }
+
+    #[test]
+    fn what_others_follow_waits_until_there_is_enough_or_somebody_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let (data_end, _metadata_end) = plane_channel(Durability::Log);
+        let deadlines = DeadlineList::new();
+        let begin = |log: &Rc<PackLog>, body_bytes: usize, pace| {
+            let content_hash = ContentHash::from_bytes([1; 32]);
+            let content = Content { content_hash, bytes: ContentBytes::Lent(&vec![1; body_bytes]) };
+            log.begin_change(a_change(&data_end), Some(content), pace).unwrap()
+        };
+        let gathers = |log: &Rc<PackLog>| log.state.borrow().gathers();
+        let log = a_log(directory.path(), &data_end, &deadlines);
+        log.hasten();
+        assert!(!gathers(&log), "there is nothing");
+        let _first = begin(&log, 100, Pace::OthersFollow);
+        assert!(gathers(&log));
+        log.hasten();
+        assert!(!gathers(&log), "somebody waits");
+
+        let log = a_log(directory.path(), &data_end, &deadlines);
+        let _first = begin(&log, 100, Pace::OthersFollow);
+        let _second = begin(&log, 100, Pace::Now);
+        assert!(!gathers(&log), "it is written with one that comes alone");
+
+        let log = a_log(directory.path(), &data_end, &deadlines);
+        let _first = begin(&log, GATHERED_BYTES_MAX / 2, Pace::OthersFollow);
+        assert!(gathers(&log));
+        let _second = begin(&log, GATHERED_BYTES_MAX / 2, Pace::OthersFollow);
+        assert!(!gathers(&log), "there is enough");
+        let _third = begin(&log, BATCH_BYTES_MAX / 2, Pace::OthersFollow);
+        assert_eq!(log.state.borrow().waiting.len(), 1, "what has no room waits");
+        assert!(log.withdraw(0) && log.withdraw(2) && !log.withdraw(2));
+        assert!(gathers(&log));
     }
 
     #[test]

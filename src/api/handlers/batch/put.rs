@@ -11,10 +11,10 @@
 //! ```
 //! Conditions of the head hold for each file, and a file's own records say otherwise for it alone.
 
-use std::collections::HashSet;
-use std::future::{poll_fn, ready};
+use std::collections::{HashSet, VecDeque};
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
@@ -36,7 +36,9 @@ use super::records::precondition;
 use super::refer::{Together, is_list, refer};
 use super::{Audited, ItemAudit, ResultDto, answer, once_there_is_room, refuse_fields};
 use crate::application::errors::{SourceError, StoreError, UploadError};
-use crate::application::ports::{BlobStore, ByteSource, Clock, ObjectRepository, ReadPace, ReadProgress};
+use crate::application::ports::{
+    Begun, BlobStore, ByteSource, Clock, ObjectRepository, ReadPace, ReadProgress,
+};
 use crate::application::use_cases::{UploadOrder, Uploaded, begin_upload, begin_whole, upload_object};
 use crate::domain::entities::Principal;
 use crate::domain::value_objects::{ContentHash, ContentType, Key, Precondition, StorageClass};
@@ -106,7 +108,11 @@ struct Intake<'s, S, R, C> {
     order: UploadOrder,
     prefix: &'s str,
     audit: ItemAudit<'s>,
-    in_flight: FuturesOrdered<LocalBoxFuture<'s, (Item, Outcome)>>,
+    /// The entries that there is no result of yet, in their order.
+    in_flight: VecDeque<InFlight<'s>>,
+    /// What is [tended](InFlight::Tended) of them, and what has come of those that have ended.
+    tended: FuturesOrdered<LocalBoxFuture<'s, (Item, Outcome)>>,
+    tended_outcomes: VecDeque<(Item, Outcome)>,
     bytes_in_flight: usize,
     /// Two files of the same key are stored one after the other: the later one is the newer one.
     keys_in_flight: HashSet<Key>,
@@ -119,6 +125,16 @@ struct Intake<'s, S, R, C> {
 
 /// What became of an entry.
 type Outcome = Result<Uploaded, Problem>;
+
+/// What comes of an entry, and when.
+enum InFlight<'s> {
+    /// This, at once.
+    Settled(Box<(Item, Outcome)>),
+    /// What this says, which need not be asked before those ahead of it have ended.
+    ByItself(Item, LocalBoxFuture<'s, Result<Uploaded, UploadError>>),
+    /// The next outcome of those that have to be polled all the while.
+    Tended,
+}
 
 /// An entry that there is a result of, or will be.
 struct Item {
@@ -142,7 +158,9 @@ where
             order,
             prefix,
             audit,
-            in_flight: FuturesOrdered::new(),
+            in_flight: VecDeque::new(),
+            tended: FuturesOrdered::new(),
+            tended_outcomes: VecDeque::new(),
             bytes_in_flight: 0,
             keys_in_flight: HashSet::new(),
             count: 0,
@@ -201,7 +219,7 @@ where
         let (key, precondition) = match admitted {
             Ok(admitted) => admitted,
             Err(problem) => {
-                self.push(ready((item(None, 0), Err(problem))).boxed_local());
+                self.push(InFlight::Settled(Box::new((item(None, 0), Err(problem)))));
                 return Ok(());
             }
         };
@@ -215,7 +233,7 @@ where
             // Where the body has failed, that is told of it and not of the file.
             archive.take_failure()?;
             let result = uploaded.map_err(Problem::from);
-            self.push(ready((item(Some(key), 0), result)).boxed_local());
+            self.push(InFlight::Settled(Box::new((item(Some(key), 0), result))));
             return Ok(());
         }
         // No more than SMALL_BYTES_MAX, so that it is a usize anywhere.
@@ -223,6 +241,7 @@ where
         while self.in_flight.len() >= FILES_IN_FLIGHT_MAX
             || self.bytes_in_flight + held_bytes > BYTES_IN_FLIGHT_MAX
         {
+            service.repository.hasten();
             if !self.settle_one().await {
                 break;
             }
@@ -233,22 +252,14 @@ where
             let begun = self.beside(pin!(begin_whole(ports, order, (content_hash, bytes)))).await;
             self.bytes_in_flight += held_bytes;
             self.keys_in_flight.insert(key.clone());
-            let item = item(Some(key), held_bytes);
-            self.push(match begun {
-                Ok(stored) => stored.map(|stored| (item, stored.map_err(Problem::from))).boxed_local(),
-                Err(error) => ready((item, Err(error.into()))).boxed_local(),
-            });
+            self.push_begun(item(Some(key), held_bytes), begun);
             return Ok(());
         }
         if held_bytes <= SMALL_BLOCK_BYTES {
             let begun = self.begin(archive, &key, &precondition).await?;
             self.bytes_in_flight += held_bytes;
             self.keys_in_flight.insert(key.clone());
-            let item = item(Some(key), held_bytes);
-            self.push(match begun {
-                Ok(stored) => stored.map(|stored| (item, stored.map_err(Problem::from))).boxed_local(),
-                Err(error) => ready((item, Err(error.into()))).boxed_local(),
-            });
+            self.push_begun(item(Some(key), held_bytes), begun);
             return Ok(());
         }
         let content = self.beside(pin!(archive.content())).await?;
@@ -256,10 +267,8 @@ where
         self.bytes_in_flight += held_bytes;
         self.keys_in_flight.insert(key.clone());
         let item = item(Some(key), held_bytes);
-        self.push(
-            async move { (item, store_small(service, order, &content).await.map_err(Problem::from)) }
-                .boxed_local(),
-        );
+        let stored = async move { store_small(service, order, &content).await };
+        self.push_tended(item, stored.boxed_local());
         Ok(())
     }
 
@@ -276,7 +285,10 @@ where
         key: &Key,
         precondition: &Precondition,
     ) -> Result<
-        Result<impl Future<Output = Result<Uploaded, UploadError>> + use<'s, 'b, 't, S, R, C>, UploadError>,
+        Result<
+            Begun<'s, impl Future<Output = Result<Uploaded, UploadError>> + use<'s, 'b, 't, S, R, C>>,
+            UploadError,
+        >,
         ArchiveFailure,
     > {
         let ports = (&self.service.store, &self.service.repository, &self.service.clock);
@@ -320,9 +332,44 @@ where
         Ok(key)
     }
 
-    fn push(&mut self, item: LocalBoxFuture<'s, (Item, Outcome)>) {
+    fn push(&mut self, in_flight: InFlight<'s>) {
         self.count += 1;
-        self.in_flight.push_back(item);
+        self.in_flight.push_back(in_flight);
+    }
+
+    fn push_begun<F>(&mut self, item: Item, begun: Result<Begun<'s, F>, UploadError>)
+    where
+        F: Future<Output = Result<Uploaded, UploadError>> + 's,
+    {
+        match begun {
+            Ok(Begun::ByItself(stored)) => self.push(InFlight::ByItself(item, stored.boxed_local())),
+            Ok(Begun::Tended(stored)) => self.push_tended(item, stored),
+            Err(error) => self.push(InFlight::Settled(Box::new((item, Err(error.into()))))),
+        }
+    }
+
+    fn push_tended(&mut self, item: Item, stored: LocalBoxFuture<'s, Result<Uploaded, UploadError>>) {
+        let outcome = stored.map(|stored| (item, stored.map_err(Problem::from)));
+        self.tended.push_back(outcome.boxed_local());
+        self.push(InFlight::Tended);
+    }
+
+    /// What has come of the first of those that are in flight, once that is known; `None` if there is none.
+    fn poll_first(&mut self, context: &mut Context<'_>) -> Poll<Option<(Item, Outcome)>> {
+        while let Poll::Ready(Some(outcome)) = self.tended.poll_next_unpin(context) {
+            self.tended_outcomes.push_back(outcome);
+        }
+        let stored = match self.in_flight.front_mut() {
+            Some(InFlight::ByItself(_, stored)) => Some(ready!(stored.poll_unpin(context))),
+            Some(InFlight::Tended) if self.tended_outcomes.is_empty() => return Poll::Pending,
+            _ => None,
+        };
+        Poll::Ready(match (self.in_flight.pop_front(), stored) {
+            (Some(InFlight::ByItself(item, _)), Some(stored)) => Some((item, stored.map_err(Problem::from))),
+            (Some(InFlight::Settled(settled)), _) => Some(*settled),
+            (Some(InFlight::Tended), _) => self.tended_outcomes.pop_front(),
+            _ => None,
+        })
     }
 
     /// Waits for `future`, while what is in flight goes on. Mostly there is nothing to wait for, and then it is not looked
@@ -331,7 +378,7 @@ where
         poll_fn(|context| {
             let polled = future.as_mut().poll(context);
             if polled.is_pending() {
-                while let Poll::Ready(Some((item, outcome))) = self.in_flight.poll_next_unpin(context) {
+                while let Poll::Ready(Some((item, outcome))) = self.poll_first(context) {
                     self.note(item, outcome);
                 }
             }
@@ -342,13 +389,14 @@ where
 
     /// Waits for all that is in flight.
     async fn settle(&mut self) {
+        self.service.repository.hasten();
         while self.settle_one().await {}
     }
 
     /// Waits for the first of those that are in flight; `false` if there is none.
     async fn settle_one(&mut self) -> bool {
-        let item = self.in_flight.next().await;
-        item.map(|(item, outcome)| self.note(item, outcome)).is_some()
+        let first = poll_fn(|context| self.poll_first(context)).await;
+        first.map(|(item, outcome)| self.note(item, outcome)).is_some()
     }
 
     /// Writes down what became of an entry.

@@ -10,8 +10,9 @@ use super::block_on;
 use crate::application::errors::{QuotaExceeded, RepositoryError, UploadError};
 use crate::application::key_listing::{KeyPage, KeyPosition, KeyQuery, VersionQuery, WalkedKey};
 use crate::application::ports::{
-    ApiKeyRepository, CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery, LooseCommit,
-    LooseOutcome, ObjectCommit, ObjectName, ObjectRepository, ObjectUpdate, Room, SeenObject, UpdateOutcome,
+    ApiKeyRepository, Begun, CommitOutcome, DeleteOutcome, Freshness, KeyStanding, ListPage, ListQuery,
+    LooseCommit, LooseOutcome, ObjectCommit, ObjectName, ObjectRepository, ObjectUpdate, Room, SeenObject,
+    UpdateOutcome,
 };
 use crate::domain::entities::{
     ApiKey, ApiKeyId, BlobLocation, Day, KeyPath, Object, Quota, QuotaLimits, Reach, StandingRule,
@@ -230,9 +231,10 @@ impl ObjectRepository for FakeRepository {
         &'r self,
         _: LooseCommit<&[u8]>,
         _: FakeRoom,
-    ) -> Result<impl Future<Output = Result<LooseOutcome, UploadError>> + use<'r>, UploadError> {
+    ) -> Result<Begun<'r, impl Future<Output = Result<LooseOutcome, UploadError>> + use<'r>>, UploadError>
+    {
         match () {
-            () if false => Ok(std::future::pending()),
+            () if false => Ok(Begun::ByItself(std::future::pending())),
             () => crate::invariant::broken("the fake store leaves no bytes loose"),
         }
     }
