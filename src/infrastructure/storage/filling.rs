@@ -177,7 +177,13 @@ impl Filling {
         };
         let entries: Vec<_> = entries.into_iter().map(settle).collect();
         let records = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-        let next_link = BatchHeader::seal(block.bytes_mut(), pack, link, records);
+        let mut end = BATCH_HEADER_BYTES;
+        let known = entries.iter().map(|(_, entry)| {
+            let start = end + RECORD_HEADER_BYTES;
+            end += entry.record_bytes();
+            (start..start + entry.body_bytes as usize, entry.body_checksum)
+        });
+        let next_link = BatchHeader::seal_with(block.bytes_mut(), (pack, link, records), known);
         block.pad_to_alignment();
         Sealed { block, entries, next_link }
     }

@@ -11,6 +11,7 @@
 mod blob_file;
 mod blob_reading;
 mod blob_upload;
+mod checksums;
 mod file_store;
 mod filling;
 mod hashing;

@@ -12,8 +12,11 @@
 //! good behind it is where the log ends. The body stands right behind the record's header, so that a small blob is one
 //! read.
 
+use std::ops::Range;
+
 use thiserror::Error;
 
+use super::checksums::append_known;
 use crate::domain::value_objects::{ContentHash, InstanceId, PackId, StorageClass};
 
 /// What batches are aligned and padded to: what direct I/O asks for.
@@ -137,6 +140,15 @@ impl BatchHeader {
     /// Writes the header of a batch that is whole otherwise, its records behind room for the header, and returns what
     /// the next one links to.
     pub fn seal(batch: &mut [u8], pack: PackId, link: BatchLink, records: u32) -> BatchLink {
+        Self::seal_with(batch, (pack, link, records), std::iter::empty())
+    }
+
+    /// As [`seal`](Self::seal), where these parts of the batch have these checksums, in the order in which they stand there.
+    pub(super) fn seal_with(
+        batch: &mut [u8],
+        (pack, link, records): (PackId, BatchLink, u32),
+        known: impl Iterator<Item = (Range<usize>, u32)>,
+    ) -> BatchLink {
         let length = batch.len() as u64;
         batch[..4].copy_from_slice(&BATCH_MAGIC);
         batch[8..16].copy_from_slice(&pack.to_u64().to_le_bytes());
@@ -145,7 +157,13 @@ impl BatchHeader {
         batch[28..32].copy_from_slice(&records.to_le_bytes());
         batch[32..40].copy_from_slice(&length.to_le_bytes());
         batch[40..BATCH_HEADER_BYTES].fill(0);
-        let checksum = crc32c::crc32c(&batch[8..]);
+        let (mut checksum, mut end) = (0, 8);
+        for (part, known) in known {
+            checksum = crc32c::crc32c_append(checksum, &batch[end..part.start]);
+            checksum = append_known(checksum, &batch[part.clone()], known);
+            end = part.end;
+        }
+        let checksum = crc32c::crc32c_append(checksum, &batch[end..]);
         batch[4..8].copy_from_slice(&checksum.to_le_bytes());
         link.next(checksum)
     }
