@@ -407,6 +407,46 @@ fn a_batch_that_has_just_been_answered_stands_after_a_crash() {
 }
 
 #[test]
+fn files_of_every_length_are_what_was_sent_wherever_a_read_ends() {
+    // Around what is padded, what fits a small block, and what is hashed where it lies: each beside each.
+    const LENGTHS: [usize; 12] =
+        [0, 1, 511, 512, 513, 4_096, 16_384, 16_385, 65_535, 65_536, 65_537, 200_000];
+    let mut server = Server::start();
+    let (mut parts, mut expected, mut sent) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, (first, second)) in
+        LENGTHS.iter().flat_map(|first| LENGTHS.iter().map(move |second| (*first, *second))).enumerate()
+    {
+        for (name, length) in [(format!("{number}/a"), first), (format!("{number}/b"), second)] {
+            let body = content(sent.len() as u64 + 1, length);
+            parts.push(file(&name, &body));
+            expected.push((201, ""));
+            sent.push((name, body));
+        }
+        match number % 5 {
+            0 => parts.push(entry(&format!("{number}/"), b'5', b"")),
+            1 => {
+                parts.push(file("../outside", b"never"));
+                expected.push((400, "invalid_key"));
+            }
+            _ => {}
+        }
+    }
+    let stored = results(&server.request("POST", PUT, &[], &archive(&parts)));
+    assert_eq!(told(&stored), expected);
+    let hashes: Vec<_> = stored.iter().filter_map(|result| result["content_hash"].as_str()).collect();
+    assert_eq!(hashes, sent.iter().map(|(_, body)| sha256_hex(body)).collect::<Vec<_>>());
+    server.kill();
+    // What is in the log is applied, and each checksum held against what stands there.
+    let server = Server::start_on(&server.directory(), &[]);
+    let wanted: Vec<_> = sent.iter().map(|(name, _)| json!({ "key": name })).collect();
+    let files = unpacked(&server.request("POST", GET, &[], &items(json!(wanted))).body);
+    assert_eq!(files.len(), sent.len() + 1);
+    for (file, (name, body)) in files.iter().zip(&sent) {
+        assert!(file.0 == *name && file.1 == *body, "{name}, {} bytes", body.len());
+    }
+}
+
+#[test]
 fn quotas_hold_for_each_file() {
     let server = Server::start();
     let limits = br#"{"bytes_max":10000,"objects_max":3}"#;
