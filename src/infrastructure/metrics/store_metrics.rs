@@ -192,9 +192,9 @@ impl StoreMetrics {
 
     fn write_memory(&self, text: &mut Exposition) {
         let sum = |of: fn(&CoreMetrics) -> u64| self.cores.iter().map(|core| of(core)).sum::<u64>();
-        let help = "Names that the object cache knew.";
+        let help = "Names that the object cache or the index of ids knew.";
         text.single("activestorage_cache_hits_total", Kind::Counter, help, sum(|core| core.cache_hits.get()));
-        let help = "Names that the object cache did not know, so that the database was asked.";
+        let help = "Names that neither knew, so that the database was asked.";
         let misses = sum(|core| core.cache_misses.get());
         text.single("activestorage_cache_misses_total", Kind::Counter, help, misses);
         let help = "Names in the object cache.";
