@@ -601,6 +601,7 @@ impl CoreTemplate {
         let service = Rc::new(self.service(index, &deadlines));
         service.store.prepare();
         let table = service.table.clone();
+        table.prepare();
         drop(spawn({
             let table = table.clone();
             async move { table.sweep_forever().await }

@@ -23,11 +23,20 @@ const CONNECTIONS_MIN: usize = 64;
 pub(super) struct ClosingQueue {
     ended: RefCell<VecDeque<(Registration, Stream)>>,
     has_closer: Cell<bool>,
-    /// Made when it is needed first.
     turnstile: OnceCell<Turnstile>,
 }
 
 impl ClosingQueue {
+    /// Makes what takes descriptors, if there are some, and says whether it is there.
+    pub(super) fn prepare(&self) -> bool {
+        if self.turnstile.get().is_none()
+            && let Ok(turnstile) = Turnstile::new()
+        {
+            let _ = self.turnstile.set(turnstile);
+        }
+        self.turnstile.get().is_some()
+    }
+
     /// Closes a connection in its turn, on a core that has so many.
     pub(super) fn close(self: &Rc<Self>, registration: Registration, stream: Stream, connections: usize) {
         // Where there is no descriptor for a turnstile, what is closed at once leaves one.
@@ -41,9 +50,8 @@ impl ClosingQueue {
         if self.has_closer.get() {
             return true;
         }
-        if self.turnstile.get().is_none() {
-            let Ok(turnstile) = Turnstile::new() else { return false };
-            let _ = self.turnstile.set(turnstile);
+        if !self.prepare() {
+            return false;
         }
         self.has_closer.set(true);
         spawn_unless_ended(Closer(self.clone()).close_all());

@@ -306,6 +306,11 @@ impl ConnectionTable {
         self.len() == 0
     }
 
+    /// Makes what takes descriptors of the core, while there are some.
+    pub fn prepare(&self) {
+        self.closing_queue.prepare();
+    }
+
     /// Closes a connection that has ended, once it is its turn.
     pub(super) fn close(&self, registration: Registration, stream: Stream) {
         registration.watch().work();
