@@ -1,5 +1,6 @@
 //! The real program as a child process, in a directory of its own and on a port that the kernel chose.
 
+use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -233,9 +234,15 @@ impl Server {
         targets.map(|target| target.to_string_lossy().into_owned()).collect()
     }
 
-    /// How many of them are sockets: of clients, but for a few that are always there.
+    /// How many of them are sockets of a network: of clients, but for a few that are always there. Each core makes local ones of its
+    /// own while it starts, which are not counted.
     pub(crate) fn sockets(&self) -> usize {
-        self.descriptors().iter().filter(|target| target.starts_with("socket:")).count()
+        let descriptors = self.descriptors();
+        let local = std::fs::read_to_string("/proc/net/unix").expect("the kernel lists local sockets");
+        let local: HashSet<_> = local.lines().filter_map(|line| line.split_whitespace().nth(6)).collect();
+        let inodes =
+            descriptors.iter().filter_map(|target| target.strip_prefix("socket:[")?.strip_suffix(']'));
+        inodes.filter(|inode| !local.contains(inode)).count()
     }
 
     /// Ends it without any warning, as `kill -9` or the kernel's out-of-memory killer does.
