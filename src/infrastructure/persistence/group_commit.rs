@@ -17,7 +17,7 @@ use super::database::Database;
 use super::errors::{Consequence, DatabaseError};
 use super::quotas::Quotas;
 use crate::application::errors::RepositoryError;
-use crate::application::ports::{Clock, CommitOutcome, DeleteOutcome};
+use crate::application::ports::{Clock, CommitOutcome, DeleteOutcome, UpdateOutcome};
 use crate::domain::value_objects::InstanceId;
 use crate::infrastructure::backlog::Share;
 use crate::infrastructure::metrics::{PlaneMetrics, PlaneState};
@@ -129,7 +129,9 @@ impl LogQueue {
                 {
                     index.note(ticket, &commit.stored);
                 }
-                (Write::Update(update), WriteOutcome::Updated(_)) => index.mark_stale(&update.object.id),
+                (Write::Update(update), WriteOutcome::Updated(UpdateOutcome::Updated { .. })) => {
+                    index.mark_stale(&update.object.id);
+                }
                 (_, WriteOutcome::Deleted(DeleteOutcome::Deleted { ids, .. })) => {
                     ids.iter().for_each(|id| index.mark_stale(id));
                 }
@@ -266,6 +268,8 @@ impl<C: Clock> GroupCommit<C> {
                     if self.latch.is_set() {
                         // Before anybody hears of it, and might send more.
                         log.order.end();
+                        // What of this the database has is not known, and nothing will tell of it any more.
+                        log.index.iter().for_each(|index| index.clear());
                     }
                     // It will happen, but nobody knows when.
                     answer_all(replies.iter_mut().map(Option::take).collect(), RepositoryError::Unavailable);
