@@ -367,12 +367,35 @@ impl MetadataClient {
     /// What the log has under a name, if it is that of an object whose commit is found there.
     async fn recorded(&self, name: &ObjectName) -> Option<Arc<StoredObject>> {
         let records = self.records.as_ref()?;
-        let ticket = records.is_sampled().then(|| self.cache.ticket(&name.of_anybody()));
+        let ticket = self.sampled_ticket(records, name);
         let object = match records.look(name)? {
             Look::Found(object) => object,
             // Boxed, since it is rare and larger than all the rest.
             Look::OnDisk(places) => Box::pin(records.read(name, &places)).await?,
         };
+        self.take_recorded(name, ticket, object)
+    }
+
+    /// The same as far as it is in memory. Of many that are on a disk, each would wait for the one before.
+    fn recorded_in_memory(&self, name: &ObjectName) -> Option<Arc<StoredObject>> {
+        let records = self.records.as_ref()?;
+        let ticket = self.sampled_ticket(records, name);
+        match records.look(name)? {
+            Look::Found(object) => self.take_recorded(name, ticket, object),
+            Look::OnDisk(_) => None,
+        }
+    }
+
+    fn sampled_ticket(&self, records: &Records, name: &ObjectName) -> Option<CacheTicket> {
+        records.is_sampled().then(|| self.cache.ticket(&name.of_anybody()))
+    }
+
+    fn take_recorded(
+        &self,
+        name: &ObjectName,
+        ticket: Option<CacheTicket>,
+        object: Arc<StoredObject>,
+    ) -> Option<Arc<StoredObject>> {
         if let Some(ticket) = ticket {
             self.cache.fill(ticket, &name.of_anybody(), object.clone());
         }
@@ -632,13 +655,8 @@ impl ObjectRepository for MetadataClient {
         &self,
         names: &[ObjectName],
     ) -> Result<Vec<Option<Arc<StoredObject>>>, RepositoryError> {
-        let mut found = Vec::with_capacity(names.len());
-        for name in names {
-            found.push(match self.remembered(name) {
-                None => self.recorded(name).await,
-                remembered => remembered,
-            });
-        }
+        let known = |name| self.remembered(name).or_else(|| self.recorded_in_memory(name));
+        let mut found: Vec<_> = names.iter().map(known).collect();
         let missing: Vec<_> = (0..names.len()).filter(|index| found[*index].is_none()).collect();
         if missing.is_empty() {
             return Ok(found);

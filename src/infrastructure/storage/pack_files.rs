@@ -195,3 +195,79 @@ fn commit_of(
         && place.is_as_noted(&stored);
     is_it.then(|| Arc::new(stored))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::application::contract::a_commit;
+    use crate::application::ports::ObjectCommit;
+    use crate::infrastructure::record_index::RecordIndex;
+
+    const PACK: PackId = PackId::from_u64(7);
+    const OFFSET: u64 = 4144;
+
+    /// A commit, where the index says that its record is, and that record without its body.
+    fn recorded(metadata_bytes: usize) -> (ObjectCommit, RecordPlace, Vec<u8>, Vec<u8>) {
+        let mut commit = a_commit(Some("k"), 1, 5);
+        commit.stored.place = Place::Pack { pack: PACK, offset: OFFSET };
+        commit.stored.object.metadata.insert("note", &"x".repeat(metadata_bytes)).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let index = RecordIndex::in_directory(directory.path()).unwrap();
+        index.note(index.ticket(), &commit.stored);
+        let place = index.places(commit.stored.object.id, None)[0];
+        let mut details = Vec::new();
+        log_record::encode(&Write::Commit(commit.clone()), true, &mut details);
+        let header = RecordHeader {
+            kind: RecordKind::Change,
+            pack: PACK,
+            offset: OFFSET,
+            sequence: 1,
+            content_hash: commit.stored.content_hash,
+            body_bytes: u32::try_from(commit.stored.size_bytes).unwrap(),
+            body_checksum: 0,
+            details_bytes: u32::try_from(details.len()).unwrap(),
+        };
+        let header = header.encode(&details).to_vec();
+        (commit, place, header, details)
+    }
+
+    fn read(id: ObjectId, place: &RecordPlace, header: &[u8], details: &[u8]) -> Option<Arc<StoredObject>> {
+        let (decoded, body_end, end) = header_of_commit(header, place)?;
+        assert_eq!(end - body_end, details.len());
+        commit_of(id, &decoded, header, details, place)
+    }
+
+    #[test]
+    fn a_record_is_the_commit_of_its_object_alone_and_only_while_it_is_whole() {
+        let (commit, place, header, details) = recorded(9);
+        let id = commit.stored.object.id;
+        assert_eq!(read(id, &place, &header, &details).as_deref(), Some(&commit.stored));
+        assert_eq!(read(ObjectId::generate(), &place, &header, &details), None);
+        let elsewhere: [fn(&mut RecordPlace); 3] = [
+            |place| place.pack = PackId::from_u64(8),
+            |place| place.offset += 1,
+            |place| place.storage_class = StorageClass::Cold,
+        ];
+        for move_to in elsewhere {
+            let mut elsewhere = place;
+            move_to(&mut elsewhere);
+            assert_eq!(read(id, &elsewhere, &header, &details), None, "{elsewhere:?}");
+        }
+        for index in 0..details.len() {
+            let mut changed = details.clone();
+            changed[index] ^= 1;
+            assert_eq!(read(id, &place, &header, &changed), None, "byte {index}");
+        }
+    }
+
+    #[test]
+    fn long_details_are_left_to_the_database() {
+        let (.., details) = recorded(0);
+        let room = DETAILS_BYTES_MAX - details.len();
+        let (commit, place, header, details) = recorded(room);
+        assert_eq!(details.len(), DETAILS_BYTES_MAX);
+        assert!(read(commit.stored.object.id, &place, &header, &details).is_some());
+        let (commit, place, header, details) = recorded(room + 1);
+        assert_eq!(read(commit.stored.object.id, &place, &header, &details), None);
+    }
+}
