@@ -104,6 +104,11 @@ async fn serve_through<S, R, C>(
     connection.table.close(registration, stream);
 }
 
+/// Whether answers that are held back leave now, of one of so many connections.
+fn is_enough_held_back(bytes: usize, connections: impl FnOnce() -> usize) -> bool {
+    bytes > OUTPUT_BYTES_MAX || bytes > OUTPUT_BYTES_IN_CROWD_MAX && connections() >= CROWD_CONNECTIONS_MIN
+}
+
 /// Answers a connection too many, and waits a little for the client to read the answer.
 pub async fn refuse<S, R, C>(service: Rc<Service<S, R, C>>, mut stream: Stream, _place: RefusalPlace) {
     if stream.is_encrypted() && !matches!(within(LINGER, stream.handshake()).await, Some(Ok(()))) {
@@ -446,9 +451,7 @@ where
             }
             Err(SendError::Client(error)) => return Err(error),
         }
-        let held_back = self.transport.output_len();
-        let in_crowd = || self.table.len() >= CROWD_CONNECTIONS_MIN;
-        if held_back > OUTPUT_BYTES_MAX || held_back > OUTPUT_BYTES_IN_CROWD_MAX && in_crowd() {
+        if is_enough_held_back(self.transport.output_len(), || self.table.len()) {
             self.transport.flush().await?;
         }
         Ok(Sent::Whole(Responded { status, bytes_out, whole: true }))
@@ -528,6 +531,23 @@ where
         }
         if self.service.access_log.is_on() {
             self.service.access_log.push(record);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_a_crowd_less_is_held_back() {
+        let leaves = |bytes, connections| is_enough_held_back(bytes, || connections);
+        for (bytes_max, connections) in [
+            (OUTPUT_BYTES_MAX, CROWD_CONNECTIONS_MIN - 1),
+            (OUTPUT_BYTES_IN_CROWD_MAX, CROWD_CONNECTIONS_MIN),
+        ] {
+            assert!(!leaves(bytes_max, connections), "{bytes_max} of {connections}");
+            assert!(leaves(bytes_max + 1, connections), "{bytes_max} of {connections}");
         }
     }
 }

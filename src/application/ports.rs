@@ -8,12 +8,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{LocalBoxFuture, try_join_all};
 
 use super::errors::{QuotaExceeded, ReceiveError, RepositoryError, SourceError, StoreError, UploadError};
 use super::key_listing::{KeyPage, KeyQuery, VersionQuery};
-use futures_util::future::LocalBoxFuture;
-
 use crate::domain::entities::{
     ApiKey, ApiKeyId, BlobLocation, KeyPath, Object, Quota, QuotaLimits, Reach, Scope, StoredContent,
     StoredObject,

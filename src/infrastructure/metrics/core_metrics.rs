@@ -10,7 +10,7 @@ use crate::infrastructure::data_plane::buffers::BufferPool;
 /// One core's cells.
 #[derive(Default)]
 pub struct CoreMetrics {
-    /// Names that the object cache knew.
+    /// Names that the object cache or the index of ids knew.
     pub cache_hits: Counter,
     /// Names that the database was asked for.
     pub cache_misses: Counter,
