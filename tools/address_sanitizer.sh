@@ -19,6 +19,7 @@ ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 # Build scripts and macros are not instrumented: they are built for the host, which is said to be another target.
 export RUSTFLAGS='-Zsanitizer=address -Cforce-frame-pointers=yes'
 export ASAN_OPTIONS="log_path=$reports/report:detect_stack_use_after_return=1"
+export LSAN_OPTIONS="suppressions=$PWD/tools/leaks.supp:print_suppressions=0"
 status=0
 "${cargo[@]}" nextest run --locked --no-fail-fast --target "$(rustc -vV | sed -n 's/^host: //p')" \
     --target-dir "${CARGO_TARGET_DIR:-target}/address_sanitizer" --package just_storage --lib --test integration "$@" ||
