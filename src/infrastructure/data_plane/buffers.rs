@@ -10,7 +10,7 @@
 //! A large block is half a huge page, where there is one.
 //!
 //! The unsafe code of this crate is in this file (allocation, and the pointers that the ring reads and writes), but for five
-//! calls in `runtime.rs`.
+//! calls in `runtime/`.
 #![allow(unsafe_code, reason = "owned buffers are shown to the kernel by pointer")]
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
