@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::{CoreService, rests};
+use super::cores::{CoreService, rests};
 use crate::api::{AuditLog, RuleRecord};
 use crate::application::lifecycle::DueObject;
 use crate::application::use_cases::{DueOutcome, PassKeeper, PassReport, PassStep, apply_lifecycle};

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{ACCEPT_PAUSE, CoreService};
+use super::cores::CoreService;
+use super::door::ACCEPT_PAUSE;
 use crate::api::connection::serve_metrics;
 use crate::api::{ConnectionTable, RequestLabels, RequestMetrics, Timeouts, WriteMetrics, write_requests};
 use crate::config::Config;
