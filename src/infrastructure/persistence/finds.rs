@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::metadata_plane::Reader;
+use super::reader::Reader;
 use crate::application::errors::RepositoryError;
 use crate::application::ports::{Freshness, ObjectName};
 use crate::domain::entities::StoredObject;

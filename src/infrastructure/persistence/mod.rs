@@ -38,6 +38,7 @@ mod postgres_tenants;
 mod postgres_writer;
 mod queries;
 mod quotas;
+mod reader;
 mod recovery;
 mod replay;
 #[cfg(test)]
