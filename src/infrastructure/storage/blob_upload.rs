@@ -21,7 +21,7 @@ use paired_sha256::Sha256;
 
 use super::blob_file::{UnfinishedFile, WriteMode, remove_blob};
 use super::file_store::{FileStoreParts, helper_failed};
-use super::pack_log::{Content, ContentBytes};
+use super::log_entry::{Content, ContentBytes};
 use super::root::StorageRoot;
 use crate::application::errors::{ReceiveError, StoreError};
 use crate::application::ports::{BlobUpload, BodyState, ByteSource, Published, ReadPace, ReadProgress};

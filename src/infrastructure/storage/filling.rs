@@ -11,11 +11,12 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
+use super::log_entry::Change;
 use super::pack_format::{
     BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BatchHeader, BatchLink, RECORD_HEADER_BYTES, RecordHeader,
     RecordKind,
 };
-use super::pack_log::{Change, Durable};
+use super::pack_log::Durable;
 use crate::application::errors::StoreError;
 use crate::application::ports::ObjectUpdate;
 use crate::domain::entities::Object;

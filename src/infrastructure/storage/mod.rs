@@ -16,6 +16,7 @@ mod file_store;
 mod filling;
 mod hashing;
 mod locks;
+mod log_entry;
 pub mod log_record;
 mod log_replay;
 mod mount;
@@ -36,6 +37,7 @@ pub use blob_reading::{BlobReading, READ_BYTES, ReadBuffer};
 pub use file_store::{BlobReader, FileStore, FileStoreParts, Packs, PlaceSequence, RootHelpers};
 pub use hashing::Hashing;
 pub use locks::{DataDirectoryLock, DatabaseLock, DatabaseUse, LockError};
+pub use log_entry::{Change, Content, ContentBytes, Pace};
 pub use log_replay::{
     KnownEnds, KnownLog, LeftoverPacks, LogReplay, LoggedChange, ReplayError, ReplayedPack, remove_packs,
 };
@@ -45,7 +47,7 @@ pub use pack_file::{PackScan, ScanError, ScannedBatch, list_packs};
 pub use pack_files::{CommitLook, PackFiles};
 pub use pack_format::RECORD_HEADER_BYTES;
 pub use pack_format::records;
-pub use pack_log::{Appending, Change, Content, ContentBytes, Pace, PackLog, PackLogParts};
+pub use pack_log::{Appending, PackLog, PackLogParts};
 pub use room::DatabaseRoom;
 pub use root::{RootError, RootIdentity, Roots, StorageRoot};
 pub(crate) use root::{make_durable_directory, sync_directory};

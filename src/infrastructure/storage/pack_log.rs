@@ -23,18 +23,19 @@ use tokio::sync::oneshot;
 
 use super::file_store::helper_failed;
 use super::filling::{Entry, Filling, Sealed};
+use super::log_entry::{Body, Change, Content, ContentBytes, Pace};
 use super::log_record;
 use super::pack_copy::OpenPacks;
 use super::pack_file::{create_pack, remove_pack};
 use super::pack_format::{BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BatchLink, PACK_BLOCK_BYTES, PackHeader};
 use super::root::StorageRoot;
 use crate::application::errors::StoreError;
-use crate::domain::value_objects::{ContentHash, InstanceId, PackId, Place};
+use crate::domain::value_objects::{InstanceId, PackId, Place};
 use crate::infrastructure::data_plane::buffers::{Block, BufferPool};
 use crate::infrastructure::data_plane::helpers::HelperPool;
 use crate::infrastructure::data_plane::runtime::{DataFile, IoDriver, Task, spawn, within};
 use crate::infrastructure::metrics::{CoreMetrics, Phase, RootMetrics, note};
-use crate::infrastructure::plane_channel::{LogOrder, PackMark, Reply, Ticket, Write, WriteOutcome};
+use crate::infrastructure::plane_channel::{LogOrder, PackMark, Write};
 
 /// The length of a run's first packs: an idle server takes little of a disk.
 const PACK_BYTES_FIRST: u64 = 4 * 1024 * 1024;
@@ -105,23 +106,6 @@ struct Waiting {
     details: Vec<u8>,
 }
 
-/// The bytes of one that waits.
-enum Body {
-    None,
-    Given(Block),
-    Copied(Vec<u8>),
-}
-
-impl Body {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::None => &[],
-            Self::Given(block) => block.bytes(),
-            Self::Copied(bytes) => bytes,
-        }
-    }
-}
-
 /// A pack that batches are written to.
 struct OpenPack {
     file: Rc<DataFile>,
@@ -130,59 +114,6 @@ struct OpenPack {
     /// Where the next batch begins.
     position: u64,
     link: BatchLink,
-}
-
-/// The bytes of a small blob.
-pub struct Content<'b> {
-    /// What they are.
-    pub content_hash: ContentHash,
-    /// They themselves.
-    pub bytes: ContentBytes<'b>,
-}
-
-/// Whose memory they are in.
-pub enum ContentBytes<'b> {
-    /// The log's now.
-    Given(Block),
-    /// Their owner's still, who may have other use for it right away.
-    Lent(&'b [u8]),
-}
-
-impl ContentBytes<'_> {
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Given(block) => block.bytes(),
-            Self::Lent(bytes) => bytes,
-        }
-    }
-
-    fn keep(self) -> Body {
-        match self {
-            Self::Given(block) => Body::Given(block),
-            Self::Lent(bytes) => Body::Copied(bytes.to_vec()),
-        }
-    }
-}
-
-/// When a change is to be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
-    /// At once.
-    Now,
-    /// With those that follow it: nobody waits for it before there are no more, who then [says so](PackLog::hasten).
-    OthersFollow,
-}
-
-/// A change of the metadata, on its way into the log and from there to the metadata plane.
-pub struct Change {
-    /// What to change.
-    pub write: Write,
-    /// Its place in the order.
-    pub ticket: Ticket,
-    /// Where the outcome goes, if anybody waits for it. If nobody does, the change counts as acknowledged as soon as it
-    /// is durable.
-    pub reply: Option<Reply<WriteOutcome>>,
 }
 
 /// What is on its way into the log. It goes there also where nobody waits for it.
@@ -725,7 +656,7 @@ mod tests {
 
     use super::super::root::Roots;
     use super::*;
-    use crate::domain::value_objects::{ObjectId, Precondition, StorageClass};
+    use crate::domain::value_objects::{ContentHash, ObjectId, Precondition, StorageClass};
     use crate::infrastructure::data_plane::deadline_list::{DeadlineList, WaitLimit};
     use crate::infrastructure::plane_channel::{DataEnd, Durability, plane_channel};
 
