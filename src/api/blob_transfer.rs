@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::core_company::STRETCH_BYTES_MAX;
 use super::transport::Transport;
 use crate::application::errors::StoreError;
 use crate::application::ports::{BlobReader, BlobStore, BufferSize};
@@ -92,17 +93,20 @@ where
     Rd: BlobReader<Source = DataFile>,
 {
     let mut rest = range;
-    if reader.in_memory(first_section(rest)).is_none() {
+    if reader.in_memory(first_section(rest, SECTION_BYTES_MAX)).is_none() {
         return Ok(rest);
     }
+    // What is brief itself keeps others waiting for no longer than those keep it.
+    let is_brief = range.length <= STRETCH_BYTES_MAX as u64;
     let files = transport.send_files().await.map_err(SendError::Client)?;
     while rest.length > 0 {
         let started = Instant::now();
         let room = files.room().await;
         note_since(Phase::Client, started);
         room.map_err(SendError::Client)?;
+        let bytes_max = if is_brief { range.length } else { files.stretch(SECTION_BYTES_MAX).await };
         // Only now: while the client took its time, the memory may have gone to others.
-        let Some(section) = reader.in_memory(first_section(rest)) else { break };
+        let Some(section) = reader.in_memory(first_section(rest, bytes_max)) else { break };
         // In memory, so that what fails is the connection; or the file has become shorter than it was.
         let sent = files.send(section.source, section.offset, section.length as usize);
         let count = sent.map_err(|error| match error.kind() {
@@ -114,8 +118,8 @@ where
     Ok(rest)
 }
 
-fn first_section(range: ByteRange) -> ByteRange {
-    ByteRange { offset: range.offset, length: range.length.min(SECTION_BYTES_MAX) }
+fn first_section(range: ByteRange, bytes_max: u64) -> ByteRange {
+    ByteRange { offset: range.offset, length: range.length.min(bytes_max) }
 }
 
 fn behind(range: ByteRange, count: u64) -> ByteRange {
@@ -227,6 +231,7 @@ async fn read<Rd: BlobReader<Buffer = Block>>(
 mod tests {
     use std::cell::Cell;
     use std::fs::File;
+    use std::io::Read as _;
     use std::net::{TcpListener, TcpStream};
     use std::rc::Rc;
 
@@ -293,16 +298,27 @@ mod tests {
         }
     }
 
-    /// What comes of a blob that is lost after so many looks, and how much of the answer still waits to be sent.
-    async fn sent_after(looks: usize, driver: IoDriver) -> (Result<(), SendError>, usize) {
+    /// What comes of a blob that is lost after so many looks.
+    struct Sent {
+        outcome: Result<(), SendError>,
+        /// How much of the answer still waits to be sent.
+        waits: usize,
+        /// How much the client has received.
+        received: usize,
+    }
+
+    async fn sent_after(looks: usize, driver: IoDriver, beside_brief_requests: bool) -> Sent {
         let second = Duration::from_secs(1);
         let (idle, header, body, send) = (second, second, second, second);
         let table =
             ConnectionTable::new(Timeouts { idle, header, body, body_bytes_per_second_min: 1, send }, 1, 1);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = Listener::from_std(listener, driver).unwrap().accept().await.unwrap();
         let registration = table.register(stream.shut_down_handle()).unwrap();
+        if beside_brief_requests {
+            registration.watch().company().note_request(1);
+        }
         let mut transport = Transport::new(stream, registration.watch().clone(), Rc::default());
         transport.output().extend_from_slice(b"head");
 
@@ -312,20 +328,38 @@ mod tests {
         let store = Lender(BufferPool::new(8 * LARGE_BLOCK_BYTES));
         let tenant_id = TenantId::parse("a").unwrap();
         let range = ByteRange { offset: 0, length: 100_000 };
-        let sent = send_blob(&store, &mut transport, &reader, range, &tenant_id).await;
+        let outcome = send_blob(&store, &mut transport, &reader, range, &tenant_id).await;
+        let waits = transport.output_len();
         drop(registration);
-        (sent, transport.output_len())
+        transport.into_stream().finish_sending();
+        Sent { outcome, waits, received: client.read_to_end(&mut Vec::new()).unwrap() }
     }
 
     #[test]
     fn a_blob_that_is_lost_gets_another_answer_only_while_its_head_has_not_left() {
         for driver in [IoDriver::IoUring, IoDriver::Epoll] {
             let test = async {
-                let (sent, waits) = sent_after(0, driver).await;
-                assert!(matches!(sent, Err(SendError::Nothing(StoreError::Damaged))) && waits == 4);
+                let sent = sent_after(0, driver, false).await;
+                assert!(matches!(sent.outcome, Err(SendError::Nothing(StoreError::Damaged))));
+                assert_eq!((sent.waits, sent.received), (4, 0));
                 // The first look lets the head leave. No byte of the blob has followed it.
-                let (sent, waits) = sent_after(1, driver).await;
-                assert!(matches!(sent, Err(SendError::Part(StoreError::Damaged))) && waits == 0);
+                let sent = sent_after(1, driver, false).await;
+                assert!(matches!(sent.outcome, Err(SendError::Part(StoreError::Damaged))));
+                assert_eq!((sent.waits, sent.received), (0, 4));
+            };
+            run(driver, test).unwrap();
+        }
+    }
+
+    #[test]
+    fn beside_brief_requests_a_blob_is_sent_in_short_stretches() {
+        for driver in [IoDriver::IoUring, IoDriver::Epoll] {
+            let test = async {
+                // The first look sends nothing, and each other one a stretch.
+                let sent = sent_after(2, driver, false).await;
+                assert!(sent.received > 4 + STRETCH_BYTES_MAX, "{}", sent.received);
+                assert!(sent_after(2, driver, true).await.received <= 4 + STRETCH_BYTES_MAX);
+                assert_eq!(sent_after(usize::MAX, driver, true).await.received, 4 + 100_000);
             };
             run(driver, test).unwrap();
         }

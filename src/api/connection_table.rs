@@ -309,6 +309,7 @@ impl ConnectionTable {
     /// Makes what takes descriptors of the core, while there are some.
     pub fn prepare(&self) {
         self.closing_queue.prepare();
+        self.company.prepare();
     }
 
     /// Closes a connection that has ended, once it is its turn.

@@ -3,24 +3,30 @@
 //! long; alone on its core, it does as much as is cheapest.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+use super::stretch_turns::StretchTurns;
 
 /// A request that moves no more than this, in both directions together, is brief.
 pub(super) const BRIEF_BYTES_MAX: u64 = 64 * 1024;
 /// For so long after a brief request others are expected. With the steps of the clock it is up to a tenth of a second less:
 /// ten requests a second and more count, and a probe now and then slows nothing down.
 const BRIEF_EXPECTED: Duration = Duration::from_millis(200);
+/// How much is moved at a stretch while they are: received and hashed, or sent, it holds the core for some 50 µs.
+pub(super) const STRETCH_BYTES_MAX: usize = 64 * 1024;
 
 /// What the connections of one core have in common.
 pub(super) struct CoreCompany {
     now: Cell<Instant>,
     last_brief: Cell<Option<Instant>>,
+    turns: Rc<StretchTurns>,
 }
 
 impl CoreCompany {
     /// No request has been served.
     pub(super) fn new(now: Instant) -> Self {
-        Self { now: Cell::new(now), last_brief: Cell::new(None) }
+        Self { now: Cell::new(now), last_brief: Cell::default(), turns: Rc::default() }
     }
 
     /// The time of the last sweep.
@@ -38,6 +44,17 @@ impl CoreCompany {
         if moved_bytes <= BRIEF_BYTES_MAX {
             self.last_brief.set(Some(self.now.get()));
         }
+    }
+
+    /// Makes what takes descriptors.
+    pub(super) fn prepare(&self) {
+        self.turns.prepare();
+    }
+
+    /// Where brief requests are to be expected, waits for a turn to send a stretch, of [`STRETCH_BYTES_MAX`] at the most.
+    /// `false` where there is none to wait for.
+    pub(super) async fn turn(&self) -> bool {
+        self.expects_brief() && self.turns.turn().await
     }
 
     /// Whether brief requests are to be expected.

@@ -27,6 +27,7 @@ mod router;
 mod rule_record;
 mod service;
 mod signed_url;
+mod stretch_turns;
 mod tar;
 mod transport;
 mod upload_turns;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::connection_table::Watch;
+use super::core_company::STRETCH_BYTES_MAX;
 use super::output_pool::OutputPool;
 use crate::infrastructure::data_plane::buffers::Block;
 use crate::infrastructure::data_plane::runtime::{DataFile, FileSender, Stream};
@@ -190,7 +191,11 @@ impl Transport {
                     Err(error) => return (Err(error), block),
                 }
             }
-            let range = sent..block.len().min(sent + SEND_BYTES_MAX);
+            let bytes_max = match self.stretch().await {
+                Ok(bytes_max) => bytes_max,
+                Err(error) => return (Err(error), block),
+            };
+            let range = sent..block.len().min(sent + bytes_max);
             let (result, back) = self.stream.write_block(block, range).await;
             block = back;
             match result {
@@ -201,6 +206,16 @@ impl Transport {
             }
         }
         (Ok(()), block)
+    }
+
+    /// How much of a block is to be sent next. Where brief requests are served on the core, this waits for a turn to do so,
+    /// but for the client first, who would otherwise let others wait for nothing.
+    async fn stretch(&mut self) -> io::Result<usize> {
+        if !self.watch.company().expects_brief() {
+            return Ok(SEND_BYTES_MAX);
+        }
+        self.stream.take_turns().await?;
+        Ok(if self.watch.company().turn().await { STRETCH_BYTES_MAX } else { SEND_BYTES_MAX })
     }
 
     /// Sends all that waits to be sent, and gets ready to send from files behind it.
@@ -268,6 +283,15 @@ impl FileTransfer<'_> {
     pub(super) async fn room(&self) -> io::Result<()> {
         self.watch.send();
         self.sender.room().await
+    }
+
+    /// How much of what there is room for is to be sent, of up to `bytes_max`. Where brief requests are served on the core,
+    /// this waits for a turn to do so.
+    pub(super) async fn stretch(&self, bytes_max: u64) -> u64 {
+        match self.watch.company().turn().await {
+            true => bytes_max.min(STRETCH_BYTES_MAX as u64),
+            false => bytes_max,
+        }
     }
 
     /// Sends at once what there is room for of a part of a file that is in memory, and says how much that was.
