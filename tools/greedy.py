@@ -19,6 +19,7 @@ of its own, Python 3.9 and xfsprogs. Lines for each scenario:
 """
 
 import argparse
+import atexit
 import collections
 import ctypes
 import errno
@@ -71,6 +72,8 @@ class Server:
         command = [binary, "serve", "--dev", "--data-dir", directory, "--listen-addr", "127.0.0.1:0",
                    "--log-format", "json", "--log-level", "warn"]
         self.process = subprocess.Popen(command, preexec_fn=prepare, stderr=open(self.log, "w"))
+        # Also where a run fails in its middle.
+        atexit.register(self.process.kill)
         self.address = ("127.0.0.1", self._port())
         self.request(head("PUT", KEY, "Content-Length: 4096\r\n") + os.urandom(4096))
 
@@ -498,6 +501,7 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     os.sched_setaffinity(0, {CLIENT_CORE})
     os.nice(5)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
     for name in options.scenarios or names:
         names[name](options)
 
