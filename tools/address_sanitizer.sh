@@ -15,13 +15,17 @@ fi
 reports=$(mktemp -d)
 trap 'rm -rf "$reports"' EXIT
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+# Some tests look at files on the disk of the tree, and some run rclone.
+mkdir -p target
+tools/install_rclone.sh
 
 # Build scripts and macros are not instrumented: they are built for the host, which is said to be another target.
 export RUSTFLAGS='-Zsanitizer=address -Cforce-frame-pointers=yes'
 export ASAN_OPTIONS="log_path=$reports/report:detect_stack_use_after_return=1"
 export LSAN_OPTIONS="suppressions=$PWD/tools/leaks.supp:print_suppressions=0"
 status=0
-"${cargo[@]}" nextest run --locked --no-fail-fast --target "$(rustc -vV | sed -n 's/^host: //p')" \
+"${cargo[@]}" nextest run --profile address-sanitizer --locked --no-fail-fast \
+    --target "$(rustc -vV | sed -n 's/^host: //p')" \
     --target-dir "${CARGO_TARGET_DIR:-target}/address_sanitizer" --package just_storage --lib --test integration "$@" ||
     status=$?
 if compgen -G "$reports/*" >/dev/null; then
