@@ -13,8 +13,6 @@ pub(super) const BRIEF_BYTES_MAX: u64 = 64 * 1024;
 /// For so long after a brief request others are expected. With the steps of the clock it is up to a tenth of a second less:
 /// ten requests a second and more count, and a probe now and then slows nothing down.
 const BRIEF_EXPECTED: Duration = Duration::from_millis(200);
-/// How much is moved at a stretch while they are: received and hashed, or sent, it holds the core for some 50 µs.
-pub(super) const STRETCH_BYTES_MAX: usize = 64 * 1024;
 
 /// What the connections of one core have in common.
 pub(super) struct CoreCompany {
@@ -51,8 +49,8 @@ impl CoreCompany {
         self.turns.prepare();
     }
 
-    /// Where brief requests are to be expected, waits for a turn to send a stretch, of [`STRETCH_BYTES_MAX`] at the most.
-    /// `false` where there is none to wait for.
+    /// Where brief requests are to be expected, waits for a turn to send a
+    /// [stretch](super::stretch_turns::STRETCH_BYTES_MAX). `false` where there is none to wait for.
     pub(super) async fn turn(&self) -> bool {
         self.expects_brief() && self.turns.turn().await
     }

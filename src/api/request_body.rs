@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::connection_table::BodyBudget;
-use super::core_company::STRETCH_BYTES_MAX;
 use super::http1::{BodyDecoder, RequestHead, parse_digests};
 use super::transport::Transport;
 use crate::application::errors::SourceError;
@@ -17,6 +16,8 @@ use crate::infrastructure::metrics::{Phase, note_since};
 /// The most bytes of one read: the kernel copies them in about 100 µs. With each read it also tells the sender of new
 /// room, so that few long ones take less of the core than many short ones.
 const READ_BYTES_MAX: usize = 512 * 1024;
+/// The same while brief requests are served on the core: copied and hashed, it holds that for some 50 µs.
+const READ_BYTES_IN_COMPANY_MAX: usize = 64 * 1024;
 /// How much of a body waits in the connection's own input, until it is worth a block of its own. Together with what comes
 /// next it fits there.
 const GATHERED_BYTES: usize = 4 * 1024;
@@ -237,7 +238,7 @@ impl<'t> RequestBody<'t> {
     /// How much is read at once, which is also hashed at a stretch.
     fn read_bytes_max(&self) -> usize {
         match self.is_in_company() {
-            true => STRETCH_BYTES_MAX,
+            true => READ_BYTES_IN_COMPANY_MAX,
             false => READ_BYTES_MAX,
         }
     }

@@ -13,8 +13,10 @@ use tokio::sync::oneshot;
 
 use crate::infrastructure::data_plane::runtime::{Turnstile, spawn_unless_ended};
 
+/// How much a download sends in its turn: it holds the core for some 75 µs, and less would cost it much more.
+pub(super) const STRETCH_BYTES_MAX: usize = 256 * 1024;
 /// How many have their turn before everything else on the core has it.
-const STRETCHES_AT_ONCE_MAX: usize = 4;
+const STRETCHES_AT_ONCE_MAX: usize = 2;
 
 /// The turns of one core, in the order of asking.
 #[derive(Default)]

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::connection_table::Watch;
-use super::core_company::STRETCH_BYTES_MAX;
 use super::output_pool::OutputPool;
+use super::stretch_turns::STRETCH_BYTES_MAX;
 use crate::infrastructure::data_plane::buffers::Block;
 use crate::infrastructure::data_plane::runtime::{DataFile, FileSender, Stream};
 use crate::infrastructure::data_plane::tls::TlsFailure;
