@@ -48,10 +48,12 @@ where
     if range.length <= INLINE_BYTES_MAX {
         return append_blob(transport, reader, range).await;
     }
+    // What is brief itself keeps others waiting for no longer than those keep it.
+    let in_turns = range.length > BRIEF_BYTES_MAX;
     let rest = match transport.is_encrypted() {
         // The client is not to see the bytes as they lie there.
         true => range,
-        false => send_from_memory(transport, reader, range).await?,
+        false => send_from_memory(transport, reader, range, in_turns).await?,
     };
     if rest.length == 0 {
         return Ok(());
@@ -66,7 +68,7 @@ where
         Err(error) => Err(error),
     };
     let first = first.map_err(if untouched { SendError::Nothing } else { SendError::Part })?;
-    send_in_blocks(transport, blocks, first).await
+    send_in_blocks(transport, blocks, first, in_turns).await
 }
 
 /// A small part goes straight behind its head.
@@ -88,6 +90,7 @@ async fn send_from_memory<Rd>(
     transport: &mut Transport,
     reader: &Rd,
     range: ByteRange,
+    in_turns: bool,
 ) -> Result<ByteRange, SendError>
 where
     Rd: BlobReader<Source = DataFile>,
@@ -96,15 +99,13 @@ where
     if reader.in_memory(first_section(rest, SECTION_BYTES_MAX)).is_none() {
         return Ok(rest);
     }
-    // What is brief itself keeps others waiting for no longer than those keep it.
-    let is_brief = range.length <= BRIEF_BYTES_MAX;
     let files = transport.send_files().await.map_err(SendError::Client)?;
     while rest.length > 0 {
         let started = Instant::now();
         let room = files.room().await;
         note_since(Phase::Client, started);
         room.map_err(SendError::Client)?;
-        let bytes_max = if is_brief { range.length } else { files.stretch(SECTION_BYTES_MAX).await };
+        let bytes_max = if in_turns { files.stretch(SECTION_BYTES_MAX).await } else { SECTION_BYTES_MAX };
         // Only now: while the client took its time, the memory may have gone to others.
         let Some(section) = reader.in_memory(first_section(rest, bytes_max)) else { break };
         // In memory, so that what fails is the connection; or the file has become shorter than it was.
@@ -132,6 +133,7 @@ async fn send_in_blocks<S>(
     transport: &mut Transport,
     mut blocks: ReadAhead<'_, S>,
     first: Block,
+    in_turns: bool,
 ) -> Result<(), SendError>
 where
     S: BlobStore<Buffer = Block>,
@@ -141,7 +143,7 @@ where
     loop {
         blocks.start_reads(size);
         let started = Instant::now();
-        let (sent, spent) = transport.send_block(block).await;
+        let (sent, spent) = transport.send_block(block, in_turns).await;
         sent.map_err(SendError::Client)?;
         note_since(Phase::Client, started);
         size = if started.elapsed() < FAST_SEND { BufferSize::Large } else { BufferSize::Small };

@@ -5,12 +5,13 @@
 //! One task closes all, instead of waking those that wait: monoio asks the kernel for what has come only once no task is
 //! ready any more.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::attendant::Attendant;
 use super::connection_table::Registration;
-use crate::infrastructure::data_plane::runtime::{Stream, Turnstile, spawn_unless_ended};
+use crate::infrastructure::data_plane::runtime::Stream;
 
 /// How many are closed before everything else on the core has its turn. No more than one is accepted in that time, so that
 /// those that wait do not become more and more.
@@ -22,40 +23,22 @@ const CONNECTIONS_MIN: usize = 64;
 #[derive(Default)]
 pub(super) struct ClosingQueue {
     ended: RefCell<VecDeque<(Registration, Stream)>>,
-    has_closer: Cell<bool>,
-    turnstile: OnceCell<Turnstile>,
+    closer: Attendant,
 }
 
 impl ClosingQueue {
-    /// Makes what takes descriptors, if there are some, and says whether it is there.
-    pub(super) fn prepare(&self) -> bool {
-        if self.turnstile.get().is_none()
-            && let Ok(turnstile) = Turnstile::new()
-        {
-            let _ = self.turnstile.set(turnstile);
-        }
-        self.turnstile.get().is_some()
+    /// Makes what takes descriptors, if there are some.
+    pub(super) fn prepare(&self) {
+        self.closer.prepare();
     }
 
     /// Closes a connection in its turn, on a core that has so many.
     pub(super) fn close(self: &Rc<Self>, registration: Registration, stream: Stream, connections: usize) {
         // Where there is no descriptor for a turnstile, what is closed at once leaves one.
-        if connections < CONNECTIONS_MIN || !self.has_closer() {
+        if connections < CONNECTIONS_MIN || !self.closer.is_there_or(|| Closer(self.clone()).close_all()) {
             return close((registration, stream));
         }
         self.ended.borrow_mut().push_back((registration, stream));
-    }
-
-    fn has_closer(self: &Rc<Self>) -> bool {
-        if self.has_closer.get() {
-            return true;
-        }
-        if !self.prepare() {
-            return false;
-        }
-        self.has_closer.set(true);
-        spawn_unless_ended(Closer(self.clone()).close_all());
-        true
     }
 }
 
@@ -71,8 +54,8 @@ struct Closer(Rc<ClosingQueue>);
 impl Closer {
     async fn close_all(self) {
         let queue = &self.0;
-        while let Some(turnstile) = queue.turnstile.get() {
-            turnstile.pass().await;
+        loop {
+            queue.closer.rest().await;
             let mut ended = queue.ended.borrow_mut();
             if ended.is_empty() {
                 break;
@@ -85,7 +68,7 @@ impl Closer {
 
 impl Drop for Closer {
     fn drop(&mut self) {
-        self.0.has_closer.set(false);
+        self.0.closer.has_gone();
         self.0.ended.take();
     }
 }
@@ -97,7 +80,7 @@ mod tests {
 
     use super::super::connection_table::{ConnectionTable, Timeouts};
     use super::*;
-    use crate::infrastructure::data_plane::runtime::{IoDriver, Listener, run, sleep};
+    use crate::infrastructure::data_plane::runtime::{IoDriver, Listener, Turnstile, run, sleep};
 
     const LONG: Duration = Duration::from_secs(30);
 
@@ -133,7 +116,7 @@ mod tests {
                 assert!(left - table.len() <= CLOSED_AT_ONCE_MAX, "{left} {}", table.len());
                 left = table.len();
             }
-            while queue.has_closer.get() {
+            while queue.closer.is_there() {
                 turnstile.pass().await;
             }
         })
@@ -167,7 +150,7 @@ mod tests {
             for (registration, stream) in connections {
                 queue.close(registration, stream, CONNECTIONS_MIN - 1);
             }
-            assert!(table.is_empty() && !queue.has_closer.get());
+            assert!(table.is_empty() && !queue.closer.is_there());
         })
         .unwrap();
     }

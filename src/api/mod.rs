@@ -4,6 +4,7 @@
 mod access_log;
 mod archive_body;
 mod archive_transfer;
+mod attendant;
 mod audit_log;
 mod authentication;
 mod batches;

@@ -5,15 +5,15 @@
 //! A turn is held by nobody: it is given, and used at once or not at all, so that a client that takes its time has no other
 //! wait for it.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use tokio::sync::oneshot;
 
-use crate::infrastructure::data_plane::runtime::{Turnstile, spawn_unless_ended};
+use super::attendant::Attendant;
 
-/// How much a download sends in its turn: it holds the core for some 75 µs, and less would cost it much more.
+/// How much a download sends in its turn, and of a block always: it holds the core for some 75 µs, and less would cost it much more.
 pub(super) const STRETCH_BYTES_MAX: usize = 256 * 1024;
 /// How many have their turn before everything else on the core has it.
 const STRETCHES_AT_ONCE_MAX: usize = 2;
@@ -22,42 +22,24 @@ const STRETCHES_AT_ONCE_MAX: usize = 2;
 #[derive(Default)]
 pub(super) struct StretchTurns {
     waiting: RefCell<VecDeque<oneshot::Sender<()>>>,
-    has_usher: Cell<bool>,
-    turnstile: OnceCell<Turnstile>,
+    usher: Attendant,
 }
 
 impl StretchTurns {
-    /// Makes what takes descriptors, if there are some, and says whether it is there.
-    pub(super) fn prepare(&self) -> bool {
-        if self.turnstile.get().is_none()
-            && let Ok(turnstile) = Turnstile::new()
-        {
-            let _ = self.turnstile.set(turnstile);
-        }
-        self.turnstile.get().is_some()
+    /// Makes what takes descriptors, if there are some.
+    pub(super) fn prepare(&self) {
+        self.usher.prepare();
     }
 
     /// Waits for a turn. `false` where there are none to be had: then everybody goes when they are ready.
     pub(super) async fn turn(self: &Rc<Self>) -> bool {
-        if !self.has_usher() {
+        if !self.usher.is_there_or(|| Usher(self.clone()).give_turns()) {
             return false;
         }
         let (give, given) = oneshot::channel();
         self.waiting.borrow_mut().push_back(give);
         // An usher that has gone, since the core ends, has left none waiting.
         given.await.is_ok()
-    }
-
-    fn has_usher(self: &Rc<Self>) -> bool {
-        if self.has_usher.get() {
-            return true;
-        }
-        if !self.prepare() {
-            return false;
-        }
-        self.has_usher.set(true);
-        spawn_unless_ended(Usher(self.clone()).give_turns());
-        self.has_usher.get()
     }
 }
 
@@ -67,8 +49,8 @@ struct Usher(Rc<StretchTurns>);
 impl Usher {
     async fn give_turns(self) {
         let turns = &self.0;
-        while let Some(turnstile) = turns.turnstile.get() {
-            turnstile.pass().await;
+        loop {
+            turns.usher.rest().await;
             let mut waiting = turns.waiting.borrow_mut();
             if waiting.is_empty() {
                 break;
@@ -86,20 +68,21 @@ impl Usher {
 
 impl Drop for Usher {
     fn drop(&mut self) {
-        self.0.has_usher.set(false);
+        self.0.usher.has_gone();
         self.0.waiting.take();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::pin::pin;
 
     use futures_util::FutureExt as _;
     use futures_util::future::join_all;
 
     use super::*;
-    use crate::infrastructure::data_plane::runtime::{IoDriver, run, spawn};
+    use crate::infrastructure::data_plane::runtime::{IoDriver, Turnstile, run, spawn};
 
     #[test]
     fn a_few_have_their_turn_at_a_time_and_everything_else_in_between() {
@@ -121,7 +104,7 @@ mod tests {
                 before = done.get();
             }
             join_all(all).await;
-            while turns.has_usher.get() {
+            while turns.usher.is_there() {
                 turnstile.pass().await;
             }
         })

@@ -16,8 +16,6 @@ use crate::infrastructure::data_plane::tls::TlsFailure;
 /// What a connection holds while it waits for a request: a head and a body of 4 KiB, so that both come with one read.
 /// Memory that nothing was received into costs nothing.
 const INPUT_BYTES: usize = 8 * 1024;
-/// How much of a block is sent at once: the core copies this in about 100 µs, and then others have their turn.
-const SEND_BYTES_MAX: usize = 256 * 1024;
 
 /// One connection's two directions.
 pub(super) struct Transport {
@@ -177,8 +175,9 @@ impl Transport {
         Ok(())
     }
 
-    /// Sends a block's content, after all that waits to be sent.
-    pub(super) async fn send_block(&mut self, mut block: Block) -> (io::Result<()>, Block) {
+    /// Sends a block's content, after all that waits to be sent; `in_turns`, where brief requests are served on the core, with
+    /// those that move much.
+    pub(super) async fn send_block(&mut self, mut block: Block, in_turns: bool) -> (io::Result<()>, Block) {
         if let Err(error) = self.flush().await {
             return (Err(error), block);
         }
@@ -191,11 +190,10 @@ impl Transport {
                     Err(error) => return (Err(error), block),
                 }
             }
-            let bytes_max = match self.stretch().await {
-                Ok(bytes_max) => bytes_max,
-                Err(error) => return (Err(error), block),
-            };
-            let range = sent..block.len().min(sent + bytes_max);
+            if in_turns && let Err(error) = self.turn_to_send().await {
+                return (Err(error), block);
+            }
+            let range = sent..block.len().min(sent + STRETCH_BYTES_MAX);
             let (result, back) = self.stream.write_block(block, range).await;
             block = back;
             match result {
@@ -208,14 +206,14 @@ impl Transport {
         (Ok(()), block)
     }
 
-    /// How much of a block is to be sent next. Where brief requests are served on the core, this waits for a turn to do so,
-    /// but for the client first, who would otherwise let others wait for nothing.
-    async fn stretch(&mut self) -> io::Result<usize> {
-        if !self.watch.company().expects_brief() {
-            return Ok(SEND_BYTES_MAX);
+    /// Where brief requests are served on the core, waits for a turn to send a stretch, but for the client first, who would
+    /// otherwise let others wait for nothing.
+    async fn turn_to_send(&self) -> io::Result<()> {
+        if self.watch.company().expects_brief() {
+            self.stream.take_turns().await?;
+            self.watch.company().turn().await;
         }
-        self.stream.take_turns().await?;
-        Ok(if self.watch.company().turn().await { STRETCH_BYTES_MAX } else { SEND_BYTES_MAX })
+        Ok(())
     }
 
     /// Sends all that waits to be sent, and gets ready to send from files behind it.
