@@ -314,7 +314,8 @@ fn changes_that_meet_are_all_made() {
     for flags in [&["--ack", "log"][..], &["--ack", "database"]] {
         let server = Server::start_with(flags);
         let target = target(&put(&server, "k", &content(1, 100_000)));
-        let clients = 8;
+        // A try is lost to a change of another alone: of 30, nobody loses the 32 that there are.
+        let clients = 6;
         thread::scope(|scope| {
             for client in 0..clients {
                 let (server, target) = (&server, &target);
